@@ -1,0 +1,71 @@
+"""Predict the final loss of a language-model training run for any learning-rate schedule, before paying for it.
+
+The names below are the public surface; each is imported when it is first used, so that `import optlaws` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from optlaws._version import __version__
+
+_HOMES = {
+    "CurveTable": "optlaws.runs",
+    "Law": "optlaws.law",
+    "RunTable": "optlaws.runs",
+    "Schedule": "optlaws.schedules",
+    "ScheduleBatch": "optlaws.schedules",
+    "basis_ids": "optlaws.features",
+    "errors": "optlaws.errors",
+    "feature_table": "optlaws.features",
+    "fit_law": "optlaws.law",
+    "get_basis": "optlaws.features",
+    "load_law": "optlaws.law",
+    "parse": "optlaws.schedules",
+    "rank": "optlaws.ranking",
+    "read_curves": "optlaws.runs",
+    "read_runs": "optlaws.runs",
+    "register_basis": "optlaws.features",
+}
+
+__all__ = [
+    "CurveTable",
+    "Law",
+    "RunTable",
+    "Schedule",
+    "ScheduleBatch",
+    "__version__",
+    "basis_ids",
+    "errors",
+    "feature_table",
+    "fit_law",
+    "get_basis",
+    "load_law",
+    "parse",
+    "rank",
+    "read_curves",
+    "read_runs",
+    "register_basis",
+]
+
+if TYPE_CHECKING:
+    from optlaws import errors
+    from optlaws.features import basis_ids, feature_table, get_basis, register_basis
+    from optlaws.law import Law, fit_law, load_law
+    from optlaws.ranking import rank
+    from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
+    from optlaws.schedules import Schedule, ScheduleBatch, parse
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'optlaws' has no attribute {name!r}")
+    module = import_module(_HOMES[name])
+    value = module if name == "errors" else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,253 @@
+"""The command line: reads and writes files, and leaves all work to the layers below.
+
+Exit codes: 0 done, 2 bad input (one sentence on standard error), 1 failure. Only click and the errors are imported
+here; every command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import click
+
+from optlaws._version import __version__
+from optlaws.errors import InputError, OptlawsError, OptlawsWarning, nearest
+
+DEBUG = "OPTLAWS_DEBUG"
+DEFAULT_LAW = "llama-slimpajama"
+
+
+class Quantity(click.ParamType[float]):
+    """A number that may be written like 85M, 2.56B or 1e9."""
+
+    name = "number"
+
+    def __init__(self, zero: bool = False) -> None:
+        """Allow 0 with `zero`."""
+        self.zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with the sentence that says what is allowed."""
+        from optlaws.runs import parse_quantity
+
+        name = param.opts[0] if param else "value"
+        return parse_quantity(value, name, zero=self.zero)
+
+
+class Commands(click.Group):
+    """A group that suggests the nearest command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command named by the first argument."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            raise click.UsageError(
+                f"no command {args[0]!r}{nearest(args[0], known)} (commands: {', '.join(known)})", ctx
+            )
+        return super().resolve_command(ctx, args)
+
+
+def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that fill what candidates leave open."""
+    options = (
+        click.option("--params", type=Quantity(), metavar="N", help="Non-embedding parameters, like 85M."),
+        click.option("--tokens", type=Quantity(), metavar="D", help="Training tokens, like 2.56B."),
+        click.option("--batch-tokens", type=Quantity(), metavar="B", help="Tokens a step, like 512K or 51200."),
+        click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help="Weight decay, like 0.1."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the --format option; the first choice is the default."""
+    return click.option("--format", "style", type=click.Choice(choices), default=choices[0], show_default=True)
+
+
+def output_option(**settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the -o option."""
+    chosen = settings if settings.get("required") else {"default": "-", **settings}
+    return click.option("-o", "--output", metavar="FILE", **chosen)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, "--version", prog_name="optlaws")
+def cli() -> None:
+    """Predict the final loss of a language-model training run, for any learning-rate schedule, before paying for it.
+
+    A schedule is written like wsd:peak=1e-3,steps=25000,warmup=300,decay=0.2, as JSON, or in a YAML, JSON or CSV file;
+    "-" reads standard input.
+    """
+
+
+@cli.command()
+@click.argument("candidates", nargs=-1, required=True, metavar="CANDIDATES...")
+@click.option("--law", "law_name", default=DEFAULT_LAW, show_default=True, help="Built-in law or law file.")
+@sizes
+@format_option("table", "csv", "json")
+@click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
+@click.option("--html", metavar="FILE", help="Write one self-contained page.")
+@click.option("--curves", is_flag=True, help="Add predicted loss curves to the figure, the page and the JSON.")
+@output_option(help="Write the ranking there instead of to standard output.")
+def rank(**options: Any) -> None:
+    """Rank candidate schedules by predicted final loss.
+
+    A schedule without steps=... gets tokens / batch-tokens steps.
+    """
+    from optlaws import commands
+
+    commands.rank(**options)
+
+
+@cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
+@click.option("--curves", multiple=True, metavar="CURVES", help="Curve table: run_id, step, loss. May be repeated.")
+@click.option("--group", metavar="COLUMN", help="Column of RUNS whose groups are left out in turn to measure errors.")
+@click.option("--basis", metavar="ID", help="Basis to fit; the default one if left out.")
+@click.option("--name", metavar="NAME", help="Name of the law; the output file's name if left out.")
+@output_option(required=True, help="Law file to write.")
+def fit(**options: Any) -> None:
+    """Fit a law to training runs and write it as one JSON file."""
+    from optlaws import commands
+
+    commands.fit(**options)
+
+
+@cli.command()
+@click.argument("law_name", metavar="LAW")
+@click.argument("runs", metavar="RUNS")
+@click.option(
+    "--curves",
+    is_flag=False,
+    flag_value="",
+    default=None,
+    metavar="[FILE]",
+    help="Predict along the curve: at the (run_id, step) pairs in FILE, or at 200 steps a run without one.",
+)
+@output_option(required=True, help="Table to write: .csv, .jsonl, .parquet, or -.")
+def predict(**options: Any) -> None:
+    """Predict the loss of every run in a table.
+
+    Adds predicted_loss, lower, upper, divergence_risk and in_domain to the columns of RUNS.
+    """
+    from optlaws import commands
+
+    commands.predict(**options)
+
+
+@cli.command()
+@click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
+@sizes
+@click.option("--basis", metavar="ID", help="Basis to use; the default one if left out.")
+@format_option("table", "csv", "json")
+@output_option(help="Write there instead of to standard output.")
+def features(**options: Any) -> None:
+    """Print the 16 columns of a basis for one or more schedules."""
+    from optlaws import commands
+
+    commands.features(**options)
+
+
+@cli.command()
+@click.argument("spec", metavar="SPEC")
+@format_option("csv", "json")
+@click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
+@output_option(help="Write there instead of to standard output.")
+def schedule(**options: Any) -> None:
+    """Print a schedule, one row per step: step, lr (17 significant digits)."""
+    from optlaws import commands
+
+    commands.schedule(**options)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@format_option("table", "json")
+@output_option(help="Write there instead of to standard output.")
+def laws(**options: Any) -> None:
+    """List the built-in laws with their domains and errors, or show one (built-in or a law file)."""
+    from optlaws import commands
+
+    commands.laws(**options)
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code: 0 done, 2 bad input, 1 failure."""
+    sys.exit(run(args))
+
+
+def run(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = cli.main(args=None if args is None else list(args), prog_name="optlaws", standalone_mode=False)
+            sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as help_wanted:
+        help_wanted.show()
+        return 2
+    except click.Abort:
+        return _fail("interrupted", 130)
+    except click.ClickException as bad:
+        context = getattr(bad, "ctx", None)
+        hint = f" ({context.command_path} --help lists all options)" if context else ""
+        return _fail(f"{_one_line(bad.format_message())}{hint}", 2)
+    except BrokenPipeError:
+        _drop_output()
+        return 0
+    except InputError as bad:
+        return _debug() or _fail(_one_line(str(bad)), 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except OptlawsError as bad:
+        return _debug() or _fail(_one_line(str(bad)), 1)
+    except MemoryError:
+        return _debug() or _fail("not enough memory; rank fewer candidates at once", 1)
+    except Exception as bad:
+        text = _one_line(f"{type(bad).__name__}: {bad}")
+        return _debug() or _fail(f"unexpected failure, {text}; set {DEBUG}=1 to see the traceback", 1)
+
+
+def _fail(text: str, code: int) -> int:
+    with contextlib.suppress(OSError):
+        click.echo(f"optlaws: {text}", err=True)
+    return code
+
+
+def _debug() -> int:
+    """Raise the current error again if the user asked for tracebacks."""
+    if os.environ.get(DEBUG, "") not in ("", "0"):
+        raise
+    return 0
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _drop_output() -> None:
+    """Point standard output to nowhere, so that Python's own flush at exit cannot fail again."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning of this package as one line on standard error; others only where tracebacks are wanted."""
+    if issubclass(category, OptlawsWarning) or os.environ.get(DEBUG, "") not in ("", "0"):
+        click.echo(f"optlaws: warning: {_one_line(str(message))}", err=True)

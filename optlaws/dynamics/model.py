@@ -1,0 +1,104 @@
+"""The constants of the dynamics: units, couplings and time-scales, in one frozen value that a law file stores.
+
+Everything is dimensionless: a rate is measured in `lr_ref`, a size N in `params_ref`, a batch B in `batch_ref` and a
+number of steps in `steps_ref`. Symbols of the derivation (theory/): x scaled rate, R weight norm, u = x / R felt rate,
+tau intrinsic time, Theta temperature, v_l variance at curvature l, C escape covariance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import InputError, nearest
+
+FloatArray = npt.NDArray[np.float64]
+
+ADAPTIVE, PLAIN = "adaptive", "plain"
+"""The two regimes: steps normalised by the gradient's noise (Adam and its kin), and plain stochastic gradient descent."""
+
+PLAIN_OPTIMIZERS = frozenset({"sgd", "momentum", "nesterov", "sgdm"})
+DECOUPLED_DECAY = {"adamw": 0.1}
+"""Weight decay (1/rate) taken where a run does not say: the common default of AdamW, and none for the others."""
+
+
+def regime(optimizer: str | None) -> str:
+    """Return the regime of an optimizer's name; a run that does not say counts as AdamW.
+
+    >>> regime("AdamW"), regime("sgd"), regime(None)
+    ('adaptive', 'plain', 'adaptive')
+    """
+    return PLAIN if optimizer is not None and optimizer.lower() in PLAIN_OPTIMIZERS else ADAPTIVE
+
+
+def default_weight_decay(optimizer: str | None) -> float:
+    """Return the weight decay assumed for an optimizer whose run does not state one."""
+    return DECOUPLED_DECAY.get((optimizer or "adamw").lower(), 0.0)
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """Constants of the stochastic dynamics of one basis.
+
+    Attributes
+    ----------
+    kappa : float
+        Growth of the squared weight norm per step and squared scaled rate (1/step); (R^2)' = -2 wd eta R^2 + kappa x^2.
+    temperature_exponent : float
+        q in Theta ~ u^q. The SDE of SGD gives 1; Adam's noise-dominated regime between 0 and 1.
+    size_exponent : float
+        cN in x = (eta / lr_ref) n^cN: a wider network feels the same rate more.
+    critical_batch, critical_growth : float
+        bc = critical_batch * d^critical_growth, the batch (in `batch_ref`) above which noise no longer limits the drift;
+        d = tokens so far in batch_ref * steps_ref.
+    slowest, fastest, modes : float, float, int
+        Curvatures l of the variance states: `modes` values, log-spaced (1 / intrinsic time).
+    escape_rate : float
+        Negative curvature rho of the escape state (1 / intrinsic time).
+    lr_ref, params_ref, batch_ref, steps_ref : float
+        Units: learning rate, parameters, tokens per step, steps.
+    """
+
+    kappa: float = 0.35
+    temperature_exponent: float = 0.8
+    size_exponent: float = 0.3
+    critical_batch: float = 5.0
+    critical_growth: float = 0.3
+    slowest: float = 2e-4
+    fastest: float = 3.0
+    modes: int = 6
+    escape_rate: float = 1e-3
+    lr_ref: float = 1.5e-2
+    params_ref: float = 1e8
+    batch_ref: float = 524288.0
+    steps_ref: float = 1e4
+
+    def __post_init__(self) -> None:
+        """Refuse constants that the equations cannot use."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not (np.isfinite(value) and value > 0):
+                raise InputError(f"{field.name} must be a finite number above 0, got {value!r}; leave it out for the default")
+        if self.fastest <= self.slowest and self.modes > 1:
+            raise InputError(f"fastest must be above slowest = {self.slowest:g}, got {self.fastest:g}; give a larger curvature")
+
+    @property
+    def curvatures(self) -> FloatArray:
+        """Curvatures l of the variance states, shape (modes,), ascending, per unit of intrinsic time."""
+        return np.geomspace(self.slowest, self.fastest, int(self.modes))
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the constants as plain numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Dynamics:
+        """Return the dynamics of `to_dict`; an unknown name is an error."""
+        known = [field.name for field in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"dynamics has no constant {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+        return cls(**values)

@@ -1,0 +1,54 @@
+"""Errors and warnings of the package: one sentence each, saying name, allowed range, value got and a way out."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class OptlawsError(Exception):
+    """Base class of every error this package raises on purpose."""
+
+
+class InputError(OptlawsError, ValueError):
+    """The caller's input cannot be used; the command line turns it into exit code 2."""
+
+
+class ScheduleError(InputError):
+    """A learning-rate schedule is impossible or badly written."""
+
+
+class TableError(InputError):
+    """A run, curve or candidate table cannot be read."""
+
+
+class LawError(InputError):
+    """A law file is missing, truncated, of another version, or does not fit the question asked."""
+
+
+class FitError(InputError):
+    """The runs given cannot determine a law."""
+
+
+class OptlawsWarning(UserWarning):
+    """Base class of every warning this package raises on purpose."""
+
+
+class ExtrapolationWarning(OptlawsWarning):
+    """A prediction lies outside the training domain of its law."""
+
+
+class RankDeficiencyWarning(OptlawsWarning):
+    """The runs given do not determine every column of the basis."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return a hint naming the known word closest to `word`, or an empty string.
+
+    >>> nearest("peek", ["peak", "steps"])
+    "; did you mean 'peak'?"
+    >>> nearest("zzz", ["peak", "steps"])
+    ''
+    """
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,175 @@
+"""Bases: sixteen named columns with their constants, kept in a register so that others can be added and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+import numpy as np
+
+from optlaws.dynamics import Dynamics, States, final_states
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError, nearest
+from optlaws.runs import RunTable
+from optlaws.features import columns as c
+from optlaws.features.columns import GROUPS, Column, thousand_tau
+
+WIDTH = 16
+COORDINATES = ("size", "tokens", "peak", "batch", "intrinsic_time", "slow_variance", "fast_variance", "slowest_variance")
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Sixteen columns, their constants, and the coordinates in which residuals are smooth.
+
+    Attributes
+    ----------
+    id : str
+        Name in the register and in law files.
+    columns : tuple of Column
+        Exactly 16; the first is the constant.
+    dynamics : Dynamics
+        Constants of the states.
+    exponents : mapping
+        Constants of the columns, by the names used in their formulas.
+    scales : mapping
+        Length scales of the residual field, one for each of `COORDINATES`, in units of a natural logarithm.
+    note : str
+        One sentence: what it is for.
+    """
+
+    id: str
+    columns: tuple[Column, ...]
+    dynamics: Dynamics = field(default_factory=Dynamics)
+    exponents: Mapping[str, float] = field(default_factory=dict)
+    scales: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse a basis that is not sixteen different columns with the constant first."""
+        names = [column.name for column in self.columns]
+        if len(names) != WIDTH or len(set(names)) != WIDTH or names[0] != "constant":
+            raise InputError(
+                f"columns must be {WIDTH} different ones beginning with 'constant', got {len(names)} ({', '.join(names)});"
+                " take one of optlaws.features.columns for each free place"
+            )
+        for column in self.columns:
+            if column.group not in GROUPS:
+                raise InputError(f"group of column {column.name!r} must be one of {', '.join(GROUPS)}, got {column.group!r}; choose one of them")
+        object.__setattr__(self, "exponents", MappingProxyType(dict(self.exponents)))
+        object.__setattr__(self, "scales", MappingProxyType(dict(self.scales)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns, in order."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def prior(self) -> FloatArray:
+        """Scales of the half-normal priors on the coefficients, relative to the loss, inf = free; shape (16,)."""
+        return np.array([np.inf if column.prior is None else column.prior for column in self.columns])
+
+    def with_constants(self, dynamics: Mapping[str, float] | None = None, exponents: Mapping[str, float] | None = None) -> Basis:
+        """Return the basis with other constants; an unknown name is an error."""
+        for name in exponents or {}:
+            if name not in self.exponents:
+                raise InputError(f"basis {self.id!r} has no exponent {name!r}{nearest(name, self.exponents)}; known: {', '.join(self.exponents)}")
+        return replace(
+            self,
+            dynamics=Dynamics.from_dict({**self.dynamics.to_dict(), **(dynamics or {})}),
+            exponents={**self.exponents, **(exponents or {})},
+        )
+
+    def evaluate(self, states: States) -> FloatArray:
+        """Return the columns at m points, shape (m, 16), dimensionless."""
+        out = np.empty((len(states), WIDTH))
+        for j, column in enumerate(self.columns):
+            out[:, j] = column.evaluate(states, self.exponents)
+        return out
+
+    def coordinates(self, states: States, peak: FloatArray, peak_scale: float) -> FloatArray:
+        """Return the coordinates of the residual field, shape (m, 8), in length scales.
+
+        Parameters
+        ----------
+        states : States
+            m points.
+        peak : ndarray of shape (m,)
+            Highest learning rate of each point's schedule (1/step, not scaled).
+        peak_scale : float
+            Length scale of ln peak.
+        """
+        k, v = self.scales, states.variance
+        slow, fast = min(3, v.shape[1] - 1), v.shape[1] - 1
+        return np.column_stack(
+            [
+                np.log(states.n) / k["size"],
+                np.log(states.d) / k["tokens"],
+                np.log(peak) / peak_scale,
+                np.log(states.b) / k["batch"],
+                np.log(thousand_tau(states)) / k["intrinsic_time"],
+                np.log(v[:, slow] + 0.01) / k["slow_variance"],
+                np.log(v[:, fast] + 0.1) / k["fast_variance"],
+                np.log(v[:, min(1, fast)] + 0.01) / k["slowest_variance"],
+            ]
+        )
+
+
+_REGISTER: dict[str, Basis] = {}
+
+
+def register_basis(basis: Basis) -> Basis:
+    """Add a basis to the register, so that `--basis ID` and law files find it; its id must be new."""
+    if basis.id in _REGISTER:
+        raise InputError(f"basis id must be new, got {basis.id!r}, which is registered; choose another id")
+    _REGISTER[basis.id] = basis
+    return basis
+
+
+def get_basis(basis: str | Basis | None = None) -> Basis:
+    """Return a registered basis by id (None: the default)."""
+    if isinstance(basis, Basis):
+        return basis
+    name = DEFAULT_BASIS if basis is None else basis
+    if name not in _REGISTER:
+        raise InputError(f"basis must be one of {', '.join(_REGISTER)}, got {name!r}{nearest(name, _REGISTER)}")
+    return _REGISTER[name]
+
+
+def basis_ids() -> list[str]:
+    """Return the ids of the registered bases, the default first."""
+    return sorted(_REGISTER, key=lambda name: (name != DEFAULT_BASIS, name))
+
+
+def feature_table(runs: RunTable, basis: str | Basis | None = None) -> FloatArray:
+    """Return the sixteen columns of each run, shape (n, 16), dimensionless.
+
+    A size or batch that no run states counts as its reference value.
+    """
+    chosen = get_basis(basis)
+    known = {
+        "use_params": bool(np.isfinite(runs.params).any() or np.isfinite(runs.active_params).any()),
+        "use_batch": bool(np.isfinite(runs.batch_tokens).any()),
+    }
+    return chosen.evaluate(final_states(runs, chosen.dynamics, **known))
+
+
+DEFAULT_BASIS = "sde16"
+_FIELD_SCALES = {
+    "size": 1.84, "tokens": 2.5, "peak": 1.08, "batch": 3.0, "intrinsic_time": 3.7, "slow_variance": 5.2, "fast_variance": 0.67, "slowest_variance": 20.0,
+}  # fmt: skip
+
+register_basis(
+    Basis(
+        id=DEFAULT_BASIS,
+        columns=(
+            c.CONSTANT, c.SIZE, c.BIAS, c.transient(0.011), c.inverse_norm(0.005),
+            *(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2))), c.variance_size(3, 1.4),
+            c.escape_probability(0.013), c.peak_time(1.0), c.peak_tokens(0.04), c.batch_noise(0.015),
+        ),
+        exponents={"aN": 0.13, "aT": 0.36, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15},
+        scales=_FIELD_SCALES,
+        note="bias over a spectrum that ends at the model's size, priors in physical units",
+    )
+)  # fmt: skip

@@ -1,0 +1,274 @@
+"""Fit a law to runs, to curves, or to both."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from optlaws._version import __version__
+from optlaws.dynamics import States, curve_states, drive, final_states, join_states
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import FitError, OptlawsWarning, TableError
+from optlaws.features import Basis, get_basis
+from optlaws.law.model import UNITS, Law, domain_values
+from optlaws.regression.trend_field import Posterior, Problem, Settings, fit_trend_field
+from optlaws.runs import CurveTable, RunTable
+
+FEWEST_RUNS = 4
+FEWEST_READINGS = 20
+POINTS_PER_CURVE = 40  # readings kept of each curve, evenly spread
+FREE_POINTS_PER_CURVE = 10.0  # readings of one curve count as this many independent ones
+CURVE_START = 0.02  # fraction of a run before which its curve is not looked at
+CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
+
+
+def usable(runs: RunTable) -> np.ndarray:
+    """Return which runs were completed with a finite loss, shape (n,)."""
+    done = np.array([status in (None, "completed") for status in runs.status], dtype=bool)
+    return done & np.isfinite(runs.final_loss)
+
+
+def _known(values: FloatArray, name: str, runs: RunTable) -> bool:
+    """Return whether a column is known in every run (True) or in none (False); some is an error."""
+    missing = np.flatnonzero(~np.isfinite(values))
+    if 0 < len(missing) < len(values):
+        raise FitError(
+            f"{name} must be given for all runs of a fit or for none, but {len(missing)} of {len(values)} lack it"
+            f" (first: {runs.run_id[missing[0]]!r}); fill or drop those runs"
+        )
+    return len(missing) == 0
+
+
+def _partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
+    """Return the partitions whose leave-group-out errors calibrate the intervals, as integer arrays (n,)."""
+    if group is not None:
+        try:
+            labels = runs.column(group)
+        except TableError as error:
+            raise TableError(f"group must name a column; {error}") from None
+        parts = {group: labels}
+    else:
+        batch = runs.batch()
+        parts = {
+            "family": np.array([s.kind for s in runs.schedule_tuple()]),
+            "horizon": np.asarray(batch.total_steps),
+            "peak rate": np.asarray(batch.peak).round(12),
+            "size": np.where(np.isfinite(runs.active_params), runs.active_params, runs.params),
+            "batch": runs.batch_tokens,
+        }
+    out = {}
+    for name, labels in parts.items():
+        if labels.dtype.kind == "f" and np.isnan(labels).any():
+            continue
+        levels, index = np.unique(labels, return_inverse=True)
+        if len(levels) < 2:
+            continue
+        if labels.dtype.kind == "f" and len(levels) > 12:  # neighbours together, about equal numbers of runs
+            edges = np.quantile(labels, np.linspace(0, 1, 9)[1:-1])
+            index = np.searchsorted(edges, labels, side="right")
+        out[name] = index.astype(float)
+    if group is not None and not out:
+        raise FitError(f"group column {group!r} must have at least 2 different values, got one; choose another column or leave --group out")
+    return out
+
+
+class _Fit:
+    """One fit in progress: tables, units, and the points that the regression sees."""
+
+    def __init__(self, runs: RunTable, curves: CurveTable | None, basis: Basis, settings: Settings, group: str | None) -> None:
+        self.runs, self.basis, self.settings = runs, basis, settings
+        sizes = np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
+        self.use_params = _known(sizes, "params", runs)
+        self.use_batch = _known(runs.batch_tokens, "batch_tokens", runs)
+        self.final = np.flatnonzero(usable(runs))
+        self.readings: list[tuple[int, FloatArray, FloatArray]] = []
+        if curves is not None:
+            self._take(curves)
+        self.peak = np.asarray(runs.batch().peak, dtype=float)
+        rates = np.unique(np.log(self.peak[self.final] if len(self.final) else self.peak).round(3))
+        gap = float(np.diff(rates).mean()) if len(rates) > 1 else 0.0
+        self.peak_scale = max(basis.scales["peak"], settings.peak_gaps * gap)
+        self.partitions = _partitions(runs, group)
+
+    def _take(self, curves: CurveTable) -> None:
+        """Keep readings of the runs at hand, thinned, in order of steps."""
+        rows = {name: i for i, name in enumerate(self.runs.run_id)}
+        batch = self.runs.batch()
+        warm, total = np.asarray(batch.warmup_steps), np.asarray(batch.total_steps)
+        matched = False
+        for name, index in curves.runs().items():
+            if name not in rows:
+                continue
+            matched = True
+            i = rows[name]
+            step, loss = curves.step[index], curves.loss[index]
+            good = np.isfinite(loss) & (loss > 0) & (step > max(warm[i], CURVE_START * total[i], 1)) & (step <= total[i])
+            step, loss = step[good], loss[good]
+            if len(step):
+                keep = np.unique(np.linspace(0, len(step) - 1, min(POINTS_PER_CURVE, len(step))).round().astype(int))
+                self.readings.append((i, step[keep], loss[keep]))
+        if not matched:
+            raise FitError(
+                f"run_id of the curves must occur in the run table, got none that does (for example {curves.run_id[0]!r});"
+                " give the run table that belongs to these curves"
+            )
+
+    def problem(self, basis: Basis) -> tuple[Problem, np.ndarray]:
+        """Return the points under a basis, and the run that each belongs to."""
+        parts: list[States] = []
+        index, loss, curve, share = [], [], [], []
+        if len(self.final):
+            runs = self.runs.select(self.final)
+            parts.append(final_states(runs, basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=1))
+            index.append(self.final)
+            loss.append(runs.final_loss)
+            curve.append(np.zeros(len(self.final)))
+            share.append(np.ones(len(self.final)))
+        if self.readings:
+            which = [i for i, _, _ in self.readings]
+            picked = self.runs.select(np.array(which))
+            everything = drive(picked, basis.dynamics, use_params=self.use_params, use_batch=self.use_batch)
+            steps = [s for _, s, _ in self.readings]
+            parts.append(curve_states(picked.schedule_tuple(), steps, everything, basis.dynamics))
+            index.append(np.repeat(which, [len(s) for s in steps]))
+            loss.append(np.concatenate([y for _, _, y in self.readings]))
+            curve.append(np.ones(len(loss[-1])))
+            share.append(np.concatenate([np.full(len(s), max(len(s) / FREE_POINTS_PER_CURVE, 1.0)) for s in steps]))
+        states = join_states(parts)
+        rows = np.concatenate(index).astype(int)
+        damage = tuple(
+            j for j, column in enumerate(basis.columns) if column.name.startswith(("variance", "peak", "escape"))
+        )
+        return (
+            Problem(
+                basis.evaluate(states), np.concatenate(loss), basis.coordinates(states, self.peak[rows], self.peak_scale),
+                np.log(states.n), np.concatenate(curve), np.concatenate(share), damage,
+            ),
+            rows,
+        )  # fmt: skip
+
+    def solve(self, basis: Basis, pool: FloatArray | None = None, calibrate: bool = True) -> tuple[Posterior, dict[str, Any]]:
+        """Return the posterior under a basis."""
+        problem, rows = self.problem(basis)
+        groups = [part[rows] for part in self.partitions.values()] if calibrate else []
+        return fit_trend_field(problem, basis.prior, self.settings, groups=groups, names=list(self.partitions) if calibrate else [], pool=pool)
+
+
+def fit_law(
+    runs: RunTable,
+    curves: CurveTable | None = None,
+    group: str | None = None,
+    basis: str | Basis | None = None,
+    name: str = "law",
+    *,
+    settings: Settings | None = None,
+    inducing_pool: RunTable | None = None,
+    info: Mapping[str, Any] | None = None,
+) -> Law:
+    """Fit a law to the completed runs of a table.
+
+    Parameters
+    ----------
+    runs : RunTable
+        Runs; those that did not complete are counted, not fitted. Several sizes may be mixed. A column of sizes or of
+        batches must be full or empty; where it is empty the law does without.
+    curves : CurveTable, optional
+        Losses along some of the runs. With curves the time-scales (kappa, temperature exponent, bias exponent) are
+        calibrated by evidence, and final losses may lie on another evaluation set than the curves.
+    group : str, optional
+        Column whose groups calibrate the intervals, left out one at a time; default: family, horizon, peak rate, size
+        and batch, each in turn.
+    basis : str or Basis, optional
+        Id of a registered basis, or a basis.
+    name : str
+        Of the law.
+    settings : Settings, optional
+        Constants of the regression.
+    inducing_pool : RunTable, optional
+        Runs (without losses) at which the field may be stored; default: the training runs. A law that must not carry
+        the runs it was fitted to takes a space-filling design here.
+    info : mapping, optional
+        Further entries of `Law.info`.
+
+    Raises
+    ------
+    FitError
+        Too few usable runs, or runs that the law cannot be fitted to.
+    """
+    basis, settings = get_basis(basis), settings or Settings()
+    keep = usable(runs)
+    left_out = len(runs) - int(keep.sum())
+    if curves is None:
+        if not keep.any():
+            raise FitError(
+                f"at least {FEWEST_RUNS} completed runs with a finite final_loss are needed, got none of {len(runs)}"
+                " (all diverged, interrupted or without a loss); add completed runs"
+            )
+        if keep.sum() < FEWEST_RUNS:
+            raise FitError(f"at least {FEWEST_RUNS} completed runs with a finite final_loss are needed, got {int(keep.sum())}; add runs or give --curves")
+        runs = runs.select(keep)
+    work = _Fit(runs, curves, basis, settings, group)
+    if curves is not None:
+        total = sum(len(s) for _, s, _ in work.readings)
+        if total < FEWEST_READINGS:
+            raise FitError(f"at least {FEWEST_READINGS} readings after the warm-up are needed, got {total}; log the loss more often or add runs")
+    calibrated: dict[str, float] = {}
+    if work.readings:
+        basis, calibrated = _calibrate(work, basis)
+    pool = None
+    if inducing_pool is not None:
+        states = final_states(inducing_pool, basis.dynamics, use_params=work.use_params, use_batch=work.use_batch)
+        pool = basis.coordinates(states, np.asarray(inducing_pool.batch().peak), work.peak_scale)
+    posterior, quality = work.solve(basis, pool)
+    count = len(work.final)
+    if curves is None and count < 16:
+        warnings.warn(
+            OptlawsWarning(f"{count} runs for 16 columns: the priors decide much of this law, and its intervals are wide for that reason"), stacklevel=2
+        )
+    values = domain_values(runs, work.use_params, work.use_batch)
+    domain = {key: (float(v.min()), float(v.max())) for key, v in values.items() if key in UNITS}
+    defaults = {key: float(np.median(values[key])) for key in ("params", "batch_tokens", "weight_decay") if key in values}
+    sources: Sequence[str] = sorted({s for s in runs.source if s})
+    about = {
+        "n_runs": count,
+        "n_curves": len(work.readings),
+        "n_left_out": left_out,
+        "digest": runs.digest(),
+        "sources": list(sources),
+        "leave_group_out": quality.pop("groups"),
+        "calibrated": calibrated,
+        "fit": quality,
+        "versions": {"optlaws": __version__, "numpy": np.__version__, "python": platform.python_version()},
+        **(info or {}),
+    }
+    return Law(name, basis, posterior, work.use_params, work.use_batch, work.peak_scale, bool(work.readings), domain, defaults, about)
+
+
+def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
+    """Return the basis with its time-scales at their most probable values given the curves, and those values."""
+    from scipy.optimize import minimize
+
+    names = list(CALIBRATED)
+    start = {**basis.dynamics.to_dict(), **basis.exponents}
+    trial = replace(work.settings, rounds=2)
+    inner = _Fit.__new__(_Fit)
+    inner.__dict__.update(work.__dict__)
+    inner.settings = trial
+
+    def build(x: FloatArray) -> tuple[Basis, dict[str, float]]:
+        values = {name: start[name] * float(np.exp(CALIBRATED[name] * v)) for name, v in zip(names, x, strict=True)}
+        dynamics = {k: v for k, v in values.items() if k not in basis.exponents}
+        exponents = {k: v for k, v in values.items() if k in basis.exponents}
+        return basis.with_constants(dynamics, exponents), values
+
+    def cost(x: FloatArray) -> float:
+        _, quality = inner.solve(build(x)[0], calibrate=False)
+        return float(-quality["evidence"] + 0.5 * x @ x)
+
+    found = minimize(cost, np.zeros(len(names)), method="L-BFGS-B", bounds=[(-3, 3)] * len(names), options={"maxiter": 12, "eps": 0.02})
+    return build(found.x)

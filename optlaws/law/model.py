@@ -1,0 +1,303 @@
+"""A fitted law: plain numbers that predict losses, with joint uncertainty and a training domain."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optlaws.dynamics import Drive, States, curve_states, drive, final_states
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError
+from optlaws.features import Basis
+from optlaws.regression.kernel import field_features, matern32
+from optlaws.regression.trend_field import NORMAL_90, Posterior, group_matrix, predict_trend_field
+from optlaws.runs import RunTable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIECE = 8192  # points per pass of a prediction
+SLACK = 1.05  # the domain reaches this factor beyond the training range
+UNLIKE = 0.3  # share of the field's variance that training leaves at a point, above which its shape is called new
+UNITS = {"params": "parameters", "tokens": "tokens", "batch_tokens": "tokens per step", "peak_lr": "", "steps": "steps", "weight_decay": ""}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Predictions for n points (runs at their end, or one run along its curve); losses in nats per token.
+
+    Attributes
+    ----------
+    loss : (n,) expected loss.
+    sd : (n,) standard deviation of one new run about `loss`, run noise included.
+    lower, upper : (n,) 90 % prediction interval for one new run.
+    noise : (n,) standard deviation of the run noise alone.
+    in_domain : (n,) whether the point lies inside the training domain.
+    reasons : why not, one text a point ("" inside).
+    assumed : values that the law filled in where the runs left them empty.
+    """
+
+    loss: FloatArray
+    sd: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    noise: FloatArray
+    in_domain: np.ndarray
+    reasons: Sequence[str]
+    assumed: Mapping[str, float]
+    _law: Law = field(repr=False)
+    _view: View = field(repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.loss)
+
+    def covariance(self, i: Any) -> FloatArray:
+        """Return the joint covariance of the expected losses of points i, shape (m, m), nats^2, run noise left out."""
+        rows = np.arange(len(self))[i]
+        part = self._view.take(rows)
+        return self._law._cross(part, self.loss[rows], part, self.loss[rows])
+
+    def covariance_with(self, j: int) -> FloatArray:
+        """Return the covariances of all expected losses with that of point j, shape (n,), nats^2."""
+        one = self._view.take(np.array([j]))
+        out = np.empty(len(self))
+        for start in range(0, len(self), PIECE):
+            rows = np.arange(start, min(start + PIECE, len(self)))
+            out[rows] = self._law._cross(self._view.take(rows), self.loss[rows], one, self.loss[[j]])[:, 0]
+        return out
+
+
+@dataclass(frozen=True)
+class View:
+    """What the regression sees of n points: columns (n, 16), coordinates (n, k), ln of the scaled size (n,)."""
+
+    columns: FloatArray
+    coordinates: FloatArray
+    size: FloatArray
+    curve: bool
+
+    def take(self, rows: np.ndarray) -> View:
+        """Return some rows."""
+        return View(self.columns[rows], self.coordinates[rows], self.size[rows], self.curve)
+
+
+@dataclass(frozen=True)
+class Law:
+    """A fitted law.
+
+    Attributes
+    ----------
+    name : str
+    basis : Basis
+        With the constants of this law.
+    posterior : Posterior
+        Coefficients, field, noise.
+    use_params, use_batch : bool
+        Whether the law knows model sizes and batch sizes.
+    peak_scale : float
+        Length scale of ln peak rate.
+    has_curves : bool
+        Whether it was fitted on curves as well.
+    domain : dict of (lowest, highest)
+        Ranges of the training runs: params, tokens, batch_tokens, peak_lr, steps, weight_decay (those that are known).
+    defaults : dict
+        Values taken where a candidate leaves them empty.
+    info : dict
+        Number and digest of the runs, sources, leave-group-out errors, versions, how to rebuild it.
+    """
+
+    name: str
+    basis: Basis
+    posterior: Posterior
+    use_params: bool
+    use_batch: bool
+    peak_scale: float
+    has_curves: bool
+    domain: Mapping[str, tuple[float, float]]
+    defaults: Mapping[str, float]
+    info: Mapping[str, Any]
+
+    @property
+    def basis_id(self) -> str:
+        """Id of the basis."""
+        return self.basis.id
+
+    @classmethod
+    def load(cls, path: str | Path) -> Law:
+        """Read a law file; see `optlaws.law.store`."""
+        from optlaws.law.store import read_law
+
+        return read_law(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write the law as one JSON file; a half-written file never replaces a good one."""
+        from optlaws.law.store import write_law
+
+        write_law(self, path)
+
+    def complete(self, runs: RunTable) -> tuple[RunTable, dict[str, float]]:
+        """Return the runs with the law's defaults in empty cells that it needs, and what was filled in."""
+        from dataclasses import replace
+
+        filled: dict[str, float] = {}
+        changes: dict[str, FloatArray] = {}
+        for name, needed in (("params", self.use_params), ("batch_tokens", self.use_batch)):
+            values = getattr(runs, name)
+            if name == "params":
+                values = np.where(np.isfinite(values), values, runs.active_params)
+            if needed and not np.isfinite(values).all():
+                if name not in self.defaults:
+                    raise InputError(f"{name} must be given for law {self.name!r}, which has no default for it; add it to every candidate")
+                filled[name] = self.defaults[name]
+                changes[name] = np.where(np.isfinite(values), values, self.defaults[name])
+        decay = runs.weight_decay
+        if not np.isfinite(decay).all() and "weight_decay" in self.defaults:
+            unsaid = np.array([o is None or o.lower() == "adamw" for o in runs.optimizer]) & ~np.isfinite(decay)
+            if unsaid.any():
+                filled["weight_decay"] = self.defaults["weight_decay"]
+                changes["weight_decay"] = np.where(unsaid, self.defaults["weight_decay"], decay)
+        if not changes:
+            return runs, filled
+        if "batch_tokens" in changes:
+            changes["tokens"] = np.where(np.isfinite(runs.tokens), runs.tokens, runs.steps * changes["batch_tokens"])
+        return replace(runs, **changes), filled
+
+    def predict(self, runs: RunTable, *, threads: int | None = None) -> Prediction:
+        """Predict the loss at the end of every run.
+
+        Parameters
+        ----------
+        runs : RunTable
+            n runs; losses and status are not looked at.
+        threads : int, optional
+            Default: one per processor.
+
+        Raises
+        ------
+        InputError
+            A size or batch that the law needs is neither given nor has a default.
+        """
+        full, assumed = self.complete(runs)
+        states = final_states(full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads)
+        peak = np.asarray(full.batch().peak, dtype=float)
+        return self._predict(full, states, peak, assumed, curve=False, threads=threads)
+
+    def predict_curve(self, runs: RunTable, steps: FloatArray | Sequence[FloatArray]) -> Prediction:
+        """Predict the loss of runs after the given numbers of updates.
+
+        Parameters
+        ----------
+        runs : RunTable
+            n runs.
+        steps : ndarray, or sequence of n ndarrays
+            Updates done, 1 .. total_steps, ascending; one array for one run or for all.
+
+        Returns
+        -------
+        Prediction
+            Points run by run. On the curves' evaluation set if the law was fitted on curves.
+        """
+        full, assumed = self.complete(runs)
+        schedules = full.schedule_tuple()
+        if isinstance(steps, np.ndarray):
+            steps = [steps] * len(schedules)
+        lengths = [len(at) for at in steps]
+        states = curve_states(schedules, steps, self.drive(full), self.basis.dynamics)
+        index = np.repeat(np.arange(len(full)), lengths)
+        peak = np.asarray(full.batch().peak, dtype=float)[index]
+        return self._predict(full, states, peak, assumed, curve=self.has_curves, index=index)
+
+    def drive(self, runs: RunTable) -> Drive:
+        """Return what the dynamics need to know of the runs beside their schedules."""
+        return drive(runs, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch)
+
+    def view(self, states: States, peak: FloatArray, *, curve: bool) -> View:
+        """Return what the regression sees of the states."""
+        return View(self.basis.evaluate(states), self.basis.coordinates(states, peak, self.peak_scale), np.log(states.n), curve)
+
+    def _predict(
+        self, runs: RunTable, states: States, peak: FloatArray, assumed: dict[str, float], *,
+        curve: bool, index: np.ndarray | None = None, threads: int | None = None,
+    ) -> Prediction:  # fmt: skip
+        n = len(states)
+        loss, sd, noise, novel = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+        size = np.log(states.n)
+        starts = range(0, n, PIECE)
+        parts: dict[int, View] = {}
+
+        def work(start: int) -> None:
+            rows = slice(start, start + PIECE)
+            piece = States(**{name: getattr(states, name)[rows] for name in States.__dataclass_fields__})
+            view = self.view(piece, peak[rows], curve=curve)
+            point, own = predict_trend_field(self.posterior, view.columns, view.coordinates, view.size, curve=curve)
+            loss[rows], sd[rows], noise[rows], novel[rows] = point.loss, point.sd, point.noise, own
+            parts[start] = view
+
+        workers = threads or min(len(starts), os.cpu_count() or 1)
+        if workers <= 1:
+            for start in starts:
+                work(start)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(work, starts))
+        columns = np.concatenate([parts[s].columns for s in starts])
+        coordinates = np.concatenate([parts[s].coordinates for s in starts])
+        total = np.sqrt(sd**2 + noise**2)
+        inside, reasons = self._domain_check(runs, novel, index)
+        return Prediction(
+            loss, loss * total, loss * np.exp(-NORMAL_90 * total), loss * np.exp(NORMAL_90 * total), loss * noise,
+            inside, reasons, assumed, self, View(columns, coordinates, size, curve),
+        )  # fmt: skip
+
+    def _domain_check(self, runs: RunTable, novel: FloatArray, index: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
+        """Return which points lie in the training domain, and why the others do not."""
+        values = domain_values(runs, self.use_params, self.use_batch)
+        texts: dict[int, list[str]] = {}
+        for name, (low, high) in self.domain.items():
+            if name not in values:
+                continue
+            v = values[name] if index is None else values[name][index]
+            out = np.flatnonzero((v < low / SLACK - 1e-12) | (v > high * SLACK + 1e-12))
+            for i in out:
+                word = "below" if v[i] < low else "above"
+                edge = low if v[i] < low else high
+                texts.setdefault(int(i), []).append(f"{name} {v[i]:.4g} {word} {edge:.4g}")
+        for i in np.flatnonzero(novel > UNLIKE):
+            texts.setdefault(int(i), []).append("schedule unlike those in training")
+        inside = np.ones(len(novel), dtype=bool)
+        inside[list(texts)] = False
+        if not texts:
+            return inside, [""] * len(novel)
+        return inside, ["; ".join(texts[i]) if i in texts else "" for i in range(len(novel))]
+
+    def _cross(self, a: View, loss_a: FloatArray, b: View, loss_b: FloatArray) -> FloatArray:
+        """Return the covariance of the expected losses of points a and b, shape (len a, len b)."""
+        p, s = self.posterior, self.posterior.settings
+        _, rows_a = predict_trend_field(p, a.columns, a.coordinates, a.size, curve=a.curve, rows=True)
+        _, rows_b = predict_trend_field(p, b.columns, b.coordinates, b.size, curve=b.curve, rows=True)
+        phi_a, phi_b = (field_features(v.coordinates, p.inducing, p.factor) for v in (a, b))
+        own = s.field_sd**2 * (matern32(a.coordinates, b.coordinates) - phi_a @ phi_b.T)
+        known = group_matrix(a.size, p.sizes).max(axis=1, initial=0.0)
+        own += s.size_sd**2 * (np.abs(a.size[:, None] - b.size[None]) < 1e-6) * (1.0 - known)[:, None]
+        out = (rows_a @ rows_b.T + p.spread**2 * own) * loss_a[:, None] * loss_b[None]
+        return np.asarray(out)
+
+
+def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str, FloatArray]:
+    """Return the quantities whose range is a law's domain, by name, shape (n,)."""
+    batch = runs.batch()
+    out = {"peak_lr": np.asarray(batch.peak, dtype=float), "steps": np.asarray(batch.total_steps, dtype=float)}
+    if use_params:
+        out["params"] = np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
+    if use_batch:
+        out["batch_tokens"] = runs.batch_tokens
+        out["tokens"] = np.where(np.isfinite(runs.tokens), runs.tokens, runs.batch_tokens * out["steps"])
+    if np.isfinite(runs.weight_decay).all():
+        out["weight_decay"] = runs.weight_decay
+    return out

@@ -1,0 +1,138 @@
+"""Law files: one JSON document of plain numbers, versioned; the same digits come back on another machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, fields
+from typing import Any
+
+import numpy as np
+
+from optlaws.dynamics import Dynamics
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import LawError, OptlawsError
+from optlaws.features import get_basis
+from optlaws.law.model import Law
+from optlaws.regression.trend_field import Posterior, Settings
+from optlaws.runs import atomic_write
+
+FORMAT = "optlaws-law"
+VERSION = 1
+KEYS = ("format", "version", "name", "basis", "columns", "dynamics", "exponents", "settings", "posterior", "use_params", "use_batch",
+        "peak_scale", "has_curves", "domain", "defaults", "info")  # fmt: skip
+
+
+def law_to_dict(law: Law) -> dict[str, Any]:
+    """Return the law as plain numbers, lists and texts."""
+    p = law.posterior
+    rows, columns = np.triu_indices(len(p.root))
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": law.name,
+        "info": dict(law.info),
+        "domain": {key: list(value) for key, value in law.domain.items()},
+        "defaults": dict(law.defaults),
+        "basis": law.basis.id,
+        "columns": list(law.basis.names),
+        "dynamics": law.basis.dynamics.to_dict(),
+        "exponents": dict(law.basis.exponents),
+        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p.settings).items()},
+        "use_params": law.use_params,
+        "use_batch": law.use_batch,
+        "peak_scale": law.peak_scale,
+        "has_curves": law.has_curves,
+        "posterior": {
+            "coefficients": p.coefficients.tolist(),
+            "noise": p.noise,
+            "spread": p.spread,
+            "damage_columns": list(p.damage_columns),
+            "sizes": p.sizes.tolist(),
+            "mean": p.mean.tolist(),
+            "inducing": p.inducing.tolist(),
+            "root_size": len(p.root),
+            "root_upper_triangle": p.root[rows, columns].tolist(),
+        },
+    }
+
+
+def write_law(law: Law, path: str | os.PathLike[str]) -> None:
+    """Write a law file."""
+    with atomic_write(path) as stream:
+        json.dump(law_to_dict(law), stream, allow_nan=False, indent=None, separators=(",", ":"))
+        stream.write("\n")
+
+
+def read_law(path: str | os.PathLike[str]) -> Law:
+    """Read a law file.
+
+    Raises
+    ------
+    LawError
+        The file cannot be read, is no law, is truncated, or is of another version.
+    """
+    name = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LawError(f"law file {name!r} cannot be read ({error}); check the path") from None
+    return law_from_text(text, name)
+
+
+def law_from_text(text: str, where: str) -> Law:
+    """Return the law in a JSON text; `where` names it in messages."""
+    again = "fit it again with `optlaws fit`"
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LawError(f"law file {where!r} is not complete JSON (line {error.lineno}, column {error.colno}): it is truncated or no law; {again}") from None
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise LawError(f"law file {where!r} must be a JSON object with \"format\": \"{FORMAT}\", got another document; {again}")
+    if data.get("version") != VERSION:
+        raise LawError(f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r}; {again}, or use the release that wrote it")
+    missing = [key for key in KEYS if key not in data]
+    if missing:
+        raise LawError(f"law file {where!r} must have the entry {missing[0]!r}, got none; {again}")
+    try:
+        return _build(data)
+    except OptlawsError as error:
+        raise LawError(f"law file {where!r}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise LawError(f"law file {where!r} has a damaged entry ({type(error).__name__}: {error}); {again}") from None
+
+
+def _array(values: Any, *shape: int) -> FloatArray:
+    """Return values as an array of the given shape (-1 = any), all finite."""
+    array = np.array(values, dtype=float).reshape(shape)
+    if not np.isfinite(array).all():
+        raise ValueError("numbers must be finite")
+    return array
+
+
+def _build(data: dict[str, Any]) -> Law:
+    basis = get_basis(data["basis"])
+    if list(basis.names) != list(data["columns"]):
+        raise LawError(f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])}; use the release that wrote it")
+    basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
+    p = data["posterior"]
+    size = int(p["root_size"])
+    root = np.zeros((size, size))
+    root[np.triu_indices(size)] = _array(p["root_upper_triangle"], size * (size + 1) // 2)
+    known = {field.name for field in fields(Settings)}
+    settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["settings"].items() if k in known})
+    width = len(data["columns"])
+    inducing = _array(p["inducing"], len(p["inducing"]), -1)
+    sizes = _array(p["sizes"], -1)
+    posterior = Posterior(
+        coefficients=_array(p["coefficients"], width), inducing=inducing, sizes=sizes, mean=_array(p["mean"], len(inducing) + len(sizes) + 1),
+        root=root, noise=float(p["noise"]), spread=float(p["spread"]), settings=settings, damage_columns=tuple(p["damage_columns"]),
+    )  # fmt: skip
+    if len(posterior.mean) + len(posterior.active) != size:
+        raise ValueError("posterior.root_size does not fit the other entries")
+    domain = {key: (float(low), float(high)) for key, (low, high) in data["domain"].items()}
+    return Law(
+        data["name"], basis, posterior, bool(data["use_params"]), bool(data["use_batch"]), float(data["peak_scale"]), bool(data["has_curves"]),
+        domain, dict(data["defaults"]), dict(data["info"]),
+    )  # fmt: skip

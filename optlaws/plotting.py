@@ -1,0 +1,309 @@
+"""Figures: schedules, rankings and predicted loss curves.
+
+Every `plot_*` function draws on the axes given (`ax=None`: on a new figure, reachable as `artists[0].figure`) and
+returns the artists that it made. Figures are made without pyplot, so that no global state and no window is touched.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import InputError, nearest
+from optlaws.ranking import Ranking
+from optlaws.report import percent, rank_header, schedule_text
+from optlaws.runs import atomic_write
+from optlaws.schedules import Schedule, ScheduleBatch
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FloatArray = npt.NDArray[np.float64]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4d4d4d")
+"""Told apart with every kind of colour vision (after Okabe and Ito); the best candidate has the first."""
+
+GREY = "#b5b5b5"
+_THIN = "#7d7d7d"
+SHOWN = 20
+FORMATS = ("png", "pdf", "svg", "jpg", "jpeg", "webp")
+_LABEL = 48  # characters in a line of a candidate's label
+_POINTS = 400  # points drawn of a schedule
+
+
+def new_axes(width: float = 7.0, height: float = 4.0) -> Axes:
+    """Return the axes of a new figure of that size in inches, without pyplot."""
+    from matplotlib.figure import Figure
+
+    axes: Axes = Figure(figsize=(width, height), layout="constrained").subplots()
+    return axes
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) -> None:
+    """Write a figure by its suffix (.png, .pdf, .svg, ...); an older file is replaced only by a complete one.
+
+    Raises
+    ------
+    InputError
+        If the suffix is not one of `FORMATS`.
+    """
+    check_suffix(path)
+    with atomic_write(path, "wb") as stream:
+        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=dpi)
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Raise an `InputError` unless a figure can be written under that name."""
+    suffix = Path(path).suffix[1:].lower()
+    if suffix not in FORMATS:
+        hint = nearest(suffix, FORMATS) if suffix else ""
+        raise InputError(
+            f"{path}: a figure's suffix must be one of {', '.join(FORMATS)}, got {suffix or 'none'!r}{hint}"
+        )
+
+
+def png_bytes(figure: Figure, dpi: int = 120) -> bytes:
+    """Return a figure as PNG."""
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=dpi)
+    return stream.getvalue()
+
+
+def schedule_points(
+    schedule: Schedule, points: int = _POINTS
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return steps and rates that show a schedule: its kinks exactly and about `points` steps in between."""
+    total = schedule.total_steps
+    kinks = np.asarray(schedule.breakpoints, dtype=np.int64)
+    if len(kinks) > points:
+        kinks = kinks[:: len(kinks) // points]
+    steps = np.concatenate([np.linspace(0, total - 1, min(points, total)).astype(np.int64), kinks, kinks - 1])
+    steps = np.unique(np.clip(steps, 0, total - 1))
+    return steps.astype(np.float64), np.asarray(schedule.lr(steps), dtype=np.float64)
+
+
+def plot_schedule(schedule: Schedule, ax: Axes | None = None, **style: Any) -> list[Artist]:
+    """Draw the learning rate of one schedule against its steps."""
+    ax = new_axes(7.0, 3.2) if ax is None else ax
+    steps, rates = schedule_points(schedule)
+    artists: list[Artist] = list(ax.plot(steps, rates, **{"color": COLOURS[0], "linewidth": 1.8, **style}))
+    _schedule_axes(ax)
+    return artists
+
+
+def plot_schedules(
+    schedules: Sequence[Schedule], ax: Axes | None = None, colours: Sequence[str] | None = None
+) -> list[Artist]:
+    """Draw several schedules, the first on top; those past the palette are grey."""
+    ax = new_axes(7.0, 3.2) if ax is None else ax
+    chosen = colours or [colour_of(place) for place in range(len(schedules))]
+    artists: list[Artist] = []
+    for place in reversed(range(len(schedules))):
+        steps, rates = schedule_points(schedules[place])
+        main = chosen[place] != GREY
+        width = 1.9 if main else 0.8
+        artists += ax.plot(steps, rates, color=chosen[place], linewidth=width, alpha=0.95 if main else 0.7)
+    _schedule_axes(ax)
+    return artists[::-1]
+
+
+def _schedule_axes(ax: Axes) -> None:
+    ax.set_xlabel("step")
+    ax.set_ylabel("learning rate")
+    ax.set_ylim(bottom=0)
+    ax.margins(x=0.01)
+    ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
+    _thousands(ax)
+    _open_frame(ax)
+
+
+def _thousands(ax: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+
+
+def _open_frame(ax: Axes) -> None:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="#e6e6e6", linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def colour_of(place: int) -> str:
+    """Return the colour of the candidate at a place from 0; grey past the palette."""
+    return COLOURS[place] if place < len(COLOURS) else GREY
+
+
+def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -> list[Artist]:
+    """Draw predicted losses, best on top, with two 90 % intervals each.
+
+    The thin line is the interval of the loss itself. The thick line is the interval of the difference to the best,
+    drawn at the loss: candidates share most of their error, so it is the one to compare them by.
+    """
+    from matplotlib.lines import Line2D
+
+    shown = ranking.order[:limit]
+    ax = new_axes(8.0, 1.3 + 0.3 * len(shown)) if ax is None else ax
+    artists: list[Artist] = []
+    for place, row in enumerate(shown.tolist()):
+        colour = colour_of(place)
+        artists += ax.plot([ranking.lower[row], ranking.upper[row]], [place, place], color=_THIN, linewidth=1.0)
+        if place > 0:
+            ends = ranking.loss[ranking.best] + np.array([ranking.difference_lower[row], ranking.difference_upper[row]])
+            artists += ax.plot(ends, [place, place], color=colour, linewidth=5, alpha=0.45, solid_capstyle="butt")
+        face = colour if ranking.in_domain[row] else "white"
+        artists += ax.plot(ranking.loss[row], place, "o", markersize=6.5, color=colour, markerfacecolor=face)
+        artists.append(_beside(ax, percent(float(ranking.p_best[row])), place))
+    ax.axvline(ranking.loss[ranking.best], color=COLOURS[0], linewidth=0.8, linestyle=":", zorder=0)
+    labels = short_labels(ranking, shown)
+    ax.set_yticks(range(len(shown)), [f"{place + 1}.  {label}" for place, label in enumerate(labels)], fontsize=8.5)
+    ax.set_ylim(len(shown) - 0.4, -0.6)
+    ax.set_xlabel("predicted final loss (nats per token)")
+    artists.append(_beside(ax, "P(best)", -0.6, above=7))
+    handles = [Line2D([], [], color=_THIN, linewidth=1.0, label="loss, 90 %")]
+    if len(shown) > 1:
+        label = "difference to 1, 90 %"
+        handles.append(Line2D([], [], color=_THIN, linewidth=5, alpha=0.45, label=label))
+    if not ranking.in_domain[shown].all():
+        label = "outside the domain"
+        handles.append(Line2D([], [], color=_THIN, marker="o", linestyle="", markerfacecolor="white", label=label))
+    ax.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        borderaxespad=0.2,
+        borderpad=0.2,
+        handlelength=1.6,
+        columnspacing=1.4,
+        ncols=3,
+        fontsize=8.5,
+        frameon=False,
+    )
+    _open_frame(ax)
+    ax.grid(False, axis="y")
+    return artists
+
+
+def _beside(ax: Axes, text: str, place: float, above: float = 0.0) -> Artist:
+    """Write at the right of the axes, level with a row."""
+    return ax.annotate(
+        text,
+        (1.0, place),
+        xycoords=("axes fraction", "data"),
+        xytext=(6, above),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+        annotation_clip=False,
+    )
+
+
+def short_labels(ranking: Ranking, rows: npt.NDArray[np.intp]) -> list[str]:
+    """Return a label a candidate: its name if it has one, else its short form without the items that all share."""
+    texts = [schedule_text(ranking.runs, int(row)) for row in rows]
+    items = [set(text.partition(":")[2].split(",")) for text in texts if " then " not in text]
+    shared = set.intersection(*items) if len(items) > 1 else set()
+    labels = []
+    for row, text in zip(rows.tolist(), texts, strict=True):
+        name = ranking.names[row]
+        if name != text and not name.startswith(f"{text} #"):
+            label = name
+        elif " then " in text:
+            label = text
+        else:
+            kind, _, rest = text.partition(":")
+            kept = ", ".join(item for item in rest.split(",") if item not in shared)
+            label = f"{kind}  {kept}" if kept else kind
+        labels.append("\n".join(textwrap.wrap(label, _LABEL, max_lines=2, placeholder=" …")))
+    return labels
+
+
+def plot_curve(
+    steps: npt.ArrayLike,
+    loss: npt.ArrayLike,
+    lower: npt.ArrayLike | None = None,
+    upper: npt.ArrayLike | None = None,
+    ax: Axes | None = None,
+    colour: str = COLOURS[0],
+    label: str | None = None,
+    observed: npt.ArrayLike | None = None,
+) -> list[Artist]:
+    """Draw a predicted loss curve against its steps, with its 90 % band and the observed losses where given."""
+    ax = new_axes() if ax is None else ax
+    x = np.asarray(steps, dtype=np.float64)
+    artists: list[Artist] = []
+    if lower is not None and upper is not None:
+        artists.append(ax.fill_between(x, np.asarray(lower), np.asarray(upper), color=colour, alpha=0.15, linewidth=0))
+    artists = [*ax.plot(x, np.asarray(loss), color=colour, linewidth=1.7, label=label), *artists]
+    if observed is not None:
+        artists += ax.plot(x, np.asarray(observed), ".", color="#4d4d4d", markersize=3, label="observed")
+    ax.set_xlabel("step")
+    ax.set_ylabel("predicted loss (nats per token)")
+    _thousands(ax)
+    _open_frame(ax)
+    return artists
+
+
+def zoom_late(ax: Axes, curves: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], skip: float = 0.1) -> None:
+    """Set the loss axis to what the curves do after the first `skip` of their steps, where they can be told apart."""
+    late = []
+    for steps, loss in curves:
+        x, y = np.asarray(steps, dtype=np.float64), np.asarray(loss, dtype=np.float64)
+        late.append(y[(x >= skip * x[-1]) & np.isfinite(y)])
+    values = np.concatenate(late) if late else np.empty(0)
+    if len(values) and values.max() > values.min():
+        pad = 0.05 * (values.max() - values.min())
+        ax.set_ylim(values.min() - pad, values.max() + pad)
+
+
+def rank_figure(
+    ranking: Ranking, curves: Mapping[int, Mapping[str, Sequence[float]]] | None = None, limit: int = SHOWN
+) -> Figure:
+    """Return the figure of a ranking: schedules above, predicted curves if given, the ranking with intervals below.
+
+    `curves` maps a candidate's index to step, loss, lower and upper.
+    """
+    from matplotlib.figure import Figure
+
+    shown = ranking.order[:limit]
+    heights = [2.7, *([2.9] if curves else []), 1.2 + 0.31 * len(shown)]
+    figure = Figure(figsize=(9.0, sum(heights) + 0.5), layout="constrained")
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights)
+    panels: list[Axes] = [part.subplots() for part in np.atleast_1d(np.asarray(parts, dtype=object))]
+    schedules = ranking.runs.schedules
+    if not isinstance(schedules, ScheduleBatch):
+        plot_schedules([schedules[row] for row in shown.tolist()], panels[0])
+    if curves:
+        _plot_best_curves(curves, shown, panels[1])
+        panels[1].set_xlim(panels[0].get_xlim())
+    plot_ranking(ranking, panels[-1], limit)
+    title = rank_header(ranking)
+    if len(ranking) > limit:
+        title += f" - best {limit} of {len(ranking):,} candidates"
+    figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=10)
+    return figure
+
+
+def _plot_best_curves(
+    curves: Mapping[int, Mapping[str, Sequence[float]]], shown: npt.NDArray[np.intp], ax: Axes
+) -> None:
+    """Draw the curves of the best candidates in their colours, with the band of the very best."""
+    drawn = []
+    for place in reversed(range(min(len(shown), len(COLOURS)))):
+        curve = curves.get(int(shown[place]))
+        if curve is not None:
+            lower, upper = (curve["lower"], curve["upper"]) if place == 0 else (None, None)
+            plot_curve(curve["step"], curve["loss"], lower, upper, ax, colour_of(place))
+            drawn.append((curve["step"], curve["loss"]))
+    zoom_late(ax, drawn)
+    ax.text(0.99, 0.96, "band: 90 % interval of 1", transform=ax.transAxes, ha="right", va="top", fontsize=8.5)

@@ -1,0 +1,397 @@
+"""Rank candidate runs by predicted loss: differences, the probability of being best, and a sentence of advice.
+
+Candidates share most of their prediction error, so a difference is far surer than either loss. With expected losses
+L ~ Normal(mu, C) and run noises e_i ~ Normal(0, s_i^2), independent of each other,
+
+    d_i = (L_i + e_i) - (L_b + e_b),    var d_i = C_ii + C_bb - 2 C_ib + s_i^2 + s_b^2,
+
+where b is the candidate of lowest mu. P(best)_i = P(L_i = min_j L_j) is taken over the expected losses: noise would
+be drawn anew if the run were repeated. Nothing here forms an n x n matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import InputError, LawError
+from optlaws.runs import RunTable
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IndexArray = npt.NDArray[np.intp]
+
+LEVEL = 0.9
+Z = 1.6448536269514722  # normal quantile of (1 + LEVEL) / 2
+TOP = 256  # candidates that enter the sampling of P(best)
+HOPELESS = 6.0  # standard deviations above the best beyond which a candidate cannot be best (P < 1e-9)
+_DRAWS = 2**21  # normal numbers in all
+_CHEAPER = 0.05  # share of compute that counts as a reason to prefer a candidate
+
+
+class PredictionLike(Protocol):
+    """What `rank` needs of a prediction for n runs; every array has shape (n,), losses in nats per token.
+
+    `covariance(i)` is the joint covariance (m, m) of the expected losses (no run noise) of the m runs with indices i.
+    A method `covariance_with(j) -> (n,)`, one column of that matrix, is used where there is one.
+    """
+
+    @property
+    def loss(self) -> FloatArray:
+        """Predicted loss."""
+
+    @property
+    def sd(self) -> FloatArray:
+        """Standard deviation of the prediction of one new run, noise included."""
+
+    @property
+    def lower(self) -> FloatArray:
+        """Lower end of the 90 % interval."""
+
+    @property
+    def upper(self) -> FloatArray:
+        """Upper end of the 90 % interval."""
+
+    @property
+    def noise(self) -> FloatArray:
+        """Standard deviation of the run noise."""
+
+    @property
+    def in_domain(self) -> BoolArray:
+        """Whether the run lies inside the law's training domain."""
+
+    @property
+    def reasons(self) -> Sequence[str]:
+        """Why not, or ""."""
+
+    def covariance(self, i: Any) -> FloatArray:
+        """Joint covariance of the expected losses of the runs with indices i."""
+
+
+class LawLike(Protocol):
+    """What `rank` needs of a law."""
+
+    @property
+    def name(self) -> str:
+        """The law's name."""
+
+    def predict(self, runs: RunTable) -> PredictionLike:
+        """Predict the final losses of n runs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Candidates and how they compare; arrays are in the order of the candidates given, shape (n,).
+
+    Attributes
+    ----------
+    runs, names, law
+        The candidates, what to call them, the name of the law.
+    order
+        Indices of the candidates, lowest predicted loss first.
+    loss, lower, upper
+        Predicted loss and its 90 % interval for one new run, nats per token.
+    difference, difference_lower, difference_upper
+        Loss minus that of the best candidate, and its 90 % interval for two new runs; 0 for the best.
+    p_best
+        Probability that the candidate has the lowest expected loss; sums to 1.
+    in_domain, reasons
+        Whether the law was trained on such runs, and why not ("" where it was).
+    advice
+        One plain sentence.
+    """
+
+    runs: RunTable
+    names: tuple[str, ...]
+    law: str
+    order: IndexArray
+    loss: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    difference: FloatArray
+    difference_lower: FloatArray
+    difference_upper: FloatArray
+    p_best: FloatArray
+    in_domain: BoolArray
+    reasons: tuple[str, ...]
+    advice: str
+
+    def __len__(self) -> int:
+        """Return the number of candidates."""
+        return len(self.names)
+
+    @property
+    def best(self) -> int:
+        """Index of the candidate of lowest predicted loss."""
+        return int(self.order[0])
+
+    @property
+    def decimals(self) -> int:
+        """Digits after the point that show the differences to about two figures (3 to 6)."""
+        return _decimals(self.difference_upper - self.difference, self.upper - self.loss, self.order)
+
+
+def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, seed: int = 0) -> Ranking:
+    """Rank candidate runs by the loss that a law predicts for them.
+
+    Parameters
+    ----------
+    runs
+        The n >= 1 candidates.
+    law
+        A fitted law.
+    names
+        What to call the candidates; their run ids if left out.
+    seed
+        Seed of the draws behind P(best), which then are the same on every call.
+
+    Returns
+    -------
+    Ranking
+
+    Raises
+    ------
+    InputError
+        If there is no candidate or the number of names does not fit.
+    LawError
+        If the law does not predict a finite loss for one of them.
+    """
+    n = len(runs)
+    if n == 0:
+        raise InputError("candidates must be at least one run, got none; name a schedule or a file of schedules")
+    called = runs.run_id if names is None else tuple(names)
+    if len(called) != n:
+        raise InputError(
+            f"names must have one entry a candidate ({n}), got {len(called)}; leave it out for the run ids"
+        )
+    prediction = law.predict(runs)
+    loss = np.asarray(prediction.loss, dtype=np.float64)
+    sd = np.asarray(prediction.sd, dtype=np.float64)
+    if not (np.isfinite(loss).all() and np.isfinite(sd).all()):
+        row = int(np.argmin(np.isfinite(loss) & np.isfinite(sd)))
+        raise LawError(
+            f"law {law.name!r} predicts no finite loss for candidate {called[row]!r}; check its sizes and rates"
+        )
+    noise = np.asarray(prediction.noise, dtype=np.float64)
+    lower, upper = (np.asarray(end, dtype=np.float64) for end in (prediction.lower, prediction.upper))
+    in_domain = np.asarray(prediction.in_domain, dtype=bool)
+    reasons = tuple(prediction.reasons)
+    order = np.argsort(loss, kind="stable")
+    best = int(order[0])
+    variance = np.maximum(sd**2 - noise**2, 0.0)
+    shared = _column(prediction, best, n)
+    expected = np.maximum(variance + variance[best] - 2.0 * shared, 0.0)
+    difference = loss - loss[best]
+    half = _factor(lower, upper, sd) * np.sqrt(expected + noise**2 + noise[best] ** 2)
+    half[best] = 0.0
+    p_best = _p_best(prediction, loss, difference, np.sqrt(expected), best, seed)
+    result = {
+        "difference": difference,
+        "difference_lower": difference - half,
+        "difference_upper": difference + half,
+        "p_best": p_best,
+    }
+    advice = _advice(runs, order, upper - loss, in_domain, reasons, **result)
+    return Ranking(
+        runs=runs,
+        names=called,
+        law=law.name,
+        order=order,
+        loss=loss,
+        lower=lower,
+        upper=upper,
+        in_domain=in_domain,
+        reasons=reasons,
+        advice=advice,
+        **result,
+    )
+
+
+def _column(prediction: PredictionLike, best: int, n: int) -> FloatArray:
+    """Covariance of every candidate's expected loss with the best one's, shape (n,)."""
+    one = getattr(prediction, "covariance_with", None)
+    if one is not None:
+        return np.asarray(one(best), dtype=np.float64)
+    column = np.empty(n)
+    for start in range(0, n, TOP):
+        rows = np.arange(start, min(start + TOP, n), dtype=np.intp)
+        block = np.concatenate([[best], rows]).astype(np.intp)
+        column[rows] = np.asarray(prediction.covariance(block))[0, 1:]
+    return column
+
+
+def _factor(lower: FloatArray, upper: FloatArray, sd: FloatArray) -> float:
+    """Half-widths per standard deviation that the law itself uses (1.645 for a normal law): the median over runs."""
+    good = (sd > 0) & (upper > lower)
+    if not good.any():
+        return Z
+    return float(np.median((upper[good] - lower[good]) / (2.0 * sd[good])))
+
+
+def _p_best(
+    prediction: PredictionLike, loss: FloatArray, difference: FloatArray, sd: FloatArray, best: int, seed: int
+) -> FloatArray:
+    """Probability of each candidate to have the lowest expected loss, from draws of the plausible ones.
+
+    `sd` is that of the expected difference to the best. Draws come in pairs +z, -z. Draws that tie are shared evenly.
+    """
+    n = len(loss)
+    p = np.zeros(n)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        score = np.where(difference > 0, difference / sd, 0.0)
+    score[best] = -1.0
+    top = np.flatnonzero(score < HOPELESS)
+    if len(top) > TOP:  # ties in the score are settled by the loss
+        top = top[np.lexsort((loss[top], score[top]))[:TOP]]
+    if len(top) == 1:
+        p[best] = 1.0
+        return p
+    covariance = np.asarray(prediction.covariance(top), dtype=np.float64)
+    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2.0)
+    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    mean = loss[top] - loss[best]
+    draws = int(np.clip(_DRAWS // len(top), 2**13, 2**18)) // 2
+    rng = np.random.default_rng(seed)
+    tie = 1e-6 * float(np.sqrt(max(covariance.diagonal().max(), 0.0)))
+    tied = _any_tied(mean, covariance, tie)
+    wins = np.zeros(len(top))
+    for start in range(0, draws, 2**13):
+        count = min(2**13, draws - start)
+        spread = rng.standard_normal((count, len(top))) @ root.T
+        for sample in (mean + spread, mean - spread):
+            if tied:
+                lowest = sample <= sample.min(axis=1, keepdims=True) + tie
+                wins += (1.0 / lowest.sum(axis=1)) @ lowest
+            else:
+                wins += np.bincount(sample.argmin(axis=1), minlength=len(top))
+    p[top] = wins / wins.sum()
+    return p
+
+
+def _any_tied(mean: FloatArray, covariance: FloatArray, tie: float) -> bool:
+    """Whether two candidates have the same expected loss in every draw."""
+    own = covariance.diagonal()
+    apart = own[:, None] + own[None, :] - 2.0 * covariance
+    same = (np.abs(mean[:, None] - mean[None, :]) <= tie) & (apart <= max(tie * tie, 1e-14 * float(own.max())))
+    return bool(same.sum() > len(mean))
+
+
+def _decimals(half: FloatArray, width: FloatArray, order: IndexArray) -> int:
+    widths = half[order[1:12]]
+    widths = widths[widths > 0]
+    typical = float(np.median(widths)) if len(widths) else float(width[order[0]])
+    if not np.isfinite(typical) or typical <= 0:
+        return 4
+    return int(np.clip(1 - np.floor(np.log10(typical)), 3, 6))
+
+
+def _advice(
+    runs: RunTable,
+    order: IndexArray,
+    width: FloatArray,
+    in_domain: BoolArray,
+    reasons: Sequence[str],
+    *,
+    difference: FloatArray,
+    difference_lower: FloatArray,
+    difference_upper: FloatArray,
+    p_best: FloatArray,
+) -> str:
+    """Say in one sentence what follows from the ranking; candidates are called by their rank, from 1."""
+    digits = _decimals(difference_upper - difference, width, order)
+    best = int(order[0])
+    if len(order) == 1:
+        text = "Only one candidate: nothing to compare it with"
+    else:
+        rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
+        if len(rivals) == 1:
+            second = difference[order[1]]
+            text = f"Run 1: {second:.{digits}f} below the next, P(best) {_percent(p_best[best])}"
+        else:
+            text = _undecided(runs, order, rivals, in_domain, difference, difference_lower, difference_upper, digits)
+    return f"{text}{_outside(order, in_domain, reasons)}."
+
+
+def _undecided(
+    runs: RunTable,
+    order: IndexArray,
+    rivals: IndexArray,
+    in_domain: BoolArray,
+    difference: FloatArray,
+    difference_lower: FloatArray,
+    difference_upper: FloatArray,
+    digits: int,
+) -> str:
+    last = int(order[rivals[-1]])
+    low, high = (f"{end[last]:.{digits}f}" for end in (difference_lower, difference_upper))
+    what = "difference" if len(rivals) == 2 else "largest difference"
+    numbers = f"{what} {difference[last]:.{digits}f}, 90 % interval {low}..{high}"
+    choice, why = _prefer(runs, order, rivals, in_domain)
+    return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}"
+
+
+def _prefer(runs: RunTable, order: IndexArray, rivals: IndexArray, in_domain: BoolArray) -> tuple[int, str]:
+    """Choose among ranks that cannot be told apart: inside the domain, then cheaper, then extendable, then lowest."""
+    inside = rivals[in_domain[order[rivals]]]
+    pool, why = (inside, "") if len(inside) else (rivals, "")
+    if len(inside) and inside[0] != rivals[0]:
+        why = "it lies inside the law's domain"
+    compute = (runs.params * runs.tokens)[order[pool]]
+    if np.isfinite(compute).all() and compute.min() < compute[0] * (1.0 - _CHEAPER):
+        saved = 1.0 - compute.min() / compute[0]
+        pool = pool[compute <= compute.min() * (1.0 + 1e-9)]
+        why = f"it needs {100 * saved:.0f} % less compute"
+    extendable = _first_extendable(runs, order[pool])
+    if extendable is not None:
+        choice, reason = int(pool[extendable]), "it can be extended without a restart"
+        if choice == 0:
+            reason = "it has the lowest predicted loss and can be extended without a restart"
+        return choice, f"{why}, and {reason}" if why else reason
+    return int(pool[0]), why or "it has the lowest predicted loss"
+
+
+def _first_extendable(runs: RunTable, rows: IndexArray) -> int | None:
+    """Return the place of the first schedule that can go on past its end without starting again, None if none can."""
+    schedules = runs.schedules
+    if not isinstance(schedules, tuple):
+        return None
+    return next((place for place, row in enumerate(rows.tolist()) if schedules[row].extendable), None)
+
+
+def _outside(order: IndexArray, in_domain: BoolArray, reasons: Sequence[str]) -> str:
+    """Name the candidates outside the law's domain: all of them if few, else how many, with the best one's reason."""
+    ranks = np.flatnonzero(~in_domain[order])
+    if not len(ranks):
+        return ""
+    first = reasons[int(order[ranks[0]])].rstrip(".")
+    why = f": {first}" if first else ""
+    if len(ranks) == 1:
+        return f" (careful: {ranks[0] + 1} lies outside the law's domain{why})"
+    what = "all" if len(ranks) == len(order) > 2 else _list(ranks + 1)
+    return f" (careful: {what} lie outside the law's domain{why})"
+
+
+def _list(ranks: npt.NDArray[Any]) -> str:
+    if len(ranks) > 3 and ranks[-1] - ranks[0] == len(ranks) - 1:
+        return f"{ranks[0]} to {ranks[-1]}"
+    if len(ranks) > 6:
+        return ", ".join(map(str, ranks[:5])) + f" and {len(ranks) - 5:,} more"
+    numbers = [int(rank) for rank in ranks]
+    if len(numbers) == 1:
+        return str(numbers[0])
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+
+
+def _percent(p: float) -> str:
+    """Return a probability for people: never 0 or 100 % unless it is exactly so.
+
+    >>> _percent(0.974), _percent(0.99999), _percent(1.0), _percent(0.0004)
+    ('97 %', 'over 99 %', 'over 99 %', 'under 1 %')
+    """
+    if p > 0.99:
+        return "over 99 %"
+    return "under 1 %" if p < 0.01 else f"{100 * p:.0f} %"

@@ -1,0 +1,70 @@
+"""Matern 3/2 kernel and the choice of inducing points for the residual field."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solve_triangular
+
+from optlaws.dynamics.model import FloatArray
+
+JITTER = 1e-9
+
+
+def matern32(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return (1 + r)exp(-r), r = sqrt(3)|a_i - b_j|, for points a (n, k) and b (m, k) in length scales; shape (n, m).
+
+    Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, eq. 4.17.
+    """
+    square = a @ b.T
+    square *= -2.0
+    square += (a * a).sum(axis=1)[:, None]
+    square += (b * b).sum(axis=1)
+    np.maximum(square, 0.0, out=square)
+    square *= 3.0
+    r = np.sqrt(square, out=square)
+    out = np.exp(-r)
+    r += 1.0
+    out *= r
+    return out
+
+
+def choose_inducing(points: FloatArray, most: int, tolerance: float = 1e-4) -> np.ndarray:
+    """Return indices of the points that leave the least of the kernel unexplained, greedily (pivoted Cholesky).
+
+    Parameters
+    ----------
+    points : ndarray of shape (n, k)
+        Candidates, in length scales.
+    most : int
+        At most this many.
+    tolerance : float
+        Stop when the largest unexplained variance, as a fraction of the prior's, falls below.
+    """
+    n = len(points)
+    left = np.ones(n)
+    rows = np.empty((min(most, n), n))
+    chosen: list[int] = []
+    for k in range(min(most, n)):
+        pivot = int(np.argmax(left))
+        if left[pivot] < tolerance:
+            break
+        column = matern32(points[pivot : pivot + 1], points)[0]
+        if k:
+            column = column - rows[:k, pivot] @ rows[:k]
+        rows[k] = column / np.sqrt(left[pivot])
+        left = np.maximum(left - rows[k] ** 2, 0.0)
+        left[pivot] = 0.0
+        chosen.append(pivot)
+    return np.array(chosen, dtype=int)
+
+
+def inducing_factor(inducing: FloatArray) -> FloatArray:
+    """Return the lower Cholesky factor of the kernel at the inducing points, shape (m, m)."""
+    gram = matern32(inducing, inducing)
+    gram[np.diag_indices_from(gram)] = 1.0 + JITTER
+    return np.linalg.cholesky(gram)
+
+
+def field_features(points: FloatArray, inducing: FloatArray, factor: FloatArray) -> FloatArray:
+    """Return phi with phi(a) . phi(b) ~ k(a, b), exact at the inducing points; shape (n, m)."""
+    return solve_triangular(factor, matern32(points, inducing).T, lower=True, check_finite=False).T

@@ -1,0 +1,349 @@
+"""Trend and field: sixteen non-negative columns, and a Gaussian-process field of the relative residuals.
+
+Model, for a run with columns a (16), coordinates z and loss L (universal kriging; Cressie, Statistics for Spatial Data, 3.4):
+
+    L (1 - f(z) - o) = a . c  + noise,      c >= 0,  f ~ GP(0, field_sd^2 Matern32),  o ~ N(0, size_sd^2) per model size
+
+so that f and o are relative residuals of the trend a . c. The coefficients have half-normal priors; they are found first,
+by non-negative least squares whitened with the field's covariance, the field then given them. Everything after that is a
+Bayesian linear regression in the features [field | size offsets | active columns], which gives joint covariances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import nnls
+
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import FitError
+from optlaws.regression.kernel import choose_inducing, field_features, inducing_factor
+
+FREE = 9.0  # prior scale of a column that is not penalised, as a multiple of the loss
+NORMAL_90 = 1.6448536269514722
+MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
+SPREADS = (0.4, 4.0)  # range of the calibrated factor
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of the fit, none of them chosen by the user's runs except `noise_grid`'s winner.
+
+    Attributes
+    ----------
+    trend_sd, field_sd : float
+        Prior sd of the field (relative to the loss) while the trend is found, and afterwards.
+    size_sd : float
+        Prior sd of the offset of one model size.
+    source_sd : float
+        Prior sd of the offset between final losses and curves (another evaluation set).
+    noise_grid : tuple of float
+        Relative run-to-run sds among which the evidence chooses.
+    noise_growth : float
+        Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and escape.
+    robust : float
+        Residuals beyond this many noise sds lose weight (soft L1); rounds of reweighting.
+    rounds : int
+    most_inducing : int
+        Largest number of inducing points.
+    """
+
+    trend_sd: float = 0.004
+    field_sd: float = 0.006
+    size_sd: float = 0.002
+    source_sd: float = 0.02
+    noise_grid: tuple[float, ...] = (0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
+    noise_growth: float = 0.03
+    robust: float = 3.0
+    rounds: int = 3
+    most_inducing: int = 400
+    peak_scale: float = 0.75
+    peak_gaps: float = 2.2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fit sees: m points (final losses and curve points).
+
+    Attributes
+    ----------
+    columns : (m, 16), loss : (m,), coordinates : (m, k)
+    size : (m,) ln of the scaled model size; equal values share an offset.
+    curve : (m,) 1 for curve points, 0 for final losses.
+    share : (m,) noise variance of a point is multiplied by this (points of one curve share their information).
+    """
+
+    columns: FloatArray
+    loss: FloatArray
+    coordinates: FloatArray
+    size: FloatArray
+    curve: FloatArray
+    share: FloatArray
+    damage_columns: tuple[int, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A fitted trend and field: everything that a prediction needs, as plain numbers.
+
+    Attributes
+    ----------
+    coefficients : (16,) >= 0
+    inducing : (m, k) coordinates of the inducing points.
+    sizes : (s,) ln of the scaled model sizes that have an offset.
+    mean : (m + s + 1,) posterior mean of [field weights, size offsets, curve offset], whitened.
+    root : (p, p) upper factor R with covariance R^-1 R^-T of [field, sizes, curve, active columns].
+    noise : relative run-to-run sd.
+    spread : calibrated factor of all sds, from leave-group-out residuals.
+    """
+
+    coefficients: FloatArray
+    inducing: FloatArray
+    sizes: FloatArray
+    mean: FloatArray
+    root: FloatArray
+    noise: float
+    spread: float
+    settings: Settings
+    damage_columns: tuple[int, ...]
+
+    @cached_property
+    def factor(self) -> FloatArray:
+        """Cholesky factor of the kernel at the inducing points, (m, m)."""
+        return inducing_factor(self.inducing)
+
+    @property
+    def active(self) -> FloatArray:
+        """Indices of the columns with a coefficient above 0."""
+        return np.flatnonzero(self.coefficients > 0)
+
+
+def group_matrix(values: FloatArray, levels: FloatArray) -> FloatArray:
+    """Return the one-hot matrix of values against levels (equal within 1e-6), shape (n, len(levels))."""
+    return (np.abs(values[:, None] - levels[None]) < 1e-6).astype(float)
+
+
+def _levels(values: FloatArray) -> FloatArray:
+    """Return the distinct values, equal within 1e-6."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate([[True], np.diff(ordered) > 1e-6])]
+
+
+def damage(columns: FloatArray, coefficients: FloatArray, which: tuple[int, ...], loss: FloatArray) -> FloatArray:
+    """Return the share of the loss that variance and escape columns make, shape (n,)."""
+    rows = list(which)
+    return np.asarray(columns[:, rows] @ coefficients[rows] / loss)
+
+
+class _Whitened:
+    """K = F F' + diag(d): products with its inverse and its log determinant, through the features F."""
+
+    def __init__(self, features: FloatArray, diagonal: FloatArray) -> None:
+        self.f, self.d = features, diagonal
+        inner = np.eye(features.shape[1]) + (features / diagonal[:, None]).T @ features
+        self.inner = cho_factor(inner, lower=True, check_finite=False)
+
+    def solve(self, b: FloatArray) -> FloatArray:
+        scaled = (b.T / self.d).T
+        return np.asarray(scaled - (self.f.T / self.d).T @ cho_solve(self.inner, self.f.T @ scaled, check_finite=False))
+
+    def logdet(self) -> float:
+        return float(np.log(self.d).sum() + 2.0 * np.log(np.diag(self.inner[0])).sum())
+
+
+def _signed_trend(white: _Whitened, x: FloatArray, precision: FloatArray) -> tuple[FloatArray, float]:
+    """Return c >= 0 minimising (1 - x c)' K^-1 (1 - x c) + c' P c, and the approximate log evidence."""
+    kx, one = white.solve(x), np.ones(len(x))
+    gram = x.T @ kx + np.diag(precision)
+    rhs = kx.T @ one
+    low = np.linalg.cholesky(gram)
+    c, _ = nnls(low.T, solve_triangular(low, rhs, lower=True), maxiter=2000)
+    r = one - x @ c
+    active = c > 0
+    inner = np.diag(precision)[np.ix_(active, active)] + (x.T @ kx)[np.ix_(active, active)]
+    curvature = np.linalg.slogdet(inner)[1] - np.log(precision[active]).sum()
+    evidence = -0.5 * (r @ white.solve(r) + c @ (precision * c) + white.logdet() + curvature)
+    return c, float(evidence)
+
+
+def fit_trend_field(
+    problem: Problem,
+    prior: FloatArray,
+    settings: Settings,
+    *,
+    groups: list[FloatArray] | None = None,
+    names: list[str] | None = None,
+    pool: FloatArray | None = None,
+) -> tuple[Posterior, dict[str, Any]]:
+    """Fit coefficients, field and noise.
+
+    Parameters
+    ----------
+    problem : Problem
+        The points.
+    prior : ndarray of shape (16,)
+        Scales of the half-normal priors on c / loss; inf = free.
+    settings : Settings
+        Constants.
+    groups : list of integer arrays of shape (m,)
+        Each a partition; their leave-group-out residuals calibrate the intervals.
+    names : list of str
+        Names of the partitions.
+    pool : ndarray of shape (q, k)
+        Coordinates among which inducing points are chosen; None: the problem's own.
+
+    Raises
+    ------
+    FitError
+        The columns are not finite.
+    """
+    y = problem.loss
+    if not np.isfinite(problem.columns).all():
+        raise FitError("columns must be finite, got an infinite one; a schedule or size among the runs is out of any range")
+    raw = problem.columns / y[:, None]
+    mean = raw.mean(axis=0) + 1e-300
+    x = raw / mean
+    precision = np.where(np.isfinite(prior), 1.0 / np.maximum(prior * y.mean() * mean, 1e-12), 1.0 / FREE) ** 2
+    candidates = problem.coordinates if pool is None else pool
+    inducing = candidates[choose_inducing(candidates, settings.most_inducing)]
+    phi = field_features(problem.coordinates, inducing, inducing_factor(inducing))
+    rest = np.maximum(1.0 - (phi**2).sum(axis=1), 0.0)
+    sizes = _levels(problem.size)
+    offsets = np.hstack([settings.size_sd * group_matrix(problem.size, sizes), settings.source_sd * problem.curve[:, None]])
+    trend_features = np.hstack([settings.trend_sd * phi, settings.source_sd * problem.curve[:, None]])
+    trend_rest = settings.trend_sd**2 * rest
+
+    weight, growth = np.ones(len(y)), np.ones(len(y))
+    noise, c = settings.noise_grid[len(settings.noise_grid) // 2], np.zeros(x.shape[1])
+    for turn in range(settings.rounds):
+        trials = settings.noise_grid if turn < 2 else (noise,)
+        best = -np.inf
+        for trial in trials:
+            variance = trial**2 * problem.share * growth / weight
+            white = _Whitened(trend_features, variance + trend_rest)
+            found, evidence = _signed_trend(white, x, precision)
+            evidence += 0.5 * float(np.log(1.0 / weight).sum())
+            if evidence > best:
+                best, noise, c, chosen, kept = evidence, trial, found, white, variance
+        alpha = chosen.solve(1.0 - x @ c)
+        residual = kept * alpha / (noise * np.sqrt(problem.share * growth))
+        weight = 1.0 / np.sqrt(1.0 + (residual / settings.robust) ** 2)
+        growth = 1.0 + (damage(problem.columns, c / mean, problem.damage_columns, y) / settings.noise_growth) ** 2
+    variance = noise**2 * problem.share * growth / weight
+    diagonal = variance + settings.field_sd**2 * rest
+    features = np.hstack([settings.field_sd * phi, offsets])
+    white = _Whitened(features, diagonal)
+    r = 1.0 - x @ c
+    inner_mean = cho_solve(white.inner, features.T @ (r / diagonal), check_finite=False)
+    active = np.flatnonzero(c > 0)
+    whole = np.hstack([features, x[:, active] * mean[active]])
+    whole_precision = np.concatenate([np.ones(features.shape[1]), precision[active] / mean[active] ** 2])
+    information = (whole / diagonal[:, None]).T @ whole + np.diag(whole_precision)
+    scale = 1.0 / np.sqrt(np.diag(information))
+    root = np.linalg.cholesky(information * scale[:, None] * scale[None]).T / scale[None]
+    spread, checked = _calibrate(r, features, x[:, active], precision[active], diagonal, dict(zip(names or [], groups or [], strict=True)))
+    posterior = Posterior(
+        c / mean, inducing, sizes, inner_mean, root, noise, spread, settings, problem.damage_columns
+    )
+    info = {"evidence": best, "noise": noise, "spread": spread, "groups": checked, "fit_error": float(np.abs(r - features @ inner_mean).mean())}
+    return posterior, info
+
+
+def _calibrate(
+    r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray, groups: dict[str, FloatArray]
+) -> tuple[float, dict[str, dict[str, float]]]:
+    """Return the factor that makes 90 % intervals cover 90 % of leave-group-out residuals, and the errors by partition.
+
+    With K the joint covariance of the residuals, trend coefficients included, leaving group g out gives the residual
+    (K^-1)_gg^-1 (K^-1 r)_g with covariance (K^-1)_gg^-1 (Rasmussen and Williams, sec. 5.4.2, by blocks).
+    """
+    m = len(r)
+    if not groups or m > MOST_CHECKED:
+        return 1.0, {}
+    full = _Whitened(np.hstack([features, x / np.sqrt(precision)]), diagonal)
+    inverse = full.solve(np.eye(m))
+    solved = inverse @ r
+    scores: dict[str, FloatArray] = {}
+    checked: dict[str, dict[str, float]] = {}
+    for name, partition in groups.items():
+        errors, sds = np.full(m, np.nan), np.full(m, np.nan)
+        for value in np.unique(partition):
+            g = np.flatnonzero(partition == value)
+            if len(g) < m:
+                block = np.linalg.inv(inverse[np.ix_(g, g)])
+                errors[g], sds[g] = block @ solved[g], np.sqrt(np.diag(block))
+        good = np.isfinite(errors)
+        if good.any():
+            scores[name] = np.abs(errors[good] / sds[good])
+            checked[name] = {"mean_error_pct": 100.0 * float(np.abs(errors[good]).mean()), "width_pct": 200.0 * NORMAL_90 * float(sds[good].mean())}
+    if sum(map(len, scores.values())) < 20:
+        return 1.0, checked
+    z = np.concatenate(list(scores.values()))
+    spread = float(np.clip(np.quantile(z, 0.9) / NORMAL_90, *SPREADS))
+    for name, score in scores.items():
+        checked[name]["coverage"] = float((score <= NORMAL_90 * spread).mean())
+        checked[name]["width_pct"] *= spread
+    return spread, checked
+
+
+@dataclass(frozen=True)
+class Point:
+    """Predictions at n points: mean and the pieces of their uncertainty.
+
+    Attributes
+    ----------
+    loss : (n,) nats per token.
+    sd : (n,) relative sd of the expected loss.
+    noise : (n,) relative sd of one new run about its expectation.
+    """
+
+    loss: FloatArray
+    sd: FloatArray
+    noise: FloatArray
+
+
+def predict_trend_field(
+    posterior: Posterior, columns: FloatArray, coordinates: FloatArray, size: FloatArray, *, curve: bool = False, rows: bool = False
+) -> tuple[Point, FloatArray]:
+    """Return predictions, and either how new each point is or the rows of the joint covariance.
+
+    Parameters
+    ----------
+    posterior : Posterior
+    columns : (n, 16), coordinates : (n, k), size : (n,)
+    curve : bool
+        True: predict on the curve's evaluation set.
+    rows : bool
+        What the second value is.
+
+    Returns
+    -------
+    Point
+    ndarray
+        rows=False: (n,), share of the field's prior variance that the inducing points leave at each point, 0 .. 1.
+        rows=True: (n, p), rows B with cov(ln L_i, ln L_j) = B_i . B_j plus what the inducing points leave.
+    """
+    s = posterior.settings
+    phi = field_features(coordinates, posterior.inducing, posterior.factor)
+    rest = np.maximum(1.0 - (phi**2).sum(axis=1), 0.0)
+    known = group_matrix(size, posterior.sizes)
+    source = np.full((len(columns), 1), s.source_sd if curve else 0.0)
+    features = np.hstack([s.field_sd * phi, s.size_sd * known, source])
+    trend = columns @ posterior.coefficients
+    shift = features @ posterior.mean
+    loss = trend / (1.0 - shift)
+    active = posterior.active
+    whole = np.hstack([features, columns[:, active] / loss[:, None]])
+    product = solve_triangular(posterior.root, whole.T, trans="T", lower=False, check_finite=False).T
+    own = s.field_sd**2 * rest + s.size_sd**2 * (1.0 - known.max(axis=1, initial=0.0))
+    sd = posterior.spread * np.sqrt((product**2).sum(axis=1) + own)
+    hurt = damage(columns, posterior.coefficients, posterior.damage_columns, loss)
+    noise = posterior.spread * posterior.noise * np.sqrt(1.0 + (hurt / s.noise_growth) ** 2)
+    return Point(loss, sd, noise), product * posterior.spread if rows else rest
+
+
+__all__ = ["NORMAL_90", "Point", "Posterior", "Problem", "Settings", "damage", "fit_trend_field", "group_matrix", "predict_trend_field"]

@@ -1,0 +1,328 @@
+"""A ranking as text for people, as CSV and JSON for machines, and as one self-contained HTML page."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import html
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import IO, Any
+
+from optlaws.errors import ScheduleError
+from optlaws.ranking import Ranking
+from optlaws.runs import RunTable, format_quantity
+from optlaws.schedules import Schedule, ScheduleBatch
+
+TABLE_ROWS = 40
+"""Candidates that the text table and the page show; CSV and JSON hold all."""
+
+SIZES = (
+    ("params", "params", "parameters"),
+    ("tokens", "tokens", "tokens"),
+    ("batch_tokens", "batch", "tokens a step"),
+    ("weight_decay", "decay", "weight decay"),
+)
+
+
+def schedule_text(runs: RunTable, row: int, full: bool = False) -> str:
+    """Return a schedule's short form; one too long for it by its size, or with `full` as JSON."""
+    schedules = runs.schedules
+    if isinstance(schedules, ScheduleBatch):
+        return f"schedule {row + 1}"
+    schedule: Schedule = schedules[row]
+    if not full:
+        return str(schedule)
+    try:
+        return schedule.short()
+    except ScheduleError:
+        return schedule.to_json()
+
+
+def rank_header(ranking: Ranking, assumed: Mapping[str, float] | None = None) -> str:
+    """Return one line: the law and the sizes that all candidates share, with what was assumed marked."""
+    parts = [f"Law {ranking.law}"]
+    for name, _, words in SIZES:
+        values = getattr(ranking.runs, name)
+        if _varies(ranking, name):
+            continue
+        value = float(values[0])
+        text = f"{value:g}" if name == "weight_decay" else format_quantity(value)
+        text = f"{words} {text}" if name == "weight_decay" else f"{text} {words}"
+        if math.isnan(value):
+            text = f"{words} unknown"
+        parts.append(text + (" (assumed)" if name in (assumed or {}) else ""))
+    return ", ".join(parts)
+
+
+def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS) -> str:
+    """Return the ranking as text: header line, table, footnotes on the domain, and the sentence of advice."""
+    header, rows, notes = _cells(ranking, limit)
+    lines = [rank_header(ranking, assumed), "", *text_table(header, rows, right=_right(header)).splitlines()]
+    if len(ranking) > limit:
+        lines.append(f"... and {len(ranking) - limit:,} more; --format csv or json lists them all")
+    lines += [f"[{mark}] {note}" for mark, note in notes]
+    return "\n".join([*lines, "", ranking.advice]) + "\n"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Return columns two blanks apart, each as wide as its widest cell, with a line under the header.
+
+    >>> print(text_table(["a", "n"], [["x", "1"], ["yy", "10"]], [False, True]))
+    a    n
+    --  --
+    x    1
+    yy  10
+    """
+    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    lines = []
+    for row in (header, ["-" * width for width in widths], *rows):
+        cells = [
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
+    """Return one record a candidate, best first: rank, name, sizes, loss, interval, difference, P(best), domain."""
+    runs = ranking.runs
+    columns = {
+        "params": runs.params,
+        "tokens": runs.tokens,
+        "steps": runs.steps,
+        "batch_tokens": runs.batch_tokens,
+        "weight_decay": runs.weight_decay,
+        "predicted_loss": ranking.loss,
+        "lower": ranking.lower,
+        "upper": ranking.upper,
+        "difference": ranking.difference,
+        "difference_lower": ranking.difference_lower,
+        "difference_upper": ranking.difference_upper,
+        "p_best": ranking.p_best,
+        "in_domain": ranking.in_domain,
+    }
+    values = {name: array[ranking.order].tolist() for name, array in columns.items()}
+    records = []
+    for place, row in enumerate(ranking.order.tolist()):
+        record: dict[str, Any] = {"rank": place + 1, "name": ranking.names[row]}
+        record.update((name, cells[place]) for name, cells in values.items())
+        record["reasons"] = ranking.reasons[row]
+        records.append(record)
+    return records
+
+
+def rank_csv(ranking: Ranking) -> str:
+    """Return the ranking as CSV, all candidates, best first; numbers in full, unknown ones empty."""
+    records = rank_records(ranking)
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    fields = list(records[0])
+    fields.insert(2, "schedule")
+    writer.writerow(fields)
+    for record, row in zip(records, ranking.order.tolist(), strict=True):
+        cells = [_csv_cell(value) for value in record.values()]
+        cells.insert(2, schedule_text(ranking.runs, row, full=True))
+        writer.writerow(cells)
+    return stream.getvalue()
+
+
+def write_csv(stream: IO[str], columns: Mapping[str, Any]) -> None:
+    """Write columns of equal length as CSV; numbers in full, NaN and None are empty cells."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(columns)
+    plain = [values.tolist() if hasattr(values, "tolist") else values for values in columns.values()]
+    writer.writerows([_csv_cell(value) for value in row] for row in zip(*plain, strict=True))
+
+
+def rank_json(
+    ranking: Ranking,
+    assumed: Mapping[str, float] | None = None,
+    curves: Mapping[int, Mapping[str, Sequence[float]]] | None = None,
+) -> str:
+    """Return the ranking as one JSON object: law, assumed, advice, candidates (best first); unknown numbers are null.
+
+    `curves` maps a candidate's index to its predicted curve (step, loss, lower, upper).
+    """
+    candidates = []
+    for record, row in zip(rank_records(ranking), ranking.order.tolist(), strict=True):
+        schedules = ranking.runs.schedules
+        if not isinstance(schedules, ScheduleBatch):
+            record["schedule"] = schedules[row].to_dict()
+            record["short"] = str(schedules[row])
+        if curves and row in curves:
+            record["curve"] = {name: list(values) for name, values in curves[row].items()}
+        candidates.append(record)
+    document = {
+        "law": ranking.law,
+        "assumed": dict(assumed or {}),
+        "advice": ranking.advice,
+        "candidates": candidates,
+    }
+    return to_json(document)
+
+
+def to_json(document: Any) -> str:
+    """Return JSON text with a newline at its end; NaN and infinity are null, whole floats are written as integers."""
+    return json.dumps(_clean(document), indent=1) + "\n"
+
+
+def rank_html(ranking: Ranking, png: bytes | None = None, assumed: Mapping[str, float] | None = None) -> str:
+    """Return one HTML page that needs no other file: advice, figure, table and footnotes; all text is escaped."""
+    header, rows, notes = _cells(ranking, TABLE_ROWS)
+    right = _right(header)
+    head = "".join(f"<th{_side(r)}>{html.escape(c)}</th>" for c, r in zip(header, right, strict=True))
+    body = "\n".join(
+        "<tr>" + "".join(f"<td{_side(r)}>{html.escape(c)}</td>" for c, r in zip(row, right, strict=True)) + "</tr>"
+        for row in rows
+    )
+    more = len(ranking) - TABLE_ROWS
+    tail = [f"<p>... and {more:,} more candidates.</p>"] if more > 0 else []
+    tail += [f"<p class=note>[{mark}] {html.escape(note)}</p>" for mark, note in notes]
+    picture = ""
+    if png is not None:
+        data = base64.b64encode(png).decode("ascii")
+        picture = f'<img alt="candidate schedules and their ranking" src="data:image/png;base64,{data}">'
+    title = f"Ranking of {len(ranking):,} candidate{'s' if len(ranking) > 1 else ''}"
+    return _PAGE.format(
+        title=html.escape(title),
+        header=html.escape(rank_header(ranking, assumed)),
+        advice=html.escape(ranking.advice),
+        picture=picture,
+        head=head,
+        body=body,
+        tail="\n".join(tail),
+    )
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }}
+h1 {{ font-size: 1.5rem; }}
+.advice {{ font-size: 1.1rem; border-left: 4px solid #0072b2; padding: .3rem .8rem; background: #f2f7fb; }}
+.table {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }}
+th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }}
+th.r, td.r {{ text-align: right; }}
+img {{ max-width: 100%; height: auto; }}
+.note, .header {{ color: #555; font-size: .9rem; margin: .2rem 0; }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p class=header>{header}</p>
+<p class=advice>{advice}</p>
+{picture}
+<div class=table><table>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody>
+</table></div>
+{tail}
+</body>
+</html>
+"""
+
+
+def _side(right: bool) -> str:
+    return " class=r" if right else ""
+
+
+_LEFT = ("name", "schedule", "in domain")
+
+
+def _right(header: Sequence[str]) -> list[bool]:
+    return [name not in _LEFT for name in header]
+
+
+def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], list[tuple[str, str]]]:
+    """Return the header, the rows and the footnotes (mark, text) of the table for people."""
+    shown = ranking.order[:limit].tolist()
+    texts = {row: schedule_text(ranking.runs, row) for row in shown}
+    named = any(not _is_default(ranking.names[row], texts[row]) for row in shown)
+    sizes = [(name, short) for name, short, _ in SIZES if _varies(ranking, name)]
+    header = ["rank", *(["name"] if named else []), "schedule", *(short for _, short in sizes)]
+    header += ["loss", "90 % interval", "vs best", "90 % interval", "P(best)", "in domain"]
+    digits = ranking.decimals
+    marks: dict[str, str] = {}
+    rows = []
+    for place, row in enumerate(shown):
+        cells = [str(place + 1), *([ranking.names[row]] if named else []), texts[row]]
+        for name, _ in sizes:
+            value = float(getattr(ranking.runs, name)[row])
+            cells.append(f"{value:g}" if name == "weight_decay" else format_quantity(value))
+        cells += [f"{ranking.loss[row]:.{digits}f}", _interval(ranking.lower[row], ranking.upper[row], digits)]
+        if place == 0:
+            cells += ["-", "-"]
+        else:
+            low, high = ranking.difference_lower[row], ranking.difference_upper[row]
+            cells += [f"+{ranking.difference[row]:.{digits}f}", _interval(low, high, digits, sign=True)]
+        cells.append(percent(ranking.p_best[row]))
+        if ranking.in_domain[row]:
+            cells.append("yes")
+        else:
+            reason = ranking.reasons[row] or "outside the law's training domain"
+            mark = marks.setdefault(reason, str(len(marks) + 1))
+            cells.append(f"no [{mark}]")
+        rows.append(cells)
+    return header, rows, [(mark, reason) for reason, mark in marks.items()]
+
+
+def _is_default(name: str, text: str) -> bool:
+    return name == text or name.startswith(f"{text} #")
+
+
+def _interval(low: float, high: float, digits: int, sign: bool = False) -> str:
+    plus = "+" if sign else ""
+    return f"{low:{plus}.{digits}f} .. {high:{plus}.{digits}f}"
+
+
+def percent(p: float) -> str:
+    """Return a probability for people; draws never make it quite 0 or 1.
+
+    >>> percent(0.971), percent(1.0), percent(0.0)
+    ('97 %', '> 99 %', '< 1 %')
+    """
+    if p < 0.005:
+        return "< 1 %"
+    return "> 99 %" if p > 0.995 else f"{100 * p:.0f} %"
+
+
+def _varies(ranking: Ranking, name: str) -> bool:
+    values = getattr(ranking.runs, name)
+    first = values[0]
+    same = (values == first) | ((values != values) & (first != first))
+    return not bool(same.all())
+
+
+def _csv_cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ""
+        return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
+    return str(value)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _clean(value.tolist())
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 1e16 and value != 0 and abs(value) >= 1e3 else value
+    return value

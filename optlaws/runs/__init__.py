@@ -1,0 +1,33 @@
+"""Run, curve and candidate tables: what was trained, what it reached, and what may be trained next.
+
+`RunTable` holds one training run a row, `CurveTable` one logged loss a row. Both are read from and written to CSV,
+JSON lines and Parquet (by the file's suffix; "-" is standard input or output). `read_candidates` turns what a user
+types or keeps in YAML, JSON or CSV files into a `RunTable` without losses.
+"""
+
+from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
+from optlaws.runs._curves import CurveTable, read_curves, write_curves
+from optlaws.runs._files import atomic_write
+from optlaws.runs._quantity import format_quantity, parse_quantity
+from optlaws.runs._read import read_runs
+from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable
+from optlaws.runs._write import write_columns, write_runs
+
+__all__ = [
+    "NUMBER_COLUMNS",
+    "RUN_COLUMNS",
+    "STATUSES",
+    "Candidates",
+    "CurveTable",
+    "RunTable",
+    "atomic_write",
+    "format_quantity",
+    "gather_candidates",
+    "parse_quantity",
+    "read_candidates",
+    "read_curves",
+    "read_runs",
+    "write_columns",
+    "write_curves",
+    "write_runs",
+]

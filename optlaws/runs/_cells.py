@@ -1,0 +1,244 @@
+"""Raw tables: columns of cells with the place of every row, read from CSV, JSON lines or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import TableError, nearest
+from optlaws.runs._files import read_bytes, read_text
+
+_CSV_LOCK = threading.Lock()
+_CSV_LIMIT = 2**31 - 1  # characters in one cell: a schedule of a million rates is one cell
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """Columns of unchecked cells.
+
+    Attributes
+    ----------
+    columns
+        Cells by column name, in the file's order; each list has one cell a row. A missing cell is None or "".
+    places
+        Line (CSV, JSON lines) or row (Parquet) number of every row, from 1.
+    unit
+        "line" or "row".
+    name
+        The file's name in messages.
+    """
+
+    columns: dict[str, list[Any]]
+    places: Sequence[int]
+    unit: str
+    name: str
+
+    def where(self, row: int) -> str:
+        """Return "runs.csv, line 7" for a row index from 0."""
+        return f"{self.name}, {self.unit} {self.places[row]}"
+
+    def require(self, names: Sequence[str]) -> None:
+        """Raise a `TableError` naming the columns that are not there."""
+        lost = [name for name in names if name not in self.columns]
+        if lost:
+            hint = nearest(lost[0], [c for c in self.columns if c not in names])
+            what = f"column{'s' if len(lost) > 1 else ''} {', '.join(map(repr, lost))}"
+            raise TableError(f"{self.name}: missing {what}; the file has {', '.join(self.columns)}{hint}")
+
+    def numbers(self, name: str, missing: Callable[[int], bool] | None = None) -> npt.NDArray[np.float64]:
+        """Return a column as float64, shape (n,); an empty cell is NaN.
+
+        Parameters
+        ----------
+        name
+            The column.
+        missing
+            Tells for a row index whether a written NaN may stand for "missing" there; nowhere if left out.
+
+        Raises
+        ------
+        TableError
+            If a cell holds text, true/false or a written NaN.
+        """
+        cells = self.columns[name]
+        try:
+            values = np.array([float(c) if c is not None and c != "" else math.nan for c in cells], dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            values = np.array([self._number(name, row, cell) for row, cell in enumerate(cells)], dtype=np.float64)
+        for row in np.flatnonzero(np.isnan(values)).tolist():
+            cell = cells[row]
+            if cell is None or (isinstance(cell, str) and not cell.strip()):
+                continue
+            if missing is None or not missing(int(row)):
+                raise TableError(
+                    f"{self.where(int(row))}: {name} must be a number, got {cell}; leave it empty if unknown"
+                )
+        if any(isinstance(c, bool) for c in cells):
+            row = next(i for i, c in enumerate(cells) if isinstance(c, bool))
+            raise TableError(f"{self.where(row)}: {name} must be a number, got {cells[row]}; leave it empty if unknown")
+        return values
+
+    def _number(self, name: str, row: int, cell: Any) -> float:
+        if cell is None or (isinstance(cell, str) and not cell.strip()):
+            return math.nan
+        try:
+            return float(cell)
+        except (TypeError, ValueError, OverflowError):
+            pass
+        raise TableError(f"{self.where(row)}: {name} must be a number, got {clip(cell)}; leave it empty if unknown")
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column as text; a missing cell is ""; surrounding blanks are dropped."""
+        return [cell.strip() if isinstance(cell, str) else as_text(cell) for cell in self.columns[name]]
+
+
+def as_text(cell: Any) -> str:
+    """Return a cell as text: "" for missing, JSON for true, false, lists and objects, the shortest form of a number."""
+    if cell is None:
+        return ""
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool | list | dict):
+        return json.dumps(cell, default=str)
+    if isinstance(cell, float) and math.isnan(cell):
+        return ""
+    return str(cell)
+
+
+def clip(cell: Any) -> str:
+    """Return a cell for a message, at most 60 characters of it.
+
+    >>> clip("abc")
+    "'abc'"
+    """
+    text = repr(cell)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def read_raw(path: str | os.PathLike[str]) -> RawTable:
+    """Read a table by its suffix: .csv, .tsv, .jsonl (or .ndjson), .parquet; "-" is CSV or JSON lines, as it starts.
+
+    Raises
+    ------
+    TableError
+        If the file cannot be read, is empty, or has rows that do not fit its header.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".parquet", ".pq"):
+        return _read_parquet(path)
+    if str(path) != "-" and suffix not in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json"):
+        hint = nearest(suffix, [".csv", ".tsv", ".jsonl", ".parquet"]) if suffix else ""
+        raise TableError(f"{path}: the suffix must be .csv, .tsv, .jsonl or .parquet, got {suffix or 'none'!r}{hint}")
+    text, name = read_text(path)
+    if suffix in (".jsonl", ".ndjson", ".json") or (str(path) == "-" and text.lstrip()[:1] in "{["):
+        return raw_from_json(text, name)
+    return raw_from_csv(text, name, "\t" if suffix == ".tsv" else ",")
+
+
+def raw_from_csv(text: str, name: str, delimiter: str = ",") -> RawTable:
+    """Split CSV text with a header into columns; blank lines are skipped, rows of another length are refused."""
+    rows: list[list[str]] = []
+    places: list[int] = []
+    with _long_cells():
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        try:
+            header = next((row for row in reader if any(cell.strip() for cell in row)), [])
+            start = reader.line_num + 1
+            for row in reader:
+                if row and (len(row) > 1 or row[0].strip()):
+                    rows.append(row)
+                    places.append(start)
+                start = reader.line_num + 1
+        except csv.Error as bad:
+            raise TableError(f"{name}, line {reader.line_num}: not a CSV table ({bad}); check the quotes") from None
+    header = [cell.strip() for cell in header]
+    _check_header(header, name)
+    width = len(header)
+    for row, place in zip(rows, places, strict=True):
+        if len(row) != width:
+            raise TableError(
+                f"{name}, line {place}: {len(row)} cells where the header has {width}; is the file cut off?"
+            )
+    if not rows:
+        raise TableError(f"{name}: only a header and no row; at least one run is needed")
+    return RawTable(dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)), places, "line", name)
+
+
+def raw_from_json(text: str, name: str) -> RawTable:
+    """Read JSON lines (one object a line) or one JSON list of objects into columns; absent keys are missing cells."""
+    records: list[tuple[int, Any]] = []
+    if text.lstrip().startswith("["):
+        try:
+            records = list(enumerate(json.loads(text), start=1))
+        except ValueError as bad:
+            raise TableError(f"{name}: not valid JSON ({bad}); is the file cut off?") from None
+        unit = "entry"
+    else:
+        unit = "line"
+        for place, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                try:
+                    records.append((place, json.loads(line)))
+                except ValueError as bad:
+                    raise TableError(f"{name}, line {place}: not valid JSON ({bad}); is the file cut off?") from None
+    for place, record in records:
+        if not isinstance(record, dict):
+            raise TableError(f"{name}, {unit} {place}: a JSON object with the columns is needed, got {clip(record)}")
+    if not records:
+        raise TableError(f"{name}: no row; at least one run is needed")
+    header = list(dict.fromkeys(key for _, record in records for key in record))
+    _check_header(header, name)
+    columns = {key: [record.get(key) for _, record in records] for key in header}
+    return RawTable(columns, [place for place, _ in records], unit, name)
+
+
+def _read_parquet(path: str | os.PathLike[str]) -> RawTable:
+    data = read_bytes(path)
+    if not data:
+        raise TableError(f"{path}: the file is empty; it needs at least one row")
+    try:
+        pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        message = f"{path}: reading Parquet needs pyarrow; install it (pip install pyarrow) or give the table as CSV"
+        raise TableError(message) from None
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError, ValueError) as bad:
+        raise TableError(f"{path}: not a Parquet file ({str(bad).splitlines()[0]}); is it cut off?") from None
+    _check_header(list(table.column_names), str(path))
+    if not table.num_rows:
+        raise TableError(f"{path}: no row; at least one run is needed")
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return RawTable(columns, range(1, table.num_rows + 1), "row", str(path))
+
+
+def _check_header(header: list[str], name: str) -> None:
+    if "" in header:
+        raise TableError(f"{name}: column {header.index('') + 1} of the header has no name; name it or remove it")
+    if len(set(header)) < len(header):
+        twice = next(column for column in header if header.count(column) > 1)
+        raise TableError(f"{name}: column {twice!r} occurs twice in the header; remove one of them")
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """Allow cells as long as a written-out schedule; the csv module's limit is global, so it is put back."""
+    with _CSV_LOCK:
+        before = csv.field_size_limit(_CSV_LIMIT)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)

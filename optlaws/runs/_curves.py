@@ -1,0 +1,182 @@
+"""The curve table: one logged loss a row."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import TableError
+from optlaws.runs._cells import read_raw
+from optlaws.runs._table import picked_rows
+from optlaws.runs._write import write_columns
+
+LOSS_NAMES = ("loss", "val_loss")
+"""Names under which a curve's loss is found, first come first served."""
+
+
+@dataclass(frozen=True, eq=False)
+class CurveTable:
+    """Losses along training, one reading a row, m rows.
+
+    Attributes
+    ----------
+    run_id
+        The run of each reading.
+    step
+        Updates done at the reading, in steps, whole numbers of at least 0, shape (m,).
+    loss
+        Nats per token, shape (m,); NaN = not measured (a step that is only asked for).
+    extra
+        Other columns as text.
+    """
+
+    run_id: tuple[str, ...]
+    step: npt.NDArray[np.float64]
+    loss: npt.NDArray[np.float64]
+    extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that the columns have one length and make the arrays read-only."""
+        m = len(self.run_id)
+        for name in ("step", "loss"):
+            array = np.array(getattr(self, name), dtype=np.float64)
+            if array.shape != (m,):
+                raise TableError(f"column {name!r} must have shape ({m},), one entry a reading, got {array.shape}")
+            array.flags.writeable = False
+            object.__setattr__(self, name, array)
+        for name, values in self.extra.items():
+            if len(values) != m:
+                raise TableError(f"column {name!r} must have {m} entries, one a reading, got {len(values)}")
+
+    def __len__(self) -> int:
+        """Return the number of readings."""
+        return len(self.run_id)
+
+    def __repr__(self) -> str:
+        """Return a short description, not the columns."""
+        return f"<CurveTable of {len(self)} readings of {len(set(self.run_id))} runs>"
+
+    def runs(self) -> dict[str, npt.NDArray[np.intp]]:
+        """Return, for every run in order of appearance, the indices of its readings in order of their steps."""
+        found: dict[str, list[int]] = {}
+        for row, name in enumerate(self.run_id):
+            found.setdefault(name, []).append(row)
+        index = {name: np.array(rows, dtype=np.intp) for name, rows in found.items()}
+        return {name: rows[np.argsort(self.step[rows], kind="stable")] for name, rows in index.items()}
+
+    def select(self, rows: npt.ArrayLike | slice) -> CurveTable:
+        """Return the readings picked by a boolean mask (m,), by indices, or by a slice, in that order."""
+        picked = picked_rows(len(self), rows)
+        return CurveTable(
+            tuple(self.run_id[i] for i in picked),
+            self.step[picked],
+            self.loss[picked],
+            {name: tuple(values[i] for i in picked) for name, values in self.extra.items()},
+        )
+
+    @classmethod
+    def concat(cls, tables: Sequence[CurveTable]) -> CurveTable:
+        """Join tables one below the other; extra columns that one of them lacks are empty there.
+
+        Raises
+        ------
+        TableError
+            If there is no table, or two of them hold readings of the same run.
+        """
+        if not tables:
+            raise TableError("at least one curve table is needed, got none")
+        if len(tables) == 1:
+            return tables[0]
+        seen: dict[str, int] = {}
+        for position, table in enumerate(tables):
+            for name in table.run_id:
+                if seen.setdefault(name, position) != position:
+                    raise TableError(f"run_id {name!r} occurs in two of the curve tables given; drop one of them")
+        extra = {
+            name: tuple(cell for t in tables for cell in t.extra.get(name, ("",) * len(t)))
+            for name in dict.fromkeys(name for t in tables for name in t.extra)
+        }
+        return cls(
+            tuple(name for t in tables for name in t.run_id),
+            np.concatenate([t.step for t in tables]),
+            np.concatenate([t.loss for t in tables]),
+            extra,
+        )
+
+
+def read_curves(path: str | os.PathLike[str], need_loss: bool = True) -> CurveTable:
+    """Read a curve table from CSV, JSON lines or Parquet (by suffix), or from standard input ("-").
+
+    The columns are `run_id`, `step` and `loss` (or `val_loss`); others are kept as text. Where a run has more than one
+    reading of a step, the last one counts: a run that was resumed logs those steps again.
+
+    Parameters
+    ----------
+    path
+        The file, or "-".
+    need_loss
+        Whether every reading must have a loss; if not, the column may be missing or empty.
+
+    Returns
+    -------
+    CurveTable
+        The m >= 1 readings, in the file's order.
+
+    Raises
+    ------
+    TableError
+        With file and line, for a missing column, text in numbers, a step that is negative or not whole, a loss that is
+        empty (with `need_loss`), not finite or not above 0.
+    """
+    raw = read_raw(path)
+    raw.require(["run_id", "step"])
+    loss_name = next((name for name in LOSS_NAMES if name in raw.columns), None)
+    if loss_name is None and need_loss:
+        raw.require(["loss"])
+    names = raw.texts("run_id")
+    if "" in names:
+        raise TableError(f"{raw.where(names.index(''))}: run_id is empty; name the run that the reading belongs to")
+    step = raw.numbers("step")
+    wrong = ~((step >= 0) & (step == np.floor(step)) & np.isfinite(step))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        got = raw.columns["step"][row]
+        raise TableError(f"{raw.where(row)}: step must be a whole number of at least 0, got {got!r}; correct it")
+    loss = raw.numbers(loss_name) if loss_name else np.full(len(names), np.nan)
+    wrong = ~((loss > 0) & np.isfinite(loss)) & ~np.isnan(loss)
+    if need_loss:
+        wrong |= np.isnan(loss)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        got = raw.columns[loss_name or "loss"][row]
+        message = f"{raw.where(row)}: {loss_name} must be a finite number of nats per token above 0, got {got!r}"
+        raise TableError(f"{message}; drop the row or correct it")
+    extra = {name: tuple(raw.texts(name)) for name in raw.columns if name not in ("run_id", "step", loss_name)}
+    table = CurveTable(tuple(names), step, loss, extra)
+    last: dict[tuple[str, float], int] = {}
+    for row, key in enumerate(zip(names, step.tolist(), strict=True)):
+        last[key] = row
+    return table if len(last) == len(table) else table.select(np.array(sorted(last.values()), dtype=np.intp))
+
+
+def write_curves(
+    path: str | os.PathLike[str], table: CurveTable, extra_columns: Mapping[str, Sequence[Any]] | None = None
+) -> None:
+    """Write a curve table as CSV, JSON lines or Parquet, by suffix; "-" writes CSV to standard output.
+
+    Parameters
+    ----------
+    path
+        The file, or "-".
+    table
+        The m readings.
+    extra_columns
+        More columns, m entries each; they replace extra columns of the same name.
+    """
+    columns: dict[str, Any] = {"run_id": table.run_id, "step": table.step, "loss": table.loss}
+    write_columns(path, {**columns, **table.extra, **(extra_columns or {})}, len(table))

@@ -1,0 +1,108 @@
+"""Reading whole text files and replacing files in one step."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from optlaws.errors import InputError, TableError
+
+
+def read_text(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """Return the text of a UTF-8 file (or of standard input for "-") and the name to call it in messages.
+
+    Raises
+    ------
+    TableError
+        If the file is missing, a folder, unreadable, empty, or not UTF-8.
+    """
+    if str(path) == "-":
+        name, data = "standard input", sys.stdin.buffer.read()
+    else:
+        name, data = str(path), read_bytes(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as bad:
+        raise TableError(f"{name}: not UTF-8 text (byte {bad.start}); save the file as UTF-8") from None
+    if not text.strip():
+        raise TableError(f"{name}: the file is empty; it needs a header and at least one row")
+    return text, name
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the bytes of a file, with every way of failing told as a `TableError`."""
+    try:
+        return Path(path).read_bytes()
+    except FileNotFoundError:
+        raise TableError(f"{path}: no such file; check the name and the folder") from None
+    except IsADirectoryError:
+        raise TableError(f"{path}: this is a folder, a file is needed; name the file inside it") from None
+    except (OSError, ValueError) as bad:
+        reason = getattr(bad, "strerror", None) or str(bad)
+        raise TableError(f"{path}: cannot be read ({reason}); check its permissions") from None
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that takes its name only when it is complete.
+
+    The text goes to a temporary file in the same folder, which replaces `path` in one step at the end of the block.
+    If the block raises, the temporary file is removed and an older file at `path` stays as it was. "-" writes to
+    standard output (not atomic, of course). A link is followed, so that its target is replaced and not the link.
+
+    Parameters
+    ----------
+    path
+        The file to write, or "-".
+    mode
+        "w" (UTF-8 text, newlines as given) or "wb".
+
+    Raises
+    ------
+    InputError
+        If the folder does not exist or cannot be written.
+    """
+    if str(path) == "-":
+        yield sys.stdout if mode == "w" else sys.stdout.buffer
+        sys.stdout.flush()
+        return
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{path}: this is a folder, a file name is needed to write to")
+    if target.exists() and not target.is_file():  # a pipe or a device such as /dev/null cannot be replaced
+        with open(target, mode, **_text(mode)) as stream:
+            yield stream
+        return
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    except OSError as bad:
+        reason = bad.strerror or str(bad)
+        raise InputError(f"{path}: cannot write into folder {str(target.parent)!r} ({reason})") from None
+    try:
+        with os.fdopen(handle, mode, **_text(mode)) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.chmod(temporary, _permissions(target))
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _text(mode: str) -> dict[str, Any]:
+    return {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
+
+
+def _permissions(target: Path) -> int:
+    """Permissions of the file being replaced, or those that the process gives to new files."""
+    if target.exists():
+        return target.stat().st_mode & 0o777
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -1,0 +1,66 @@
+"""Numbers as people write them: 85M, 10B, 1e9, 2.56B."""
+
+from __future__ import annotations
+
+import math
+import re
+
+from optlaws.errors import InputError
+
+_SCALE = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_PATTERN = re.compile(r"^\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT]?)\s*$")
+
+
+def parse_quantity(text: str | int | float, name: str = "value", zero: bool = False) -> float:
+    """Return the number written in `text`, with the suffixes K, M, B (or G) and T for 1e3, 1e6, 1e9 and 1e12.
+
+    Parameters
+    ----------
+    text
+        For example "85M", "1.5e9", "2.56B" or a number.
+    name
+        What to call it in the message.
+    zero
+        Whether 0 is allowed (for a weight decay).
+
+    Raises
+    ------
+    InputError
+        If it is not a finite number above 0 (or at least 0).
+
+    Examples
+    --------
+    >>> parse_quantity("2.5B")
+    2500000000.0
+    >>> parse_quantity("51200")
+    51200.0
+    """
+    value = math.nan
+    if isinstance(text, str):
+        found = _PATTERN.match(text)
+        if found:
+            mantissa, suffix = found.groups()
+            exact = float(mantissa.replace("_", ""))
+            value = exact * _SCALE[suffix.lower()]
+            if suffix and math.isfinite(value) and abs(value - round(value)) < 1e-6 * value:
+                value = float(round(value))
+    elif isinstance(text, int | float) and not isinstance(text, bool):
+        value = float(text)
+    if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+        least = "of at least 0" if zero else "above 0"
+        raise InputError(f"{name} must be a finite number {least}, got {text!r}; write it like 85M, 2.56B or 1e9")
+    return value
+
+
+def format_quantity(value: float, digits: int = 4) -> str:
+    """Return a short text for a count, the inverse of `parse_quantity` to `digits` digits.
+
+    >>> format_quantity(85_000_000), format_quantity(51200), format_quantity(300)
+    ('85M', '51.2K', '300')
+    """
+    if not math.isfinite(value):
+        return "unknown"
+    for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if abs(value) >= scale * (1 - 0.5 * 10**-digits):
+            return f"{value / scale:.{digits}g}{suffix}"
+    return f"{value:.{digits}g}"

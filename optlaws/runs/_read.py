@@ -1,0 +1,173 @@
+"""Reading a run table."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import InputError, OptlawsWarning, ScheduleError, TableError
+from optlaws.runs._cells import RawTable, clip, read_raw
+from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
+from optlaws.schedules import Schedule, parse
+
+_NEAR = 0.85  # how alike an unknown column must be to a known, absent one to be called a misspelling
+
+
+def read_runs(path: str | os.PathLike[str], need_loss: bool = False) -> RunTable:
+    """Read a run table from CSV, JSON lines or Parquet (by suffix), or from standard input ("-": CSV or JSON lines).
+
+    The columns `run_id` and `schedule` must be there, and `final_loss` with `need_loss`; the other known columns
+    (`RUN_COLUMNS`) may be missing or empty. Columns that are not known are kept as text. A missing `tokens` or
+    `batch_tokens` is filled by tokens = steps * batch_tokens, a missing `steps` from the schedule.
+
+    Parameters
+    ----------
+    path
+        The file, or "-".
+    need_loss
+        Whether every run must have a `final_loss`, unless its status is diverged, nonfinite or interrupted.
+
+    Returns
+    -------
+    RunTable
+        The n >= 1 runs in the file's order.
+
+    Raises
+    ------
+    TableError
+        With file and line, if anything cannot be used: a missing column, a run_id used twice, text in a number,
+        a number out of range, a schedule that is not one, a status that is not known, a loss that is missing
+        or not finite where it must not be.
+    """
+    raw = read_raw(path)
+    raw.require(["run_id", "schedule", "final_loss"] if need_loss else ["run_id", "schedule"])
+    table = runs_from_raw(raw, raw.texts("run_id"))
+    if need_loss:
+        lost = np.isnan(table.final_loss) & np.array([s is None or s == "completed" for s in table.status])
+        if lost.any():
+            row = int(np.argmax(lost))
+            raise TableError(
+                f"{raw.where(row)}: final_loss of run {table.run_id[row]!r} is empty; give the loss it ended with, "
+                "or set status to diverged, nonfinite or interrupted"
+            )
+    return table
+
+
+def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float64] | None = None) -> RunTable:
+    """Check raw columns and make them a run table with the given run ids.
+
+    `lengths` (steps, shape (n,), NaN = unknown) fills the length of schedules that state none; the column `steps` if
+    left out.
+    """
+    n = len(names)
+    _warn_misspelled(raw)
+    status = [text or None for text in (raw.texts("status") if "status" in raw.columns else [""] * n)]
+    numbers = {}
+    for name in NUMBER_COLUMNS:
+        if name not in raw.columns:
+            numbers[name] = np.full(n, np.nan)
+        elif name == "final_loss":
+            numbers[name] = raw.numbers(name, lambda row: status[row] not in (None, "completed"))
+        else:
+            numbers[name] = raw.numbers(name)
+    fill = numbers["steps"] if lengths is None else lengths
+    schedules = tuple(read_schedules(raw.columns["schedule"], fill.tolist(), raw.where))
+    text = {name: raw.texts(name) if name in raw.columns else [""] * n for name in ("source", "optimizer")}
+    known = {*RUN_COLUMNS, "name"} if "run_id" not in raw.columns else set(RUN_COLUMNS)
+    extra = {name: tuple(raw.texts(name)) for name in raw.columns if name not in known}
+    return assemble(
+        tuple(names),
+        schedules,
+        numbers,
+        source=tuple(text["source"]),
+        optimizer=tuple(value.lower() or None for value in text["optimizer"]),
+        status=tuple(status),
+        extra=extra,
+        columns=tuple("run_id" if name == "name" and name in known else name for name in raw.columns),
+        where=raw.where,
+    )
+
+
+def read_schedules(cells: list[Any], steps: list[float], where: Callable[[int], str]) -> list[Schedule]:
+    """Parse a column of schedules; equal cells are parsed once. A schedule without a length takes it from `steps`."""
+    seen: dict[tuple[str, float], Schedule] = {}
+    schedules = []
+    for row, cell in enumerate(cells):
+        key = (cell if isinstance(cell, str) else json.dumps(cell, default=repr), steps[row] if steps[row] == steps[row] else -1.0)
+        schedule = seen.get(key)
+        if schedule is None:
+            try:
+                schedule = seen[key] = parse_with_steps(cell, None if key[1] < 0 else key[1])
+            except InputError as bad:
+                hint = _NO_LENGTH if key[1] < 0 and not states_length(cell) else ""
+                raise TableError(f"{where(row)}: schedule: {bad}{hint}") from None
+        schedules.append(schedule)
+    return schedules
+
+
+def parse_with_steps(cell: Any, steps: float | None) -> Schedule:
+    """Parse a short form, JSON text or mapping; `steps` (if not None) fills a length that it does not state itself.
+
+    Raises
+    ------
+    ScheduleError
+        If it is not a schedule.
+    """
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        raise ScheduleError(
+            "empty; write it as JSON or in its short form, like cosine:peak=1e-3,steps=25000,warmup=300"
+        )
+    fill = None if steps is None or states_length(cell) else _whole(steps)
+    if isinstance(cell, str):
+        text = cell.strip()
+        if not text.startswith("{"):
+            return parse(text if fill is None else f"{text.rstrip(',')},steps={fill}")
+        try:
+            cell = json.loads(text)
+        except (ValueError, RecursionError) as bad:
+            raise ScheduleError(f"not valid JSON ({bad}), got {clip(text)}; check quotes and brackets") from None
+    if not isinstance(cell, dict):
+        raise ScheduleError(f"a short form or a JSON object is needed, got {clip(cell)}")
+    if fill is not None and not states_length(cell):
+        cell = {**cell, "total_steps": fill}
+    return parse(cell)
+
+
+_OWN_LENGTH = ("array", "chain")  # kinds whose length follows from their parts
+
+
+_NO_LENGTH = " or give the number of tokens and the tokens a step"
+
+
+def states_length(cell: Any) -> bool:
+    """Return whether a schedule's text or mapping states its length itself (or cannot take one)."""
+    if isinstance(cell, dict):
+        return bool({"total_steps", "steps"} & cell.keys()) or "kind" not in cell or cell["kind"] in _OWN_LENGTH
+    if not isinstance(cell, str) or cell.lstrip().startswith("{"):
+        return False
+    kind, colon, rest = cell.partition(":")
+    keys = {part.partition("=")[0].strip() for part in rest.split(",")}
+    return not colon or "steps" in keys or kind.strip() in _OWN_LENGTH or " then " in cell
+
+
+def _whole(steps: float) -> int | float:
+    return int(steps) if math.isfinite(steps) and steps == int(steps) else steps
+
+
+def _warn_misspelled(raw: RawTable) -> None:
+    import difflib
+
+    absent = [name for name in RUN_COLUMNS if name not in raw.columns]
+    for column in raw.columns:
+        if column not in RUN_COLUMNS:
+            close = difflib.get_close_matches(column, absent, n=1, cutoff=_NEAR)
+            if close:
+                message = f"{raw.name}: column {column!r} is not known and only kept; did you mean {close[0]!r}?"
+                warnings.warn(message, OptlawsWarning, stacklevel=4)

@@ -1,0 +1,249 @@
+"""Cells: a schedule cut into few intervals of time on which its rate is nearly constant.
+
+Continuous time: step k covers t in [k, k+1], and the rate at t is the phase's formula at t - 1/2, so that the integral
+over [a, b] equals the sum over the steps a .. b-1 up to O(1/T^2). Cells never straddle the boundary of two phases, and
+which cells a schedule gets depends on that schedule alone. A phase with no more steps than its share of cells gets one
+cell a step, whose mean is that step's rate exactly. The cost does not depend on the number of steps (except for
+schedules given as one rate per step).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optlaws.errors import ScheduleError
+from optlaws.schedules.batch import BEGIN, END, Group, Index, ScheduleBatch
+from optlaws.schedules.keys import complain
+from optlaws.schedules.schedule import Schedule
+from optlaws.schedules.shapes import SHAPES, Array, Table
+
+WARM_CELLS, CURVED_WARM_CELLS, FLAT_CELLS, VARYING_CELLS, TABLE_CELLS = 8, 16, 12, 40, 128
+MOST_CELLS, FEWEST_CELLS = 150, 4
+STRETCH_END, STRETCH_START = 1.6, 1.5
+STEEP_START = ("root", "reciprocal")  # shapes that may fall steeply at u = 0: cells denser there too
+GAUSS = 0.5 / np.sqrt(3.0)  # nodes of two-point Gauss, as fractions of the cell from its middle
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Cells of n schedules; padded cells have zero width.
+
+    Attributes
+    ----------
+    edges : (n, K + 1) array
+        Steps, not falling, from 0 to T.
+    left, right : (n, K) array
+        One-sided limits of the rate at the cell's ends.
+    mean : (n, K) array
+        Average rate of the cell.
+    """
+
+    edges: Array
+    left: Array
+    mean: Array
+    right: Array
+
+    @property
+    def width(self) -> Array:
+        """Steps in each cell, (n, K)."""
+        return np.diff(self.edges, axis=1)
+
+
+@lru_cache(maxsize=4096)
+def _plan(shapes: tuple[str, ...], warm: bool, resolution: float) -> tuple[Array, ...]:
+    """Return each phase's edges as fractions of the phase; a function of the shapes only."""
+    base = [FLAT_CELLS if s == "constant" else TABLE_CELLS if s == "table" else VARYING_CELLS for s in shapes]
+    if warm:
+        base[0] = WARM_CELLS if shapes[0] == "linear" else CURVED_WARM_CELLS
+    few = MOST_CELLS / sum(base)
+    if few < 1 and len(shapes) > 1:
+        base = [max(round(n * few), FEWEST_CELLS) for n in base]
+    varying = [i for i, s in enumerate(shapes) if s not in ("constant", "table") and not (warm and i == 0)]
+    fractions = []
+    for i, (n, shape) in enumerate(zip(base, shapes, strict=True)):
+        x = np.linspace(0.0, 1.0, max(round(n * resolution), 1) + 1)
+        if shape == "constant":
+            x = x**STRETCH_START
+        elif shape in STEEP_START:
+            x = 1.0 - (1.0 - x * x) ** STRETCH_END
+        elif varying and i == varying[-1]:
+            x = 1.0 - (1.0 - x) ** STRETCH_END
+        x.setflags(write=False)
+        fractions.append(x)
+    return tuple(fractions)
+
+
+def cells(batch: ScheduleBatch, resolution: float = 1.0, chunk: int = 2048) -> Iterator[tuple[Index, Cells]]:
+    """Cut the schedules of a batch into cells, piece by piece.
+
+    Parameters
+    ----------
+    batch : ScheduleBatch
+        n schedules.
+    resolution : float
+        Factor on the number of cells, 0.1 to 100.
+    chunk : int
+        Most schedules in one piece; bounds the memory and keeps the arrays in the processor's cache.
+
+    Yields
+    ------
+    index : (m,) int array
+        Positions in the batch.
+    cells : Cells
+        Of these m schedules. Every position comes exactly once; schedules of one piece have the same number of cells.
+
+    Raises
+    ------
+    ScheduleError
+        `resolution` is out of range.
+
+    Examples
+    --------
+    >>> batch = ScheduleBatch.grid("constant", peak=np.array([1.0, 2.0]), steps=1000)
+    >>> [(i.tolist(), (c.mean * c.width).sum(axis=1).tolist()) for i, c in cells(batch)]
+    [([0, 1], [1000.0, 2000.0])]
+    """
+    _check_resolution(resolution)
+    for group in batch.groups:
+        plan = _plan(group.shapes, group.warm, float(resolution))
+        for first in range(0, len(group), chunk):
+            rows = slice(first, first + chunk)
+            index = group.index[rows]
+            piece = group if len(group) <= chunk else group.take(rows, index)
+            yield index, _cut(piece, plan)
+
+
+def _check_resolution(resolution: float) -> None:
+    if not (isinstance(resolution, (int, float)) and 0.1 <= resolution <= 100):
+        raise complain("resolution", "a number from 0.1 to 100", resolution, "1 is the default")
+
+
+def _cut(group: Group, plan: tuple[Array, ...], extra: Array | None = None) -> Cells:
+    """Return the cells of a group's schedules; `extra` (steps) are edges on top of the plan's, for one schedule."""
+    m = len(group)
+    pieces = []
+    for p, x in enumerate(plan):
+        begin, end = group.numbers[BEGIN, p], group.numbers[END, p]
+        if group.shapes[p] == "table":
+            pieces.append(_table_phase(group, p, x, extra))
+            continue
+        width = end - begin
+        short = width <= len(x) - 1
+        edges = begin[:, None] + width[:, None] * x
+        if group.shapes[p] == "root":  # its slope may be infinite at u = 0: no cell shorter than the first step there
+            np.maximum(edges, begin[:, None] + np.arange(len(x)), out=edges)
+        edges[:, -1] = end
+        if short.any():
+            edges[short] = begin[short, None] + np.minimum(np.arange(len(x)), width[short, None])
+        if extra is not None:
+            edges = _insert(edges, extra)
+        pieces.append((edges, *_formula_phase(group, p, edges, short)))
+    size = sum(piece[1].shape[1] for piece in pieces)
+    out = Cells(np.empty((m, size + 1)), *(np.empty((m, size)) for _ in range(3)))
+    at = 0
+    for edges, left, mean, right in pieces:
+        to = at + left.shape[1]
+        out.edges[:, at : to + 1] = edges
+        out.left[:, at:to], out.mean[:, at:to], out.right[:, at:to] = left, mean, right
+        at = to
+    return out
+
+
+def _formula_phase(group: Group, p: int, edges: Array, short: NDArray[np.bool_]) -> tuple[Array, Array, Array]:
+    """Return left, mean and right rates of one phase's cells, by its formula."""
+    begin, _, start, stop, span, power, offset = (group.numbers[i, p][:, None] for i in range(7))
+    shape = SHAPES[group.shapes[p]]
+    if group.shapes[p] == "constant":
+        flat = np.broadcast_to(start, (len(edges), edges.shape[1] - 1))
+        return flat, flat, flat
+    u = (edges - (begin - offset + 0.5)) / span
+    half = np.diff(u, axis=1) * np.where(short, 0.0, GAUSS)[:, None]
+    middle = 0.5 * (u[:, :-1] + u[:, 1:])
+    mean = shape(middle - half, start, stop, power)
+    mean = mean if short.all() else 0.5 * (mean + shape(middle + half, start, stop, power))
+    limits = shape(np.clip(u, offset / span, 1.0, out=u), start, stop, power)
+    return limits[:, :-1], np.maximum(mean, 0.0), limits[:, 1:]
+
+
+def _table_phase(group: Group, p: int, x: Array, extra: Array | None) -> tuple[Array, Array, Array, Array]:
+    """Return edges, left, mean and right rates of a phase with one rate per step, from cumulative sums."""
+    out = tuple(np.empty((len(group), len(x) - (i > 0))) for i in range(4))
+    for i in range(len(group)):
+        table = group.tables[i][p]
+        if table is None:
+            raise ScheduleError("a phase of one rate per step must have its table, got none; build it by from_array")
+        begin = group.numbers[BEGIN, p, i]
+        edges = _table_edges(table, x)[None]
+        if extra is not None:
+            edges = _insert(edges + begin, extra) - begin
+            out = tuple(np.empty((1, edges.shape[1] - (j > 0))) for j in range(4))
+        sums = np.concatenate([[0.0], np.cumsum(table.values)])
+        totals = np.interp(edges[0], np.arange(len(sums)), sums)
+        width = np.diff(edges[0])
+        left = table.values[np.minimum(edges[0, :-1].astype(np.int64), len(table) - 1)]
+        right = table.values[np.maximum(np.ceil(edges[0, 1:]).astype(np.int64) - 1, 0)]
+        mean = np.where(width > 0, np.diff(totals) / np.where(width > 0, width, 1.0), right)
+        for array, row in zip(out, (edges[0] + begin, left, mean, right), strict=True):
+            array[i] = row
+    return out[0], out[1], out[2], out[3]
+
+
+def _table_edges(table: Table, x: Array) -> Array:
+    """Return whole steps that cut a table into cells of like length and like change of rate.
+
+    Half of the cells follow time (denser towards the end), half the total variation, so that jumps and short ramps get
+    edges of their own.
+    """
+    n, count = len(table), len(x) - 1
+    if n <= count:
+        return np.minimum(np.arange(count + 1), float(n))
+    change = np.cumsum(np.abs(np.diff(table.values, prepend=table.values[0])))
+    t = np.arange(1, n + 1) / n
+    clock = 1.0 - (1.0 - t) ** (1.0 / STRETCH_END)
+    if change[-1] > 0:
+        clock = 0.5 * (clock + np.concatenate([change[1:], change[-1:]]) / change[-1])
+    edges = np.concatenate([[0], np.searchsorted(clock, x[1:-1]) + 1, [n]]).astype(np.float64)
+    return np.minimum(np.maximum.accumulate(edges), float(n))
+
+
+def _insert(edges: Array, extra: Array) -> Array:
+    """Return one row of edges with the `extra` ones inside its range added."""
+    inside = extra[(extra > edges[0, 0]) & (extra < edges[0, -1])]
+    return np.union1d(edges[0], inside)[None]
+
+
+def cells_at(schedule: Schedule, steps: Any, resolution: float = 1.0) -> Cells:
+    """Cut one schedule into cells whose edges contain the given steps exactly, for whole curves.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        The schedule.
+    steps : (m,) array
+        Steps, 0 <= step <= T; t = k is the state after k updates. Any order, repeats allowed.
+    resolution : float
+        Factor on the number of cells between them.
+
+    Returns
+    -------
+    Cells
+        n = 1; ``np.searchsorted(cells.edges[0], steps)`` finds the steps.
+
+    Raises
+    ------
+    ScheduleError
+        A step lies outside 0 .. T.
+    """
+    _check_resolution(resolution)
+    extra = np.asarray(steps, dtype=np.float64).ravel()
+    bad = np.flatnonzero(~((extra >= 0) & (extra <= schedule.total_steps)))
+    if len(bad):
+        raise complain("step", f"from 0 to {schedule.total_steps}", float(extra[bad[0]]), "drop steps outside the run")
+    group = ScheduleBatch.from_schedules([schedule]).groups[0]
+    return _cut(group, _plan(group.shapes, group.warm, float(resolution)), np.unique(extra))

@@ -1,0 +1,184 @@
+"""Candidates from short forms and files."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from optlaws.errors import InputError, OptlawsError, TableError
+from optlaws.runs import format_quantity, gather_candidates, parse_quantity, read_candidates
+from optlaws.schedules import parse
+
+SHORT = "cosine:peak=1e-3,steps=1000,warmup=10"
+
+
+def write(path, text):
+    path.write_text(text)
+    return str(path)
+
+
+def stdin(monkeypatch, text):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+def test_short_forms_get_their_length_from_the_tokens():
+    table = read_candidates(["cosine:peak=1e-3", "wsd:peak=1e-3,decay=0.2"], params=85e6, tokens=2.56e9, batch_tokens=51200)
+    assert table.steps.tolist() == [50000, 50000]
+    assert table.schedules[1] == parse("wsd:peak=1e-3,decay=0.2,steps=50000")
+    assert table.tokens.tolist() == [2.56e9] * 2
+    assert table.params.tolist() == [85e6] * 2
+    assert np.isnan(table.final_loss).all()
+
+
+def test_rounded_lengths_keep_the_tokens_asked_for():
+    table = read_candidates(["cosine:peak=1e-3"], tokens=1e9, batch_tokens=3e5)
+    assert table.steps[0] == 3333
+    assert table.tokens[0] == 1e9
+    assert table.batch_tokens[0] == 3e5
+
+
+def test_a_stated_length_decides():
+    table = read_candidates([SHORT], tokens=1e9, fallback={"batch_tokens": 51200})
+    assert table.batch_tokens[0] == 1e6
+    table = read_candidates([SHORT], batch_tokens=1e5)
+    assert table.tokens[0] == 1e8
+    with pytest.raises(TableError, match="command line, candidate 1: tokens is 1000000000 but steps"):
+        read_candidates([SHORT], tokens=1e9, batch_tokens=51200)
+
+
+def test_fallbacks_are_used_and_told():
+    found = gather_candidates([SHORT], {"params": 1e8}, {"params": 5e7, "batch_tokens": 51200.0, "weight_decay": 0.1})
+    assert found.assumed == {"batch_tokens": 51200.0, "weight_decay": 0.1}
+    assert found.runs.tokens[0] == 51200 * 1000
+    assert found.runs.weight_decay[0] == 0.1
+    found = gather_candidates(["cosine:peak=1e-3"], {}, {"tokens": 1e9, "batch_tokens": 1e5})
+    assert found.assumed == {"tokens": 1e9, "batch_tokens": 1e5}
+    assert found.runs.steps[0] == 10000
+
+
+def test_without_any_length_the_message_says_so():
+    with pytest.raises(OptlawsError, match="must be given.*or give the number of tokens and the tokens a step"):
+        read_candidates(["cosine:peak=1e-3"])
+
+
+def test_names(tmp_path):
+    path = write(tmp_path / "c.json", json.dumps([{"name": "mine", "schedule": SHORT}, SHORT]))
+    found = gather_candidates([SHORT, path, SHORT])
+    text = parse(SHORT).short()
+    assert found.runs.run_id == (text, "mine", f"{text} #2", f"{text} #3")
+    assert found.named.tolist() == [False, True, False, False]
+    with pytest.raises(TableError, match="'mine' was used before"):
+        gather_candidates([path, path])
+
+
+YAML = """
+# numbers as people write them
+params: 85M
+candidates:
+  - cosine:peak=1e-3
+  - {kind: wsd, peak_lr: 1e-3, total_steps: 2000, warmup_steps: 100, decay_steps: 400}
+  - name: big
+    params: 1.5B
+    batch_tokens: 1M
+    schedule: {kind: cosine, peak: 1e-3}
+"""
+
+
+def test_yaml(tmp_path):
+    table = read_candidates([write(tmp_path / "c.yaml", YAML)], tokens=1e9, batch_tokens=5e5)
+    assert table.params.tolist() == [85e6, 85e6, 1.5e9]
+    assert table.steps.tolist() == [2000, 2000, 1000]
+    assert table.schedules[1].peak == 1e-3
+    assert table.run_id[2] == "big"
+
+
+def test_json_schedule_alone_and_from_standard_input(tmp_path, monkeypatch):
+    text = parse(SHORT).to_json()
+    assert read_candidates([write(tmp_path / "s.json", text)]).schedules == (parse(SHORT),)
+    assert read_candidates([text]).schedules == (parse(SHORT),)
+    for source in (text, f"[{text}]", f"- {SHORT}\n", f"schedule\n{SHORT.replace(',', ';')}\n".replace(";", ",")[:9] + f'"{SHORT}"\n'):
+        stdin(monkeypatch, source)
+        assert read_candidates(["-"]).schedules == (parse(SHORT),), source
+    stdin(monkeypatch, json.dumps({"run_id": "x", "schedule": SHORT}) + "\n")
+    assert read_candidates(["-"]).run_id == ("x",)
+
+
+def test_csv_may_lack_names_and_keeps_its_columns(tmp_path):
+    path = write(tmp_path / "c.csv", f'params,schedule,team\n85M,"{SHORT}",red\n,"{SHORT}",blue\n')
+    table = read_candidates([path], params=1e7)
+    assert table.params.tolist() == [85e6, 1e7]
+    assert table.extra["team"] == ("red", "blue")
+
+
+def test_run_tables_are_candidates_too(data_dir):
+    path = data_dir / "schaipp_runs.csv"
+    if not path.exists():
+        pytest.skip("schaipp_runs.csv is not there")
+    assert len(read_candidates([str(path)])) > 100
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("c.yaml", "", "the file is empty"),
+        ("c.yaml", "[]", "a list of schedules or of candidates is needed"),
+        ("c.yaml", "5", "a list of schedules"),
+        ("c.yaml", "- 5", "entry 1: a schedule or a mapping"),
+        ("c.yaml", "- {name: a}", "entry 1: the key 'schedule' is missing"),
+        ("c.yaml", "- {name: a, shedule: x}", "unknown key 'shedule'; did you mean 'schedule'"),
+        ("c.yaml", f"- {{schedule: '{SHORT}', parms: 1}}", "unknown key 'parms'; did you mean 'params'"),
+        ("c.yaml", f"- {{schedule: '{SHORT}', params: big}}", "entry 1: params must be a finite number above 0, got 'big'"),
+        ("c.yaml", f"- {{schedule: '{SHORT}', params: -1}}", "params must be a finite number above 0, got -1"),
+        ("c.yaml", f"- {{schedule: '{SHORT}', params: yes}}", "params must be a finite number above 0, got True"),
+        ("c.yaml", "- cosine:peek=1e-3,steps=10", "entry 1: schedule: .*did you mean 'peak'"),
+        ("c.yaml", "- {kind: cosine, peak: 1e-3, peak: 2e-3, total_steps: 9}", "line 1: not valid YAML .*occurs twice"),
+        ("c.yaml", "a: [", "line [12]: not valid YAML"),
+        ("c.yaml", "tokns: 5\ncandidates: []", "unknown key 'tokns'; did you mean 'tokens'"),
+        ("c.json", "{", "not valid JSON"),
+        ("c.json", '{"kind": "cosine", "kind": "wsd"}', "occurs twice"),
+        ("c.csv", "name\na\n", "missing column 'schedule'"),
+        ("c.txt", SHORT, "the suffix of a candidate file must be one of"),
+    ],
+)
+def test_bad_files(tmp_path, name, text, message):
+    path = write(tmp_path / name, text)
+    with pytest.raises(TableError, match=message) as error:
+        read_candidates([path])
+    assert path in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("arg", ["cosin:peak=1,steps=5", "nothing.yaml", "{", "cosine", "", "wsd:peak=1e-3,steps=0"])
+def test_bad_arguments(arg):
+    with pytest.raises(InputError):
+        read_candidates([arg])
+
+
+def test_no_candidate():
+    with pytest.raises(TableError, match="no candidate given"):
+        read_candidates([])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("85M", 85e6), ("2.56B", 2.56e9), ("1e9", 1e9), ("51_200", 51200), (" 3k ", 3000), ("1T", 1e12), (7, 7), ("0.1", 0.1)],
+)
+def test_quantities(text, value):
+    assert parse_quantity(text) == value
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "0", "nan", "inf", "1e999", "ten", "1 000", True, None, "1MM", "0x10"])
+def test_bad_quantities(text):
+    with pytest.raises(InputError, match="--params must be a finite number above 0"):
+        parse_quantity(text, "--params")
+
+
+def test_zero_where_allowed():
+    assert parse_quantity("0", zero=True) == 0
+
+
+@pytest.mark.parametrize("value", [85e6, 2.56e9, 999.0, 51200.0, 1e12, 123456.0])
+def test_format_is_inverse(value):
+    assert parse_quantity(format_quantity(value, 6)) == value

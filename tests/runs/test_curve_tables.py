@@ -1,0 +1,79 @@
+"""Curve tables."""
+
+import numpy as np
+import pytest
+
+from optlaws.errors import TableError
+from optlaws.runs import CurveTable, read_curves, write_curves
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_reads_either_name_of_the_loss(tmp_path):
+    table = read_curves(write(tmp_path / "c.csv", "run_id,step,lr,loss\na,10,0.1,3.5\nb,5,0.1,3.6\na,5,0.1,3.7\n"))
+    assert table.loss.tolist() == [3.5, 3.6, 3.7]
+    assert table.extra == {"lr": ("0.1",) * 3}
+    assert {name: rows.tolist() for name, rows in table.runs().items()} == {"a": [2, 0], "b": [1]}
+    other = read_curves(write(tmp_path / "v.csv", "run_id,step,val_loss\na,10,3.5\n"))
+    assert other.loss.tolist() == [3.5]
+
+
+def test_the_last_reading_of_a_step_counts(tmp_path):
+    table = read_curves(write(tmp_path / "c.csv", "run_id,step,loss\na,10,3.5\na,20,3.4\na,10,3.6\n"))
+    assert table.step.tolist() == [20, 10]
+    assert table.loss.tolist() == [3.4, 3.6]
+
+
+def test_steps_may_be_asked_for_without_losses(tmp_path):
+    path = write(tmp_path / "c.csv", "run_id,step\na,10\na,20\n")
+    assert np.isnan(read_curves(path, need_loss=False).loss).all()
+    with pytest.raises(TableError, match="missing column 'loss'"):
+        read_curves(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_round_trip(tmp_path, suffix):
+    table = CurveTable(("a", "a"), np.array([1.0, 2.0]), np.array([0.1 + 0.2, np.nan]), {"lr": ("x", "y")})
+    write_curves(tmp_path / f"c{suffix}", table)
+    back = read_curves(tmp_path / f"c{suffix}", need_loss=False)
+    assert back.run_id == table.run_id
+    assert back.extra == table.extra
+    np.testing.assert_array_equal(back.loss, table.loss)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "empty"),
+        ("run_id,loss\na,3\n", "missing column 'step'"),
+        ("run_id,step,loss\na,-1,3\n", "line 2: step must be a whole number of at least 0, got '-1'"),
+        ("run_id,step,loss\na,1.5,3\n", "step must be a whole number"),
+        ("run_id,step,loss\na,1,3\na,x,3\n", "line 3: step must be a number, got 'x'"),
+        ("run_id,step,loss\na,1,nan\n", "line 2: loss must be a number, got nan"),
+        ("run_id,step,loss\na,1,inf\n", "line 2: loss must be a finite number of nats per token above 0, got 'inf'"),
+        ("run_id,step,loss\na,1,\n", "line 2: loss must be a finite number"),
+        ("run_id,step,loss\n,1,3\n", "line 2: run_id is empty"),
+    ],
+)
+def test_bad_curves(tmp_path, text, message):
+    with pytest.raises(TableError, match=message):
+        read_curves(write(tmp_path / "c.csv", text))
+
+
+def test_concat():
+    one = CurveTable(("a",), np.array([1.0]), np.array([3.0]))
+    two = CurveTable(("b",), np.array([1.0]), np.array([3.0]), {"lr": ("1",)})
+    assert CurveTable.concat([one, two]).extra == {"lr": ("", "1")}
+    with pytest.raises(TableError, match="occurs in two"):
+        CurveTable.concat([one, one])
+
+
+def test_public_curves(data_dir):
+    sizes = {"mpl_curves.csv": 4613, "schaipp_curves.csv": 20051}
+    for name in sizes:
+        if (data_dir / name).exists():
+            table = read_curves(data_dir / name)
+            assert len(set(zip(table.run_id, table.step.tolist(), strict=True))) == len(table)

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from examples import examples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optlaws.errors import ScheduleError
+from optlaws.schedules import DECAYS, FAMILIES, Schedule, chain, from_array, parse, wsd
+from optlaws.schedules.families import describe
+
+RATES = st.floats(1e-9, 1e3, allow_nan=False)
+SHARES = st.floats(0.0, 1.0)
+
+
+def draw(data: st.DataObject, kind: str) -> Schedule:
+    """Draw one schedule of a family; lengths are picked so that the phases fit."""
+    steps = data.draw(st.integers(8, 10**7), "steps")
+    peak = data.draw(RATES, "peak")
+    below = st.floats(1e-3, 1.0).map(lambda x: x * peak)
+    warmup = data.draw(st.integers(0, steps // 4), "warmup")
+    keys: dict[str, Any] = {"peak": peak, "steps": steps}
+    names = FAMILIES[kind].by_name
+    if "warmup" in names:
+        keys |= {"warmup": warmup, "warmup_start": data.draw(below)}
+        keys["warmup_shape"] = data.draw(st.sampled_from(["linear", "cosine"]))
+    if "final" in names and kind != "inverse_sqrt":
+        keys["final"] = data.draw(below)
+    if "decay" in names:
+        keys |= {
+            "decay": data.draw(st.integers(0, steps // 2).filter(lambda n: n != 1)),
+            "shape": data.draw(st.sampled_from(sorted(DECAYS))),
+        }
+        if DECAYS[keys["shape"]].free_power:
+            keys["power"] = data.draw(st.floats(0.1, 5.0))
+        if kind == "inverse_sqrt":
+            keys |= {"timescale": data.draw(st.integers(1, steps)), "final": peak * 1e-6}
+            del keys["decay"], keys["final"], keys["shape"]
+            keys.pop("power", None)
+    for name, strategy in {
+        "every": st.integers(steps // 50 + 1, steps),
+        "period": st.integers(steps // 50 + 2, steps + 2),
+        "switch": st.integers(warmup, steps - 1),
+        "second": RATES,
+        "low": below,
+        "shrink": SHARES,
+        "factor": SHARES,
+        "mult": st.floats(1.0, 3.0),
+        "pct": st.floats(0.2, 0.8),
+        "div": st.floats(1.0, 100.0),
+        "anneal": st.sampled_from(["cosine", "linear"]),
+    }.items():
+        if name in names:
+            keys[name] = data.draw(strategy, name)
+    if kind == "cosine" and steps > 100:
+        keys["cycles"] = data.draw(st.integers(1, 9))
+    if kind == "polynomial":
+        keys["power"] = data.draw(st.floats(0.1, 5.0))
+    if kind == "multistep":
+        stones = sorted(data.draw(st.lists(st.integers(warmup, steps - 1), min_size=1, max_size=4)))
+        keys |= {"milestones": stones, "factors": [data.draw(SHARES) for _ in stones]}
+    if kind == "piecewise":
+        more = sorted(data.draw(st.lists(st.integers(1, steps), max_size=5, unique=True)))
+        keys = {"steps": steps, "points": [(k, data.draw(RATES)) for k in (0, *more)]}
+    if kind == "array":
+        keys = {"values": data.draw(st.lists(RATES, min_size=1, max_size=20))}
+    return Schedule(kind, **keys)
+
+
+def complaint(spec: Any) -> str | None:
+    """Return the error's text, None if the schedule is fine; anything but a ScheduleError gets through."""
+    try:
+        parse(spec)
+    except ScheduleError as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_texts_round_trip(data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.sampled_from(sorted(FAMILIES)), min_size=1, max_size=3))
+    parts = [draw(data, kind) for kind in kinds]
+    s = parts[0] if len(parts) == 1 else chain(*parts)
+    for twin in (
+        parse(s.short()),
+        parse(s.to_json()),
+        parse(s.to_dict()),
+        pickle.loads(pickle.dumps(s)),
+        copy.deepcopy(s),
+    ):
+        assert twin == s
+        assert hash(twin) == hash(s)
+        assert twin.phases == s.phases
+    ends = np.unique([(a, b - 1) for a, b in zip(s.breakpoints, s.breakpoints[1:], strict=False)])
+    rates = s.lr(ends)
+    assert np.all(np.isfinite(rates))
+    assert np.all(rates >= 0)
+    assert rates.max() <= s.peak
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.text(max_size=60)
+    | st.from_regex(r"(wsd|cosine|step):(peak|steps|decay)=[0-9e.\-]{1,6}(,[a-z]{3,6}=[0-9e.]{0,5}){0,4}")
+)
+def test_any_text_is_a_schedule_or_a_schedule_error(text: str) -> None:
+    message = complaint(text)
+    assert message is None or "must be" in message
+    assert "\n" not in (message or "")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=3), x, max_size=2),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.data())
+def test_any_json_is_a_schedule_or_a_schedule_error(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from([*FAMILIES, "chain"]))
+    if kind == "chain":
+        spec: dict[str, Any] = {"parts": data.draw(JSON)}
+    else:
+        spec = json.loads(draw(data, kind).to_json())
+        spec[data.draw(st.sampled_from(sorted(spec)))] = data.draw(JSON)
+    spec.setdefault("kind", kind)
+    message = complaint(spec)
+    assert message is None or "must be" in message
+
+
+BAD = {
+    "cosin:peak=1,steps=10": "did you mean 'cosine'",
+    "wsd:peek=1,steps=10": "did you mean 'peak'",
+    "wsd:peak=1": "steps of wsd must be given",
+    "wsd": "kind:key=value",
+    "": "kind:key=value",
+    "wsd:peak": "key=value",
+    "wsd:peak=1,peak=2,steps=10": "given once",
+    "wsd:peak=-1,steps=10": "rate above 0.* got -1.0",
+    "wsd:peak=nan,steps=10": "rate above 0.* got nan",
+    "wsd:peak=inf,steps=10": "rate above 0.* got inf",
+    "wsd:peak=fast,steps=10": "peak must be a number, got 'fast'",
+    "wsd:peak=1,steps=0": "steps must be a whole number",
+    "wsd:peak=1,steps=10.5": "steps must be a whole number",
+    "wsd:peak=1,steps=10,decay=1.5": "decay must be a whole number",
+    "wsd:peak=1,steps=10,decay=-0.2": "decay must be a whole number",
+    "wsd:peak=1,steps=100,warmup=90,decay=0.2": "decay must be at most steps minus warmup, got 20",
+    "wsd:peak=1,steps=100,warmup=1,decay=1": "decay must be at most steps minus warmup, got 100",
+    "wsd:peak=1,steps=100,final=2": "final must be a rate of at most peak",
+    "wsd:peak=1,steps=100,warmup=2,warmup_start=2": "warmup_start must be at most peak",
+    "wsd:peak=1,steps=100,shape=linea": "did you mean 'linear'",
+    "wsd:peak=1,steps=100,shape=exponential": "final must be a rate above 0",
+    "wsd:peak=1,steps=100,power=3": "power must be left out for shape=linear",
+    "wsd:peak=1,steps=100,decay=linear": "decay must be a number",
+    "exponential:peak=1,steps=10,final=0": "final must be a finite rate above 0",
+    "step:peak=1,steps=100000,every=1": "number of phases",
+    "multistep:peak=1,steps=100,milestones=0.8": "factors must be a list of 1",
+    "multistep:peak=1,steps=100,milestones=90/80,factors=0.3/0.1": "milestones must be steps in rising order",
+    "two_stage:peak=1,steps=100,switch=100,second=0.1": "switch must be a step",
+    "two_stage:peak=1,steps=100,warmup=50,switch=20,second=0.1": "switch must be a step",
+    "cosine:peak=1,steps=4,cycles=9": "cycles must be few enough",
+    "cosine:peak=1,steps=100,cycles=1.5": "cycles must be one whole number",
+    "one_cycle:peak=1,steps=100,pct=0.005": "pct must be between",
+    "piecewise:steps=10,points=1:1/5:2": "first step is 0",
+    "piecewise:steps=10,points=0:1/5:2/3:1": "rising steps",
+    "piecewise:steps=10,points=0:1/5:2/5:1/5:3": "rising steps",
+    "piecewise:steps=10,points=0:0/10:0": "rate above 0 somewhere",
+    "piecewise:steps=10,points=0:1/20:1/30:1": "pairs inside the run",
+    "piecewise:steps=10,points=0/1": "pairs of a step and a rate",
+    "array:values=1/-1": "finite rates",
+    "array:values=0/0": "one above 0",
+    "array:values=a/b": "flat list",
+    "chain:parts=1": "list of at least one schedule",
+    "{": "valid JSON",
+    '{"kind": "wsd"': "valid JSON",
+    '{"peak_lr": 1}': "kind must be given",
+    '{"kind": "wsd", "peak_lr": 1, "total_steps": 10, "decay_steps": 0.2}': "write decay instead of decay_steps",
+    '{"kind": "wsd", "peak_lr": 1, "total_steps": 10, "decay": "liner"}': "did you mean 'linear'",
+    '{"kind": "wsd", "peak_lr": true, "total_steps": 10}': "peak must be a number, got True",
+    '{"kind": "wsd", "peak_lr": 1, "peak": 1, "total_steps": 10}': "given once",
+    '{"kind": "wsd", "peak_lr": 1, "total_step": 10}': "did you mean 'total_steps'",
+    '{"kind": "array", "total_steps": 3, "values": [1, 2]}': "total_steps must be the number of values",
+    '{"kind": "array", "values": [[1, 2]]}': "flat list",
+    '{"kind": "chain", "parts": []}': "at least one schedule",
+    "[1, 2]": "kind must be one of",
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD.items())
+def test_bad_schedules_are_named_errors(text: str, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message) as caught:
+        parse(text)
+    assert "got" in str(caught.value)
+
+
+def test_other_bad_input() -> None:
+    for bad in (None, 3, ["cosine"]):
+        with pytest.raises(ScheduleError, match="short form, JSON text or a dict"):
+            parse(bad)  # type: ignore[arg-type]
+    with pytest.raises(ScheduleError, match=r"use ScheduleBatch\.grid"):
+        wsd(np.array([1.0, 2.0]), 100)  # type: ignore[arg-type]
+    with pytest.raises(ScheduleError, match="valid JSON"):
+        parse('{"a":' * 100_000)
+    with pytest.raises(ScheduleError, match="did you mean 'peak'"):
+        wsd(1.0, 10)["peek"]
+    with pytest.raises(ScheduleError, match="write JSON"):
+        from_array(np.ones(65)).short()
+    with pytest.raises(AttributeError, match="frozen"):
+        wsd(1.0, 10).kind = "cosine"
+    with pytest.raises(AttributeError, match="frozen"):
+        del wsd(1.0, 10).kind
+    with pytest.raises(ScheduleError, match="kind must be one of"):
+        describe("cosin")
+
+
+def test_forms() -> None:
+    assert wsd(1e-3, 25000, warmup=300).short() == "wsd:peak=0.001,steps=25000,warmup=300,decay=0.2"
+    assert (
+        str(parse("inverse_sqrt:peak=1e-3,steps=1e5,warmup=0.01")) == "inverse_sqrt:peak=0.001,steps=100000,warmup=1000"
+    )
+    one = wsd(1e-3, 30, decay=0.0333)
+    assert one["decay"] == 1
+    assert parse(one.short()) == one
+    assert parse(one.to_json()) == one
+    yaml_like = {"kind": "wsd", "peak": "1e-3", "steps": 1000, "decay": 0.1, "shape": "1-sqrt"}
+    assert parse(yaml_like) == wsd(1e-3, 1000, 0.1, "sqrt")
+    two = parse("constant:peak=1e-3,steps=10 then cosine:peak=1e-3,steps=5")
+    assert [p.kind for p in two["parts"]] == ["constant", "cosine"]
+    assert chain(two, two)["parts"] == two["parts"] * 2
+    assert "100 steps" in str(from_array(np.ones(100)))
+    assert parse(two) is two
+    assert "peak (peak_lr) required" in describe("wsd")
+
+
+def test_equality_and_hash_by_value() -> None:
+    for name, s in examples(100).items():
+        twin = examples(100)[name]
+        assert s == twin, name
+        assert hash(s) == hash(twin), name
+    assert len(set(examples(100).values())) == len(examples(100))
+    assert wsd(1.0, 10) != "wsd"
+
+
+def test_parsing_is_fast() -> None:
+    texts = [f"wsd:peak={1e-3 + i * 1e-8!r},steps=25000,warmup=300,decay=0.2" for i in range(2000)]
+    best = min(_seconds(texts) for _ in range(3))
+    assert best < 0.2  # 20 microseconds each on an idle core; room for a busy one
+
+
+def _seconds(texts: list[str]) -> float:
+    start = time.perf_counter()
+    for text in texts:
+        parse(text)
+    return time.perf_counter() - start

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from examples import examples
+
+from optlaws.errors import ScheduleError
+from optlaws.schedules import (
+    Schedule,
+    as_lambda,
+    as_optax,
+    chain,
+    constant,
+    continue_from,
+    cosine,
+    cyclic,
+    from_array,
+    inverse_sqrt,
+    multistep,
+    one_cycle,
+    parse,
+    piecewise,
+    polynomial,
+    step,
+    two_stage,
+    warm_restarts,
+    wsd,
+)
+
+
+def test_wsd_golden_values_and_sum() -> None:
+    # The same WSD sums to 849.505, 850.500, 850.505 and 851.000 in four public codes. Under this package's convention
+    # (warm-up k / W from 0, decay 1 - (k - (T - D)) / D from the peak) it sums to 49.5 + 700 + 100.5 = 850.
+    s = wsd(1.0, 1000, decay=200, warmup=100)
+    joints = {0: 0.0, 99: 0.99, 100: 1.0, 799: 1.0, 800: 1.0, 801: 0.995, 999: 0.005}
+    assert {k: s.lr(k) for k in joints} == pytest.approx(joints, rel=1e-14)
+    assert s.array().sum() == pytest.approx(850.0, rel=1e-14)
+    assert s.breakpoints == (0, 100, 800, 1000)
+    assert (s.peak, s.warmup_steps, s.total_steps) == (1.0, 100, 1000)
+
+
+@pytest.mark.parametrize(
+    ("shape", "half", "power"),
+    [
+        ("linear", 0.55, None),
+        ("sqrt", 1 - 0.9 * 0.5**0.5, None),
+        ("1-sqrt", 1 - 0.9 * 0.5**0.5, None),
+        ("sqrt_left", 0.1 + 0.9 * 0.5**0.5, None),
+        ("cosine", 0.55, None),
+        ("exponential", 0.1**0.5, None),
+        ("reciprocal", 1 / (0.5 / 1 + 0.5 / 0.1), None),
+        ("power", 0.1 + 0.9 * 0.5**3, 3.0),
+        ("root", 1 - 0.9 * 0.5**3, 3.0),
+    ],
+)
+def test_decay_shapes(shape: str, half: float, power: float | None) -> None:
+    more = {} if power is None else {"power": power}
+    s = wsd(1.0, 100, decay=40, shape=shape, final=0.1, **more)
+    assert s.lr([59, 60, 80]) == pytest.approx([1.0, 1.0, half], rel=1e-14)
+
+
+def test_cosine_golden_values() -> None:
+    s = cosine(1.0, 1000, final=0.1, warmup=100, warmup_start=0.2)
+    at = lambda k: 0.1 + 0.9 * (1 + math.cos(math.pi * (k - 100) / 900)) / 2  # noqa: E731
+    expected = {0: 0.2, 50: 0.6, 99: 0.2 + 0.8 * 0.99, 100: 1.0, 550: 0.55, 999: at(999)}
+    assert {k: s.lr(k) for k in expected} == pytest.approx(expected, rel=1e-14)
+    warm = cosine(1.0, 1000, warmup=100, warmup_shape="cosine")
+    assert warm.lr([0, 33, 99, 100]) == pytest.approx([0.0, 0.25, 1.0, 1.0], abs=1e-14)
+
+
+def test_cycles_descend_climb_and_descend() -> None:
+    s = cosine(1.0, 90, final=0.1, cycles=2)
+    assert s.breakpoints == (0, 30, 60, 90)
+    assert s.lr([0, 30, 60]) == pytest.approx([1.0, 0.1, 1.0])
+
+
+def test_inverse_sqrt() -> None:
+    s = inverse_sqrt(1.0, 1000, warmup=100)
+    assert s.lr([50, 100, 400]) == pytest.approx([0.5, 1.0, 0.5])
+    cooled = inverse_sqrt(1.0, 1000, decay=100, warmup=100)
+    assert cooled.lr([400, 900, 950]) == pytest.approx([0.5, 1 / 3, 1 / 6])
+
+
+def test_step_families() -> None:
+    assert step(1.0, 10, every=4, factor=0.5).array().tolist() == [1.0] * 4 + [0.5] * 4 + [0.25] * 2
+    s = multistep(1.0, 1000, warmup=10)
+    assert s.breakpoints == (0, 10, 800, 900, 1000)
+    assert s.lr([799, 800, 899, 900]).tolist() == [1.0, 0.316, 0.316, 0.1]
+    assert two_stage(1.0, 10, switch=5, second=0.3).array().tolist() == [1.0] * 5 + [0.3] * 5
+    assert polynomial(1.0, 10, power=2.0).lr(5) == pytest.approx(0.25)
+
+
+def test_cyclic() -> None:
+    s = cyclic(1.0, 12, period=8, shrink=0.5)
+    assert s.array().tolist() == [0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25, 0, 0.125, 0.25, 0.375]
+
+
+def slow_one_cycle(
+    k: int, T: int, peak: float, pct: float, anneal: str, div: float = 25.0, final: float = 1e4
+) -> float:
+    """Read torch.optim.lr_scheduler.OneCycleLR's documentation aloud: steps 0, pct T - 1 and T - 1 are the joints."""
+    e = pct * T - 1
+    a, b, u = (peak / div, peak, k / e) if k <= e else (peak, peak / div / final, (k - e) / (T - 1 - e))
+    return b + (a - b) / 2 * (1 + math.cos(math.pi * u)) if anneal == "cosine" else a + (b - a) * u
+
+
+@pytest.mark.parametrize("anneal", ["cosine", "linear"])
+@pytest.mark.parametrize(("steps", "pct"), [(100, 0.3), (97, 0.3), (50, 0.05), (11, 0.9)])
+def test_one_cycle_is_torchs(anneal: str, steps: int, pct: float) -> None:
+    s = one_cycle(0.1, steps, pct=pct, anneal=anneal)
+    slow = [slow_one_cycle(k, steps, 0.1, pct, anneal) for k in range(steps)]
+    np.testing.assert_allclose(s.array(), slow, rtol=1e-12, atol=1e-15)
+
+
+def test_warm_restarts() -> None:
+    s = warm_restarts(1.0, 700, period=100, mult=2.0)
+    assert s.breakpoints == (0, 100, 300, 700)
+    assert s.lr([0, 50, 100, 200, 300, 500]) == pytest.approx([1, 0.5, 1, 0.5, 1, 0.5])
+    cut = warm_restarts(1.0, 150, period=100, shrink=0.5, final=0.1)
+    assert cut.lr([100, 149]) == pytest.approx([0.55, 0.1 + 0.45 * (1 + math.cos(math.pi * 0.49)) / 2])
+
+
+def test_piecewise_holds_jumps_and_is_cut() -> None:
+    s = piecewise([(0, 0.0), (4, 1.0), (4, 0.5), (6, 0.5), (20, 0.0)], 10)
+    assert s.array() == pytest.approx([0, 0.25, 0.5, 0.75, 0.5, 0.5, *(0.5 * (1 - i / 14) for i in range(4))])
+    assert piecewise([(0, 1.0)], 3).array().tolist() == [1.0] * 3
+
+
+def test_warm_up_longer_than_the_run_is_a_ramp() -> None:
+    s = parse({"kind": "cosine", "peak_lr": 1.0, "total_steps": 50, "warmup_steps": 100, "final_lr": 0.0})
+    assert s.array() == pytest.approx(np.arange(50) / 100)
+    assert (s.warmup_steps, s.peak, s.breakpoints) == (50, 0.49, (0, 50))
+    assert not s.extendable
+
+
+def test_continuation_starts_at_the_last_rate_and_keeps_the_first_run() -> None:
+    first = wsd(1.0, 100, decay=0.2, final=0.1)
+    s = continue_from(first, 50, 0.5, warmup=10, decay=0.2)
+    np.testing.assert_array_equal(s.array()[:100], first.array())
+    assert s.lr(100) == first.lr(99)
+    assert s.lr(110) == 0.5
+    assert chain(s, constant(1.0, 5)).total_steps == 155
+
+
+@pytest.mark.parametrize(
+    ("schedule", "extendable"),
+    [
+        (constant(1.0, 100, warmup=10), True),
+        (wsd(1.0, 100, warmup=10), True),
+        (wsd(1.0, 100, decay=90, warmup=10), False),
+        (inverse_sqrt(1.0, 100, decay=0.2), True),
+        (cosine(1.0, 100), False),
+        (one_cycle(1.0, 100), False),
+        (from_array(np.ones(5)), False),
+        (chain(cosine(1.0, 10), wsd(1.0, 100)), True),
+    ],
+)
+def test_extendable(schedule: Schedule, extendable: bool) -> None:
+    assert schedule.extendable is extendable
+
+
+@pytest.mark.parametrize("steps", [40, 1003])
+def test_invariants(steps: int) -> None:
+    for name, s in examples(steps).items():
+        rates = s.array()
+        assert rates.shape == (steps,), name
+        assert np.all(np.isfinite(rates)), name
+        assert np.all(rates >= 0), name
+        assert rates.max() == pytest.approx(s.peak, rel=1e-12), name
+        np.testing.assert_array_equal(s.lr(np.arange(steps)), rates, err_msg=name)
+        assert [s.lr(k) for k in (0, steps // 2, steps - 1)] == rates[[0, steps // 2, steps - 1]].tolist(), name
+        ends = s.breakpoints
+        assert ends[0] == 0, name
+        assert ends[-1] == steps, name
+        assert all(a < b for a, b in pairwise(ends)), name
+        w = s.warmup_steps
+        assert np.all(np.diff(rates[:w]) >= 0), name
+        assert {s: 1}[parse(s.to_json())] == 1, name
+
+
+def test_scaling_the_peak_scales_every_rate() -> None:
+    for (name, a), b in zip(examples(200).items(), examples(200, peak=3 * 2e-3).values(), strict=True):
+        np.testing.assert_allclose(b.array(), 3 * a.array(), rtol=1e-12, err_msg=name)
+
+
+def test_splitting_a_phase_changes_nothing() -> None:
+    whole = chain(constant(1.0, 100), cosine(1.0, 50))
+    parts = chain(constant(1.0, 30), constant(1.0, 70), cosine(1.0, 50))
+    np.testing.assert_array_equal(whole.array(), parts.array())
+
+
+def test_lr_outside_the_run() -> None:
+    s = constant(1.0, 10)
+    for k in (-1, 10, 2.5, "3", np.array([0, 10])):
+        with pytest.raises(ScheduleError, match="step must be a whole number from 0 to 9"):
+            s.lr(k)
+    assert s.lr(np.float64(3.0)) == 1.0
+    assert s.lr(np.zeros((2, 3), dtype=int)).shape == (2, 3)
+
+
+def test_adapters() -> None:
+    s = wsd(1e-3, 100, warmup=10, decay=20)
+    factor, optax = as_lambda(s, base_lr=1e-2), as_optax(s, np)
+    assert [factor(k) * 1e-2 for k in range(101)] == pytest.approx([*s.array(), s.lr(99)])
+    assert optax(np.array([0, 50, 200])).tolist() == s.lr([0, 50, 99]).tolist()
+    with pytest.raises(ScheduleError, match="base_lr"):
+        as_lambda(s, base_lr=0.0)
+    with pytest.raises(ScheduleError, match="step"):
+        factor(101)
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("source", ["mpl", "schaipp", "steplaw", "marin", "nqs"])
+def test_published_schedules_are_read_and_written_exactly(data_dir: Path, source: str) -> None:
+    rows = _rows(data_dir / f"{source}_runs.csv")
+    assert rows
+    for text in {r["schedule"] for r in rows}:
+        s = parse(text)
+        assert s.to_dict() == json.loads(text)
+        assert parse(s.short()) == s
+
+
+@pytest.mark.parametrize("source", ["mpl", "schaipp"])
+def test_every_logged_rate_is_reproduced(data_dir: Path, source: str) -> None:
+    schedules = {r["run_id"]: parse(r["schedule"]) for r in _rows(data_dir / f"{source}_runs.csv")}
+    logged: dict[str, list[tuple[int, float]]] = {}
+    rows = _rows(data_dir / f"{source}_curves.csv")
+    if "lr" not in rows[0]:
+        pytest.skip(f"{source}_curves.csv has no lr column in this copy of the data")
+    for r in rows:
+        if r["lr"]:
+            logged.setdefault(r["run_id"], []).append((int(r["step"]), float(r["lr"])))
+    for run, pairs in logged.items():
+        steps, rates = np.array(pairs).T
+        np.testing.assert_allclose(schedules[run].lr(steps), rates, rtol=1e-12, atol=1e-18, err_msg=run)

@@ -1,0 +1,110 @@
+"""Reports of a ranking."""
+
+import base64
+import csv
+import html.parser
+import io
+import json
+import re
+
+import numpy as np
+import pytest
+from fake_law import FakeLaw, FixedLaw
+
+from optlaws import report
+from optlaws.plotting import png_bytes, rank_figure
+from optlaws.ranking import rank
+from optlaws.runs import RunTable, gather_candidates
+from optlaws.schedules import parse
+
+SPECS = ["cosine:peak=1e-3", "wsd:peak=1e-3,decay=0.2,warmup=300", "wsd:peak=1e-2,decay=0.2"]
+
+
+@pytest.fixture
+def ranking():
+    return rank(gather_candidates(SPECS, {"tokens": 1e9}, FakeLaw().defaults).runs, FakeLaw())
+
+
+def test_the_table_says_everything(ranking):
+    text = report.rank_table(ranking, {"params": 1e8})
+    lines = text.splitlines()
+    assert lines[0] == "Law fake, 100M parameters (assumed), 1B tokens, 51.2K tokens a step, weight decay 0.1"
+    assert lines[2].split() == "rank schedule loss 90 % interval vs best 90 % interval P(best) in domain".split()
+    assert lines[4].lstrip().startswith("1  cosine:peak=0.001,steps=19531 ")
+    assert "no [1]" in lines[6]
+    assert lines[7].startswith("[1] peak rate 0.01 is outside")
+    assert lines[-1] == ranking.advice
+    assert "nan" not in text
+
+
+def test_sizes_that_differ_become_columns_and_names_are_shown():
+    runs = RunTable.build([parse("cosine:peak=1e-3,steps=100")] * 2, run_id=["small", "big"], params=[1e7, 1e9], tokens=1e8)
+    text = report.rank_table(rank(runs, FakeLaw()))
+    assert re.search(r"rank +name +schedule +params +loss", text)
+    assert re.search(r"1 +big +cosine:peak=0.001,steps=100 +1B", text)
+    assert "weight decay unknown" in text
+
+
+def test_long_tables_are_cut():
+    n = 100
+    runs = RunTable.build([parse(f"cosine:peak=1e-3,steps={i + 10}") for i in range(n)])
+    ranking = rank(runs, FixedLaw(3 + 0.01 * np.arange(n), 0.001 * np.eye(n)))
+    assert "... and 60 more" in report.rank_table(ranking)
+    assert len(report.rank_csv(ranking).splitlines()) == 101
+    assert len(json.loads(report.rank_json(ranking))["candidates"]) == 100
+
+
+def test_csv_reads_back_exactly(ranking):
+    rows = list(csv.DictReader(io.StringIO(report.rank_csv(ranking))))
+    assert [int(row["rank"]) for row in rows] == [1, 2, 3]
+    assert [float(row["predicted_loss"]) for row in rows] == ranking.loss[ranking.order].tolist()
+    assert [row["in_domain"] for row in rows] == ["true", "true", "false"]
+    assert parse(rows[1]["schedule"]) == ranking.runs.schedules[1]
+
+
+def test_json_reads_back_exactly(ranking):
+    document = json.loads(report.rank_json(ranking, {"params": 1e8}, {0: {"step": [1], "loss": [3.0]}}))
+    best = document["candidates"][0]
+    assert document["law"] == "fake"
+    assert document["assumed"] == {"params": 100000000}
+    assert document["advice"] == ranking.advice
+    assert best["predicted_loss"] == ranking.loss[0]
+    assert best["curve"] == {"step": [1], "loss": [3.0]}
+    assert parse(best["schedule"]) == ranking.runs.schedules[0]
+    assert sum(entry["p_best"] for entry in document["candidates"]) == pytest.approx(1)
+
+
+def test_json_has_no_nan():
+    runs = RunTable.build(parse("cosine:peak=1e-3,steps=10"))
+    text = report.rank_json(rank(runs, FixedLaw([3.0], [[0.1]])))
+    assert "NaN" not in text
+    assert json.loads(text)["candidates"][0]["params"] is None
+
+
+class Page(html.parser.HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.links = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href")]
+
+
+def test_the_page_is_self_contained_and_escaped():
+    runs = RunTable.build([parse("cosine:peak=1e-3,steps=100")] * 2, run_id=["<script>alert(1)</script>", "a & b"])
+    ranking = rank(runs, FixedLaw([3.0, 3.1], [[0.1], [0.1]], out=(1,)))
+    page = report.rank_html(ranking, png_bytes(rank_figure(ranking)))
+    parser = Page()
+    parser.feed(page)
+    assert "script" not in parser.tags
+    assert "&lt;script&gt;" in page
+    assert "a &amp; b" in page
+    assert [link[:22] for link in parser.links] == ["data:image/png;base64,"]
+    assert base64.b64decode(parser.links[0][22:])[:4] == b"\x89PNG"
+    assert "http" not in page
+
+
+def test_text_table_cells_line_up():
+    table = report.text_table(["a", "bb"], [["xxx", "1"], ["y", "22"]], [False, True])
+    assert table.splitlines() == ["a    bb", "---  --", "xxx   1", "y    22"]

@@ -6,15 +6,14 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from optlaws.law import Law, fit_law
 from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
+from optlaws.validation import HeldOut, cross_validate, finished, same_budget, sizes
 
 Array = np.ndarray
 FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")  # Multi-Power-Law protocol
@@ -24,7 +23,9 @@ def data_dir() -> Path:
     """Return the folder of the public tables: OPTLAWS_DATA, or ../shared/data beside the checkout."""
     folder = Path(os.environ.get("OPTLAWS_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
-        sys.exit(f"the public tables were not found in {folder}; set OPTLAWS_DATA to the folder that holds schaipp_runs.csv and the others")
+        sys.exit(
+            f"the public tables were not found in {folder}; set OPTLAWS_DATA to the folder that holds schaipp_runs.csv and the others"
+        )
     return folder
 
 
@@ -40,69 +41,7 @@ def load_curves(name: str) -> CurveTable:
 
 def completed(runs: RunTable) -> RunTable:
     """Return the runs that ended with a finite loss."""
-    return runs.select([s == "completed" and np.isfinite(y) for s, y in zip(runs.status, runs.final_loss, strict=True)])
-
-
-def sizes(runs: RunTable) -> Array:
-    """Return parameters per token."""
-    return np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
-
-
-@dataclass
-class Scores:
-    """Predictions beside truth, gathered over folds; arrays of one entry a held-out run."""
-
-    loss: list[Array] = field(default_factory=list)
-    predicted: list[Array] = field(default_factory=list)
-    lower: list[Array] = field(default_factory=list)
-    upper: list[Array] = field(default_factory=list)
-    pool: list[Array] = field(default_factory=list)
-    inside: list[Array] = field(default_factory=list)
-
-    def add(self, law: Law, runs: RunTable, pool: Array, restrict: Callable[[Any], Any] | None = None) -> Array:
-        """Predict held-out runs and keep them; returns the predictions."""
-        p = law.predict(runs)
-        self.loss.append(runs.final_loss)
-        self.predicted.append(p.loss)
-        self.lower.append(p.lower)
-        self.upper.append(p.upper)
-        self.inside.append(p.in_domain)
-        self.pool.append(np.asarray(pool))
-        return p.loss
-
-    def row(self, by_pool: bool = False, smallest: int = 4) -> dict[str, Any]:
-        """Return the figures: errors and widths in percent of the loss, rank agreement within pools, Top-2, regret."""
-        y, p, lo, hi, pool = (np.concatenate(v) for v in (self.loss, self.predicted, self.lower, self.upper, self.pool))
-        error = 100 * np.abs(p / y - 1)
-        ranks, hits, regrets = [], [], []
-        for label in np.unique(pool):
-            i = np.flatnonzero(pool == label)
-            if len(i) < smallest:
-                continue
-            ranks.append(spearmanr(y[i], p[i]).statistic)
-            best = i[y[i].argmin()]
-            hits.append(best in i[np.argsort(p[i], kind="stable")[:2]])
-            regrets.append(100 * (y[i[p[i].argmin()]] / y[best] - 1))
-        pools = np.unique(pool)
-        mean = np.mean([error[pool == label].mean() for label in pools]) if by_pool else error.mean()
-        return {
-            "runs": len(y), "error": float(mean), "worst": float(error.max()), "bias": float(100 * (p / y - 1).mean()),
-            "rmsle": float(100 * np.sqrt((np.log(p / y) ** 2).mean())),
-            "spearman": float(spearmanr(y, p).statistic), "pool_spearman": float(np.mean(ranks)) if ranks else float("nan"),
-            "hits": int(np.sum(hits)), "pools": len(hits), "regret": float(np.mean(regrets)) if regrets else float("nan"),
-            "worst_regret": float(np.max(regrets)) if regrets else float("nan"),
-            "cover": float(((y >= lo) & (y <= hi)).mean()), "width": float((100 * (hi - lo) / p).mean()),
-        }  # fmt: skip
-
-
-def horizon_pool(runs: RunTable) -> Array:
-    """Return labels of pools of equal size and number of steps."""
-    return np.array([f"{n:.0f}x{t:.0f}" for n, t in zip(sizes(runs), runs.steps, strict=True)])
-
-
-def cell_pool(runs: RunTable) -> Array:
-    """Return labels of pools of equal size and number of tokens."""
-    return np.array([f"{n:.0f}x{d:.0f}" for n, d in zip(sizes(runs), runs.tokens, strict=True)])
+    return runs.select(finished(runs) & np.array([status == "completed" for status in runs.status]))
 
 
 def schaipp_splits(runs: RunTable) -> dict[str, tuple[Array, Array]]:
@@ -127,12 +66,9 @@ def schaipp_splits(runs: RunTable) -> dict[str, tuple[Array, Array]]:
 def schaipp_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, Any]]:
     """Return the figures of every schaipp split."""
     runs = completed(load("schaipp"))
-    rows = {}
-    for name, (train, test) in schaipp_splits(runs).items():
-        law, scores = fit(runs.select(train)), Scores()
-        held = runs.select(test)
-        scores.add(law, held, horizon_pool(held))
-        rows[name] = scores.row()
+    splits = ((name, train, test) for name, (train, test) in schaipp_splits(runs).items())
+    rows = cross_validate(runs, splits, fit)
+    del rows["all"]  # the splits overlap
     return rows
 
 
@@ -140,14 +76,10 @@ def steplaw_rows(source: str, by: str, fit: Callable[..., Law] = fit_law) -> dic
     """Return the figures on one half of the Step Law grid with whole cells, or sizes, left out one at a time."""
     runs = completed(load("steplaw"))
     runs = runs.select([s == source for s in runs.source])
-    cells = cell_pool(runs)
+    cells = same_budget(runs)
     labels = cells if by == "cell" else sizes(runs).astype(str)
-    scores = Scores()
-    for label in np.unique(labels):
-        test = labels == label
-        held = runs.select(test)
-        scores.add(fit(runs.select(~test)), held, cells[test])
-    return scores.row(by_pool=True)
+    splits = ((label, labels != label, labels == label) for label in np.unique(labels))
+    return cross_validate(runs, splits, fit, pool=same_budget, by_pool=True)["all"]
 
 
 def nqs_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, Any]]:
@@ -157,10 +89,9 @@ def nqs_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, Any]]:
     ratio = compute.max() / compute
     out = {}
     for name, train in (("from <= 1/15.6 of the compute", ratio >= 15.5), ("from <= 1/4 of the compute", ratio >= 3.9)):
-        law, scores = fit(runs.select(train)), Scores()
-        held = runs.select(ratio < 1.8)
-        scores.add(law, held, np.zeros(len(held)))
-        out[name] = scores.row()
+        held, result = runs.select(ratio < 1.8), HeldOut()
+        result.add(fit(runs.select(train)), held, np.zeros(len(held)))
+        out[name] = result.row()
     return out
 
 
@@ -185,10 +116,24 @@ def mpl_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, float]]:
             y = curves.loss[rows]
             p = law.predict_curve(test.select([i]), np.maximum(curves.step[rows], 1.0))
             e = np.abs(p.loss - y)
-            figures.append([1 - (e**2).sum() / ((y - y.mean()) ** 2).sum(), e.mean(), np.sqrt((e**2).mean()), (e / y).mean(), (e / y).max(), e[-1]])
+            figures.append(
+                [
+                    1 - (e**2).sum() / ((y - y.mean()) ** 2).sum(),
+                    e.mean(),
+                    np.sqrt((e**2).mean()),
+                    (e / y).mean(),
+                    (e / y).max(),
+                    e[-1],
+                ]
+            )
             covers.append(((y >= p.lower) & (y <= p.upper)).mean())
             widths.append((100 * (p.upper - p.lower) / p.loss).mean())
         mean = np.mean(figures, axis=0)
         out[size] = dict(zip(("r2", "mae", "rmse", "pred_e", "worst_e", "final"), map(float, mean), strict=True))
-        out[size] |= {"cover": float(np.mean(covers)), "width": float(np.mean(widths)), "curves": len(test), "seconds": seconds}
+        out[size] |= {
+            "cover": float(np.mean(covers)),
+            "width": float(np.mean(widths)),
+            "curves": len(test),
+            "seconds": seconds,
+        }
     return out

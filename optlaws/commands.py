@@ -86,7 +86,7 @@ def _predicted_curves(law: Law, runs: RunTable, rows: Sequence[int]) -> dict[int
         steps = _curve_steps(run.schedule_tuple()[0])
         prediction = law.predict_curve(run, steps)
         curves[row] = {
-            "step": steps.tolist(),
+            "step": steps.astype(np.int64).tolist(),
             "loss": prediction.loss.tolist(),
             "lower": prediction.lower.tolist(),
             "upper": prediction.upper.tolist(),
@@ -94,14 +94,13 @@ def _predicted_curves(law: Law, runs: RunTable, rows: Sequence[int]) -> dict[int
     return curves
 
 
-def _curve_steps(schedule: Schedule) -> npt.NDArray[np.int64]:
+def _curve_steps(schedule: Schedule) -> npt.NDArray[np.float64]:
     """Return about `CURVE_STEPS` numbers of updates done: evenly spread, the kinks too, and T at the end."""
     total = schedule.total_steps
     even = np.linspace(0, total, min(CURVE_STEPS, total) + 1).round().astype(np.int64)[1:]
     kinks = np.asarray(schedule.breakpoints, dtype=np.int64)
     kinks = kinks[kinks > 0] if len(kinks) <= CURVE_STEPS else kinks[-1:]
-    steps: npt.NDArray[np.int64] = np.unique(np.concatenate([even, kinks]))
-    return steps
+    return np.unique(np.concatenate([even, kinks])).astype(np.float64)
 
 
 def fit(
@@ -160,12 +159,11 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
     for name, index in _progress(asked.runs().items(), "curves"):
         run = table.select([row_of[name]])
         steps = asked.step[index]
-        if steps[-1] > run.steps[0]:
-            total = int(run.steps[0])
-            raise TableError(
-                f"run {name!r}: step must be at most {total}, the run's length, got {int(steps[-1])}; drop it"
-            )
-        prediction = law.predict_curve(run, steps.astype(np.int64))
+        wrong = steps[(steps < 1) | (steps > run.steps[0])]
+        if len(wrong):
+            allowed = f"1 to {int(run.steps[0])}, the updates done"
+            raise TableError(f"run {name!r}: step must be {allowed}, got {int(wrong[0])}; drop the row")
+        prediction = law.predict_curve(run, steps)
         columns["predicted_loss"][index] = prediction.loss
         columns["lower"][index] = prediction.lower
         columns["upper"][index] = prediction.upper
@@ -194,7 +192,7 @@ def _all_steps(table: RunTable) -> CurveTable:
     """Ask for evenly spread steps of every run."""
     steps = [_curve_steps(schedule) for schedule in table.schedule_tuple()]
     names = tuple(name for name, some in zip(table.run_id, steps, strict=True) for _ in some)
-    return CurveTable(names, np.concatenate(steps).astype(np.float64), np.full(len(names), np.nan))
+    return CurveTable(names, np.concatenate(steps), np.full(len(names), np.nan))
 
 
 def _check_known(readings: CurveTable, table: RunTable, what: str) -> None:

@@ -160,9 +160,9 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
         artists += ax.plot([ranking.lower[row], ranking.upper[row]], [place, place], color=_THIN, linewidth=1.0)
         if place > 0:
             ends = ranking.loss[ranking.best] + np.array([ranking.difference_lower[row], ranking.difference_upper[row]])
-            artists += ax.plot(ends, [place, place], color=colour, linewidth=5, alpha=0.45, solid_capstyle="butt")
+            artists += ax.plot(ends, [place, place], color=colour, linewidth=9, alpha=0.4, solid_capstyle="butt")
         face = colour if ranking.in_domain[row] else "white"
-        artists += ax.plot(ranking.loss[row], place, "o", markersize=6.5, color=colour, markerfacecolor=face)
+        artists += ax.plot(ranking.loss[row], place, "o", markersize=5, color=colour, markerfacecolor=face)
         artists.append(_beside(ax, percent(float(ranking.p_best[row])), place))
     ax.axvline(ranking.loss[ranking.best], color=COLOURS[0], linewidth=0.8, linestyle=":", zorder=0)
     labels = short_labels(ranking, shown)
@@ -173,7 +173,7 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     handles = [Line2D([], [], color=_THIN, linewidth=1.0, label="loss, 90 %")]
     if len(shown) > 1:
         label = "difference to 1, 90 %"
-        handles.append(Line2D([], [], color=_THIN, linewidth=5, alpha=0.45, label=label))
+        handles.append(Line2D([], [], color=_THIN, linewidth=9, alpha=0.4, label=label))
     if not ranking.in_domain[shown].all():
         label = "outside the domain"
         handles.append(Line2D([], [], color=_THIN, marker="o", linestyle="", markerfacecolor="white", label=label))
@@ -255,15 +255,20 @@ def plot_curve(
 
 
 def zoom_late(ax: Axes, curves: Sequence[tuple[npt.ArrayLike, npt.ArrayLike]], skip: float = 0.1) -> None:
-    """Set the loss axis to what the curves do after the first `skip` of their steps, where they can be told apart."""
-    late = []
-    for steps, loss in curves:
+    """Set the loss axis to where curves can be told apart.
+
+    It reaches from the lowest loss to the first curve's loss after `skip` of its steps, or to the highest end of all.
+    """
+    first, low, high = -np.inf, np.inf, -np.inf
+    for place, (steps, loss) in enumerate(curves):
         x, y = np.asarray(steps, dtype=np.float64), np.asarray(loss, dtype=np.float64)
-        late.append(y[(x >= skip * x[-1]) & np.isfinite(y)])
-    values = np.concatenate(late) if late else np.empty(0)
-    if len(values) and values.max() > values.min():
-        pad = 0.05 * (values.max() - values.min())
-        ax.set_ylim(values.min() - pad, values.max() + pad)
+        if place == 0:
+            first = float(y[x >= skip * x[-1]].max())
+        low, high = min(low, float(y.min())), max(high, float(y[-1]))
+    high = max(first, high)
+    if np.isfinite(low) and np.isfinite(high) and high > low:
+        pad = 0.06 * (high - low)
+        ax.set_ylim(low - pad, high + pad)
 
 
 def rank_figure(
@@ -305,5 +310,5 @@ def _plot_best_curves(
             lower, upper = (curve["lower"], curve["upper"]) if place == 0 else (None, None)
             plot_curve(curve["step"], curve["loss"], lower, upper, ax, colour_of(place))
             drawn.append((curve["step"], curve["loss"]))
-    zoom_late(ax, drawn)
+    zoom_late(ax, drawn[::-1])
     ax.text(0.99, 0.96, "band: 90 % interval of 1", transform=ax.transAxes, ha="right", va="top", fontsize=8.5)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,8 +28,10 @@ IndexArray = npt.NDArray[np.intp]
 
 LEVEL = 0.9
 Z = 1.6448536269514722  # normal quantile of (1 + LEVEL) / 2
+JOINT = 2**14  # candidates of lowest loss whose difference to the best gets an interval
 TOP = 256  # candidates that enter the sampling of P(best)
 HOPELESS = 6.0  # standard deviations above the best beyond which a candidate cannot be best (P < 1e-9)
+_BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
 _CHEAPER = 0.05  # share of compute that counts as a reason to prefer a candidate
 
@@ -37,7 +40,8 @@ class PredictionLike(Protocol):
     """What `rank` needs of a prediction for n runs; every array has shape (n,), losses in nats per token.
 
     `covariance(i)` is the joint covariance (m, m) of the expected losses (no run noise) of the m runs with indices i.
-    A method `covariance_with(j) -> (n,)`, one column of that matrix, is used where there is one.
+    Where there is a method `covariance_with(j) -> (n,)`, one column of that matrix, it is used, and asked for a part of
+    the column only, `covariance_with(j, rows)`, where it takes a second argument.
     """
 
     @property
@@ -96,7 +100,8 @@ class Ranking:
     loss, lower, upper
         Predicted loss and its 90 % interval for one new run, nats per token.
     difference, difference_lower, difference_upper
-        Loss minus that of the best candidate, and its 90 % interval for two new runs; 0 for the best.
+        Loss minus that of the best candidate, and its 90 % interval for two new runs; 0 for the best. Among more than
+        `JOINT` candidates only so many of the lowest losses have the interval, the others NaN.
     p_best
         Probability that the candidate has the lowest expected loss; sums to 1.
     in_domain, reasons
@@ -183,8 +188,9 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
     order = np.argsort(loss, kind="stable")
     best = int(order[0])
     variance = np.maximum(sd**2 - noise**2, 0.0)
-    shared = _column(prediction, best, n)
-    expected = np.maximum(variance + variance[best] - 2.0 * shared, 0.0)
+    rows = order[:JOINT]
+    expected = np.full(n, np.nan)
+    expected[rows] = np.maximum(variance[rows] + variance[best] - 2.0 * _column(prediction, best, rows), 0.0)
     difference = loss - loss[best]
     half = _factor(lower, upper, sd) * np.sqrt(expected + noise**2 + noise[best] ** 2)
     half[best] = 0.0
@@ -211,17 +217,18 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
     )
 
 
-def _column(prediction: PredictionLike, best: int, n: int) -> FloatArray:
-    """Covariance of every candidate's expected loss with the best one's, shape (n,)."""
+def _column(prediction: PredictionLike, best: int, rows: IndexArray) -> FloatArray:
+    """Covariance of the expected losses in some rows with the best one's, shape of `rows`."""
     one = getattr(prediction, "covariance_with", None)
-    if one is not None:
-        return np.asarray(one(best), dtype=np.float64)
-    column = np.empty(n)
-    for start in range(0, n, TOP):
-        rows = np.arange(start, min(start + TOP, n), dtype=np.intp)
-        block = np.concatenate([[best], rows]).astype(np.intp)
-        column[rows] = np.asarray(prediction.covariance(block))[0, 1:]
-    return column
+    if one is not None and len(signature(one).parameters) > 1:
+        return np.asarray(one(best, rows), dtype=np.float64)
+    if one is not None and len(rows) == len(prediction.loss):
+        return np.asarray(one(best), dtype=np.float64)[rows]
+    parts = []
+    for start in range(0, len(rows), _BLOCK):
+        block = np.concatenate([[best], rows[start : start + _BLOCK]]).astype(np.intp)
+        parts.append(np.asarray(prediction.covariance(block), dtype=np.float64)[0, 1:])
+    return np.concatenate(parts)
 
 
 def _factor(lower: FloatArray, upper: FloatArray, sd: FloatArray) -> float:
@@ -243,6 +250,7 @@ def _p_best(
     p = np.zeros(n)
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.where(difference > 0, difference / sd, 0.0)
+    score[np.isnan(sd)] = np.inf
     score[best] = -1.0
     top = np.flatnonzero(score < HOPELESS)
     if len(top) > TOP:  # ties in the score are settled by the loss
@@ -251,12 +259,11 @@ def _p_best(
         p[best] = 1.0
         return p
     covariance = np.asarray(prediction.covariance(top), dtype=np.float64)
-    values, vectors = np.linalg.eigh((covariance + covariance.T) / 2.0)
-    root = vectors * np.sqrt(np.maximum(values, 0.0))
+    root = _root((covariance + covariance.T) / 2.0)
     mean = loss[top] - loss[best]
     draws = int(np.clip(_DRAWS // len(top), 2**13, 2**18)) // 2
     rng = np.random.default_rng(seed)
-    tie = 1e-6 * float(np.sqrt(max(covariance.diagonal().max(), 0.0)))
+    tie = 1e-5 * float(np.sqrt(max(covariance.diagonal().max(), 0.0)))
     tied = _any_tied(mean, covariance, tie)
     wins = np.zeros(len(top))
     for start in range(0, draws, 2**13):
@@ -270,6 +277,21 @@ def _p_best(
                 wins += np.bincount(sample.argmin(axis=1), minlength=len(top))
     p[top] = wins / wins.sum()
     return p
+
+
+def _root(covariance: FloatArray) -> FloatArray:
+    """Return a lower triangle A with A A' = covariance, which may be singular: to about 1e-13 of its largest entry."""
+    n, scale = len(covariance), float(covariance.diagonal().max())
+    if scale <= 0.0:
+        return np.zeros((n, n))
+    for jitter in (1e-13, 1e-12, 1e-11, 1e-9):
+        try:
+            return np.asarray(np.linalg.cholesky(covariance + jitter * scale * np.eye(n)), dtype=np.float64)
+        except np.linalg.LinAlgError:
+            continue
+    values, vectors = np.linalg.eigh(covariance)
+    root: FloatArray = vectors * np.sqrt(np.maximum(values, 0.0))
+    return root
 
 
 def _any_tied(mean: FloatArray, covariance: FloatArray, tie: float) -> bool:
@@ -310,7 +332,7 @@ def _advice(
         rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
         if len(rivals) == 1:
             second = difference[order[1]]
-            text = f"Run 1: {second:.{digits}f} below the next, P(best) {_percent(p_best[best])}"
+            text = f"Run 1: {second:z.{digits}f} below the next, P(best) {_percent(p_best[best])}"
         else:
             text = _undecided(runs, order, rivals, in_domain, difference, difference_lower, difference_upper, digits)
     return f"{text}{_outside(order, in_domain, reasons)}."
@@ -327,9 +349,9 @@ def _undecided(
     digits: int,
 ) -> str:
     last = int(order[rivals[-1]])
-    low, high = (f"{end[last]:.{digits}f}" for end in (difference_lower, difference_upper))
+    low, high = (f"{end[last]:z.{digits}f}" for end in (difference_lower, difference_upper))
     what = "difference" if len(rivals) == 2 else "largest difference"
-    numbers = f"{what} {difference[last]:.{digits}f}, 90 % interval {low}..{high}"
+    numbers = f"{what} {difference[last]:z.{digits}f}, 90 % interval {low}..{high}"
     choice, why = _prefer(runs, order, rivals, in_domain)
     return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}"
 
@@ -372,6 +394,8 @@ def _outside(order: IndexArray, in_domain: BoolArray, reasons: Sequence[str]) ->
     if len(ranks) == 1:
         return f" (careful: {ranks[0] + 1} lies outside the law's domain{why})"
     what = "all" if len(ranks) == len(order) > 2 else _list(ranks + 1)
+    if len(ranks) > 6 and what != "all":
+        what = f"{len(ranks):,} candidates"
     return f" (careful: {what} lie outside the law's domain{why})"
 
 

@@ -283,7 +283,7 @@ def _is_default(name: str, text: str) -> bool:
 
 def _interval(low: float, high: float, digits: int, sign: bool = False) -> str:
     plus = "+" if sign else ""
-    return f"{low:{plus}.{digits}f} .. {high:{plus}.{digits}f}"
+    return f"{low:{plus}z.{digits}f} .. {high:{plus}z.{digits}f}"
 
 
 def percent(p: float) -> str:

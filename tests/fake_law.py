@@ -38,8 +38,8 @@ class FakePrediction:
 class FastPrediction(FakePrediction):
     """The same, with one column of the covariance at hand."""
 
-    def covariance_with(self, j):
-        return self.factors @ self.factors[j]
+    def covariance_with(self, j, rows=None):
+        return self.factors[slice(None) if rows is None else rows] @ self.factors[j]
 
 
 @dataclass(frozen=True)

@@ -67,12 +67,17 @@ def test_imports_point_down(path):
         if layer in ("regression", "intervals", "validation"):
             allowed |= {"regression", "intervals", "validation"}
     for target, line in imported(path):
-        assert target in allowed or target.startswith("__"), f"{path.name}:{line} imports {target}, which is not below {layer}"
+        assert target in allowed or target.startswith("__"), (
+            f"{path.name}:{line} imports {target}, which is not below {layer}"
+        )
 
 
 def loaded(code):
     done = subprocess.run(
-        [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sys.modules))"], capture_output=True, text=True, check=True
+        [sys.executable, "-c", f"import sys\n{code}\nprint(' '.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return {name.partition(".")[0] for name in done.stdout.split()}
 

@@ -16,7 +16,8 @@ from optlaws.schedules import parse
 
 def ranking_of(n):
     specs = [
-        f"wsd:peak={1e-3 + 1e-5 * i},decay=0.2,warmup={100 + i}" if i % 2 else f"cosine:peak={1e-3 - 1e-5 * i}" for i in range(n)
+        f"wsd:peak={1e-3 + 1e-5 * i},decay=0.2,warmup={100 + i}" if i % 2 else f"cosine:peak={1e-3 - 1e-5 * i}"
+        for i in range(n)
     ]
     return rank(gather_candidates(specs, {}, FakeLaw().defaults).runs, FakeLaw())
 
@@ -28,7 +29,12 @@ def overlap(figure):
 
     texts = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()]
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
-    return [(a, b) for i, (a, x) in enumerate(boxes) for b, y in boxes[i + 1 :] if x.shrunk(0.9, 0.8).overlaps(y.shrunk(0.9, 0.8))]
+    return [
+        (a, b)
+        for i, (a, x) in enumerate(boxes)
+        for b, y in boxes[i + 1 :]
+        if x.shrunk(0.9, 0.8).overlaps(y.shrunk(0.9, 0.8))
+    ]
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 40])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from fake_law import FixedLaw
 
+from optlaws import ranking as ranking_module
 from optlaws.errors import InputError, LawError
 from optlaws.ranking import Z, rank
 from optlaws.runs import RunTable
@@ -62,7 +63,9 @@ def test_blocks_of_the_covariance_give_the_same_as_a_column():
 def test_p_best_matches_brute_force(n):
     rng = np.random.default_rng(n)
     loss = 3 + 0.02 * rng.random(n)
-    factors = np.hstack([np.full((n, 1), 0.05), 0.01 * rng.standard_normal((n, 3)), np.diag(0.004 + 0.01 * rng.random(n))])
+    factors = np.hstack(
+        [np.full((n, 1), 0.05), 0.01 * rng.standard_normal((n, 3)), np.diag(0.004 + 0.01 * rng.random(n))]
+    )
     p = rank(runs(n), FixedLaw(loss, factors)).p_best
     assert abs(p.sum() - 1) < 1e-12
     np.testing.assert_allclose(p, brute_force(loss, factors), atol=0.012)
@@ -116,6 +119,21 @@ def test_ten_thousand_are_quick():
     assert min(times) < 0.3 * 2  # the target is 0.3 s on a quiet machine
 
 
+def test_among_very_many_only_the_lowest_have_intervals():
+    n = ranking_module.JOINT + 100
+    rng = np.random.default_rng(6)
+    loss, factors = 3 + 0.02 * rng.random(n), 0.01 * rng.standard_normal((n, 3))
+    ranking, blocks = (rank(many(n), FixedLaw(loss, factors, fast=fast)) for fast in (True, False))
+    known = ranking.order[: ranking_module.JOINT]
+    assert np.isnan(ranking.difference_lower).sum() == 100
+    assert np.isfinite(ranking.difference_lower[known]).all()
+    i = known[-1]
+    sd = np.sqrt(((factors[i] - factors[ranking.best]) ** 2).sum() + 2e-6)
+    assert ranking.difference_upper[i] - ranking.difference[i] == pytest.approx(Z * sd)
+    np.testing.assert_allclose(ranking.p_best, blocks.p_best)
+    assert np.isfinite(ranking.p_best).all()
+
+
 @pytest.mark.slow
 def test_a_million_in_three_seconds():
     rng = np.random.default_rng(4)
@@ -151,7 +169,9 @@ def test_advice_when_it_is_not():
 def test_advice_prefers_what_costs_less():
     text = advise([3.0, 3.002, 3.3], spread=0.003, params=1e8, tokens=[2e9, 1e9, 1e9])
     assert text.endswith("prefer 2: it needs 50 % less compute.")
-    text = advise([3.0, 3.002, 3.003], spread=0.003, kinds=("cosine", "cosine", "wsd"), params=1e8, tokens=[2e9, 1e9, 1e9])
+    text = advise(
+        [3.0, 3.002, 3.003], spread=0.003, kinds=("cosine", "cosine", "wsd"), params=1e8, tokens=[2e9, 1e9, 1e9]
+    )
     assert text.endswith("prefer 3: it needs 50 % less compute, and it can be extended without a restart.")
 
 

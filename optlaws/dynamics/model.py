@@ -8,6 +8,7 @@ tau intrinsic time, Theta temperature, v_l variance at curvature l, C escape cov
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,16 @@ from optlaws.errors import InputError, nearest
 FloatArray = npt.NDArray[np.float64]
 
 ADAPTIVE, PLAIN = "adaptive", "plain"
-"""The two regimes: steps normalised by the gradient's noise (Adam and its kin), and plain stochastic gradient descent."""
+"""The two regimes: steps normalised by the gradient's noise (Adam and its kin), and plain SGD."""
 
 PLAIN_OPTIMIZERS = frozenset({"sgd", "momentum", "nesterov", "sgdm"})
 DECOUPLED_DECAY = {"adamw": 0.1}
 """Weight decay (1/rate) taken where a run does not say: the common default of AdamW, and none for the others."""
+
+
+def _positive(value: object) -> bool:
+    """Return whether a value is a finite number above 0."""
+    return isinstance(value, Real) and not isinstance(value, bool) and 0.0 < float(value) < np.inf
 
 
 def regime(optimizer: str | None) -> str:
@@ -52,8 +58,8 @@ class Dynamics:
     size_exponent : float
         cN in x = (eta / lr_ref) n^cN: a wider network feels the same rate more.
     critical_batch, critical_growth : float
-        bc = critical_batch * d^critical_growth, the batch (in `batch_ref`) above which noise no longer limits the drift;
-        d = tokens so far in batch_ref * steps_ref.
+        bc = critical_batch * d^critical_growth, the batch (in `batch_ref`) above which noise no longer limits the
+        drift; d = tokens so far in batch_ref * steps_ref.
     slowest, fastest, modes : float, float, int
         Curvatures l of the variance states: `modes` values, log-spaced (1 / intrinsic time).
     escape_rate : float
@@ -80,10 +86,15 @@ class Dynamics:
         """Refuse constants that the equations cannot use."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"{field.name} must be a finite number above 0, got {value!r}; leave it out for the default")
+            kind = "whole" if field.name == "modes" else "finite"
+            if not _positive(value) or (kind == "whole" and value != int(value)):
+                raise InputError(
+                    f"{field.name} must be a {kind} number above 0, got {value!r}; leave it out for the default"
+                )
         if self.fastest <= self.slowest and self.modes > 1:
-            raise InputError(f"fastest must be above slowest = {self.slowest:g}, got {self.fastest:g}; give a larger curvature")
+            raise InputError(
+                f"fastest must be above slowest = {self.slowest:g}, got {self.fastest:g}; give a larger curvature"
+            )
 
     @property
     def curvatures(self) -> FloatArray:

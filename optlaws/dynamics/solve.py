@@ -10,27 +10,31 @@ All states obey linear equations driven by the schedule (theory/ derives them):
 - escape         C' = 2 rho tau' C + Theta tau'
 
 One pass over the cells of `optlaws.schedules.cells`. In a cell of constant rate the norm, and for constant felt rate
-every state, is exact; otherwise the temperature counts as linear in intrinsic time, which makes the pass second order in
-the cell width, whatever the stiffness. Cost does not depend on the number of steps.
+every state, is exact; otherwise the temperature counts as linear in intrinsic time, which makes the pass second order
+in the cell width, whatever the stiffness. Cost does not depend on the number of steps.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
+from optlaws.dynamics.model import PLAIN, Dynamics, FloatArray, default_weight_decay, regime
 from optlaws.errors import InputError
 from optlaws.runs import RunTable
 from optlaws.schedules import Cells, Schedule, cells, cells_at
-from optlaws.dynamics.model import PLAIN, Dynamics, FloatArray, default_weight_decay, regime
 
-CHUNK = 2048  # schedules per pass: the working set stays in the processor's cache
+CHUNK = 512  # schedules per pass: the working set stays in the processor's cache
+TINY = 1e-9  # added above and below, makes (1 - exp(-z)) / z equal 1 at z = 0 and changes it by less than this
+SMALLEST = 1e-300
 LARGEST_ESCAPE = 1e12
 LARGEST_GROWTH = 30.0
+FIRST_TOKENS = 1e-4  # d below which the critical batch does not shrink further, batch_ref * steps_ref
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Drive:
     plain: FloatArray  # 1 for plain SGD, 0 for adaptive optimizers
     noise_limited: bool  # True: the batch is unknown, so no batch is above the critical one
 
-    def take(self, rows: FloatArray | slice) -> Drive:
+    def take(self, rows: npt.NDArray[np.int64] | slice) -> Drive:
         """Return the drive of some rows."""
         return Drive(self.n[rows], self.b[rows], self.weight_decay[rows], self.plain[rows], self.noise_limited)
 
@@ -115,7 +119,7 @@ def drive(runs: RunTable, dynamics: Dynamics, *, use_params: bool = True, use_ba
     return Drive(n, b, decay, plain, not use_batch)
 
 
-def _per_optimizer(names: Sequence[str | None], function) -> FloatArray:  # type: ignore[no-untyped-def]
+def _per_optimizer(names: Sequence[str | None], function: Callable[[str | None], float]) -> FloatArray:
     """Return function(name) for each name, computed once for each distinct one."""
     table = {name: function(name) for name in set(names)}
     if len(table) == 1:
@@ -142,9 +146,9 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     scale = run.n**c.size_exponent / c.lr_ref
     left, mean, right = (np.ascontiguousarray(rate.T) for rate in (grid.left, grid.mean, grid.right))
     shrink = 2.0 * run.weight_decay * mean * width
-    keep = np.exp(-shrink)
-    # (1 - exp(-a)) / a, exact for constant rates and 1 at a = 0
-    average = np.where(shrink > 1e-8, (1.0 - keep) / np.maximum(shrink, 1e-300), 1.0 - 0.5 * shrink)
+    average = -np.expm1(-shrink)  # 1 - exp(-a)
+    keep = 1.0 - average
+    average = (average + SMALLEST) / (shrink + SMALLEST)  # 1 at a = 0
     grow = c.kappa * (mean * scale) ** 2 * width * average
     count = len(width)
     square = np.empty((count + 1, len(run.n)))
@@ -152,19 +156,24 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     for k in range(count):
         np.multiply(square[k], keep[k], out=square[k + 1])
         square[k + 1] += grow[k]
-    tokens = np.maximum(0.5 * (edges[1:] + edges[:-1]) / c.steps_ref * run.b, 1e-4)
-    if run.noise_limited:
-        crowd = np.ones_like(tokens)
-    else:
-        crowd = 1.0 / np.sqrt(1.0 + run.b / (c.critical_batch * tokens**c.critical_growth))
+    middle, crowd = np.ones((count, 1)), np.ones((count + 1, 1))  # in the middle of the cells, and at their edges
+    if not run.noise_limited:
+        d = edges / c.steps_ref * run.b
+        middle, crowd = (
+            1.0 / np.sqrt(1.0 + run.b / c.critical_batch * _power(np.maximum(tokens, FIRST_TOKENS), -c.critical_growth))
+            for tokens in (0.5 * (d[1:] + d[:-1]), d)
+        )
     root = np.sqrt(run.b)
-    plain = run.plain > 0
-    drift = np.where(plain, 1.0, root * crowd)
-    noise = np.where(plain, 1.0 / run.b, crowd / root)
-    exponent = np.where(plain, 1.0, c.temperature_exponent)
+    drift, noise, exponent = root * middle, crowd / root, np.full(1, c.temperature_exponent)
+    if run.plain.any():
+        plain = run.plain > 0
+        drift = np.where(plain, 1.0, drift)
+        noise = np.where(plain, 1.0 / run.b, noise)
+        exponent = np.where(plain, 1.0, exponent)
     radius = np.sqrt(square)
     step = mean * scale * np.sqrt(2.0 / (square[1:] + square[:-1])) * drift * width
-    hot = [_power(rate * scale / norm, exponent) * noise for rate, norm in ((left, radius[:-1]), (right, radius[1:]))]
+    norms, noises = (radius[:-1], radius[1:]), (noise[:-1], noise[1:])
+    hot = [_power(r * scale / norm, exponent) * h for r, norm, h in zip((left, right), norms, noises, strict=True)]
     tau = np.cumsum(step, axis=0)
     variance = _variance(step, hot[0], hot[1], c.curvatures, along)
     escape = _escape(step, 0.5 * (hot[0] + hot[1]), c.escape_rate, along)
@@ -172,35 +181,39 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     if along:
         t = edges[1:] / c.steps_ref
         rows = (run.n + 0.0 * t, run.b + 0.0 * t, t, t * run.b, np.maximum.accumulate(top, axis=0), tau, radius[1:])
-        return States(*(row.ravel() for row in rows), variance, escape)
+        n, b, t, d, peak, tau, radius = (row.ravel() for row in rows)
+        return States(n, b, t, d, peak, tau, radius, variance, escape)
     t = edges[-1] / c.steps_ref
     return States(run.n, run.b, t, t * run.b, top.max(axis=0), tau[-1], radius[-1], variance, escape)
 
 
-def _power(base: FloatArray, exponent: FloatArray) -> FloatArray:
+def _power(base: FloatArray, exponent: FloatArray | float) -> FloatArray:
     """Return base^exponent for base >= 0, through exp and log, which NumPy runs several at a time."""
-    return np.exp(exponent * np.log(np.maximum(base, 1e-300)))
+    out: FloatArray = np.exp(exponent * np.log(np.maximum(base, 1e-300)))
+    return out
 
 
 def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures: FloatArray, along: bool) -> FloatArray:
-    """Solve v' = 2 l tau' (Theta - v) with Theta linear in tau within a cell; shape (n, modes), or (K n, modes) along."""
-    count, n = step.shape
-    out = np.empty((count * n if along else n, len(curvatures)))
-    trail = np.empty((count, n) if along else (0, 0))
-    for j, curvature in enumerate(curvatures):
-        z = 2.0 * curvature * step
-        fade = np.exp(-z)
-        # v1 = v0 e + Theta_right - Theta_left e - (Theta_right - Theta_left)(1 - e) / z
-        lag = np.where(z > 1e-8, (1.0 - fade) / np.maximum(z, 1e-300), 1.0 - 0.5 * z)
-        drive_ = right - left * fade - (right - left) * lag
-        v = np.zeros(n)
-        for k in range(count):
-            v *= fade[k]
-            v += drive_[k]
-            if along:
-                trail[k] = v
-        out[:, j] = trail.ravel() if along else v
-    return out
+    """Solve v' = 2 l tau' (Theta - v), Theta linear in tau within a cell; shape (n, modes), or (K n, modes) along."""
+    # v1 = v0 e + Theta_right - Theta_left e - (Theta_right - Theta_left)(1 - e) / z
+    z = step[:, None] * (2.0 * curvatures)[:, None]  # (K, modes, n)
+    fade = np.exp(-z)
+    source = 1.0 - fade
+    source += TINY
+    z += TINY
+    source /= z
+    source *= (left - right)[:, None]
+    source += right[:, None]
+    source -= np.multiply(left[:, None], fade, out=z)
+    v = np.zeros(source.shape[1:])
+    for k in range(len(step)):
+        v *= fade[k]
+        v += source[k]
+        if along:
+            source[k] = v
+    if along:
+        return np.asarray(source.transpose(0, 2, 1).reshape(-1, len(curvatures)))
+    return np.ascontiguousarray(v.T)
 
 
 def _escape(step: FloatArray, hot: FloatArray, rate: float, along: bool) -> FloatArray:
@@ -243,7 +256,7 @@ def final_states(
     everything = drive(runs, dynamics, use_params=use_params, use_batch=use_batch)
     total = len(runs)
     out = {
-        "n": everything.n, "b": everything.b, "variance": np.empty((total, dynamics.modes)),
+        "n": everything.n, "b": everything.b, "variance": np.empty((total, len(dynamics.curvatures))),
         **{name: np.empty(total) for name in ("t", "d", "peak", "tau", "radius", "escape")},
     }  # fmt: skip
 
@@ -263,11 +276,19 @@ def final_states(
     else:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(work, starts))
+    # the cells' ends may miss the highest rate of a noisy array
+    highest = np.asarray(batch.peak) * everything.n**dynamics.size_exponent / dynamics.lr_ref
+    out["peak"] = np.maximum(out["peak"], highest)
     return States(**out)
 
 
 def curve_states(
-    schedules: Sequence[Schedule], steps: Sequence[FloatArray], runs: Drive, dynamics: Dynamics, *, resolution: float = 1.0
+    schedules: Sequence[Schedule],
+    steps: Sequence[FloatArray],
+    runs: Drive,
+    dynamics: Dynamics,
+    *,
+    resolution: float = 1.0,
 ) -> States:
     """Return the states of n runs after the given numbers of steps, run by run, shape (total number of steps,).
 
@@ -278,7 +299,19 @@ def curve_states(
         Numbers of updates done, 1 .. total_steps, ascending.
     runs : Drive
         The runs' drive, arrays of shape (n,).
+
+    Raises
+    ------
+    InputError
+        A step lies outside the run.
     """
+    for schedule, at in zip(schedules, steps, strict=True):
+        wrong = np.asarray(at)[~((np.asarray(at) >= 1) & (np.asarray(at) <= schedule.total_steps))]
+        if len(wrong):
+            raise InputError(
+                f"step must be from 1 to {schedule.total_steps}, the updates done, got {wrong[0]:g};"
+                " drop steps outside the run"
+            )
     grids = [cells_at(schedule, at, resolution) for schedule, at in zip(schedules, steps, strict=True)]
     along = integrate(_stack(grids), runs, dynamics, along=True)
     n = len(grids)
@@ -295,7 +328,9 @@ def _stack(grids: Sequence[Cells]) -> Cells:
     most = max(grid.mean.shape[1] for grid in grids)
     pad = [most - grid.mean.shape[1] for grid in grids]
     rates = [
-        np.vstack([np.pad(getattr(grid, name)[0], (0, extra), mode="edge") for grid, extra in zip(grids, pad, strict=True)])
+        np.vstack(
+            [np.pad(getattr(grid, name)[0], (0, extra), mode="edge") for grid, extra in zip(grids, pad, strict=True)]
+        )
         for name in ("left", "mean", "right")
     ]
     edges = np.vstack([np.pad(grid.edges[0], (0, extra), mode="edge") for grid, extra in zip(grids, pad, strict=True)])

@@ -11,12 +11,21 @@ import numpy as np
 from optlaws.dynamics import Dynamics, States, final_states
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError, nearest
-from optlaws.runs import RunTable
 from optlaws.features import columns as c
 from optlaws.features.columns import GROUPS, Column, thousand_tau
+from optlaws.runs import RunTable
 
 WIDTH = 16
-COORDINATES = ("size", "tokens", "peak", "batch", "intrinsic_time", "slow_variance", "fast_variance", "slowest_variance")
+COORDINATES = (
+    "size",
+    "tokens",
+    "peak",
+    "batch",
+    "intrinsic_time",
+    "slow_variance",
+    "fast_variance",
+    "slowest_variance",
+)
 
 
 @dataclass(frozen=True)
@@ -51,12 +60,15 @@ class Basis:
         names = [column.name for column in self.columns]
         if len(names) != WIDTH or len(set(names)) != WIDTH or names[0] != "constant":
             raise InputError(
-                f"columns must be {WIDTH} different ones beginning with 'constant', got {len(names)} ({', '.join(names)});"
-                " take one of optlaws.features.columns for each free place"
+                f"columns must be {WIDTH} different ones beginning with 'constant', got {len(names)}"
+                f" ({', '.join(names)}); take one of optlaws.features.columns for each free place"
             )
         for column in self.columns:
             if column.group not in GROUPS:
-                raise InputError(f"group of column {column.name!r} must be one of {', '.join(GROUPS)}, got {column.group!r}; choose one of them")
+                raise InputError(
+                    f"group of column {column.name!r} must be one of {', '.join(GROUPS)}, got {column.group!r};"
+                    " choose one of them"
+                )
         object.__setattr__(self, "exponents", MappingProxyType(dict(self.exponents)))
         object.__setattr__(self, "scales", MappingProxyType(dict(self.scales)))
 
@@ -70,11 +82,16 @@ class Basis:
         """Scales of the half-normal priors on the coefficients, relative to the loss, inf = free; shape (16,)."""
         return np.array([np.inf if column.prior is None else column.prior for column in self.columns])
 
-    def with_constants(self, dynamics: Mapping[str, float] | None = None, exponents: Mapping[str, float] | None = None) -> Basis:
+    def with_constants(
+        self, dynamics: Mapping[str, float] | None = None, exponents: Mapping[str, float] | None = None
+    ) -> Basis:
         """Return the basis with other constants; an unknown name is an error."""
         for name in exponents or {}:
             if name not in self.exponents:
-                raise InputError(f"basis {self.id!r} has no exponent {name!r}{nearest(name, self.exponents)}; known: {', '.join(self.exponents)}")
+                raise InputError(
+                    f"basis {self.id!r} has no exponent {name!r}{nearest(name, self.exponents)};"
+                    f" known: {', '.join(self.exponents)}"
+                )
         return replace(
             self,
             dynamics=Dynamics.from_dict({**self.dynamics.to_dict(), **(dynamics or {})}),
@@ -157,19 +174,34 @@ def feature_table(runs: RunTable, basis: str | Basis | None = None) -> FloatArra
 
 DEFAULT_BASIS = "sde16"
 _FIELD_SCALES = {
-    "size": 1.84, "tokens": 2.5, "peak": 1.08, "batch": 3.0, "intrinsic_time": 3.7, "slow_variance": 5.2, "fast_variance": 0.67, "slowest_variance": 20.0,
-}  # fmt: skip
+    "size": 1.84,
+    "tokens": 2.5,
+    "peak": 0.75,
+    "batch": 3.0,
+    "intrinsic_time": 3.7,
+    "slow_variance": 5.2,
+    "fast_variance": 0.67,
+    "slowest_variance": 20.0,
+}
 
 register_basis(
     Basis(
         id=DEFAULT_BASIS,
         columns=(
-            c.CONSTANT, c.SIZE, c.BIAS, c.transient(0.011), c.inverse_norm(0.005),
-            *(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2))), c.variance_size(3, 1.4),
-            c.escape_probability(0.013), c.peak_time(1.0), c.peak_tokens(0.04), c.batch_noise(0.015),
+            c.CONSTANT,
+            c.SIZE,
+            c.BIAS,
+            c.transient(0.011),
+            c.inverse_norm(0.005),
+            *(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2))),
+            c.variance_size(3, 1.4),
+            c.escape_probability(0.013),
+            c.peak_time(1.0),
+            c.peak_tokens(0.04),
+            c.batch_noise(0.015),
         ),
         exponents={"aN": 0.13, "aT": 0.36, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15},
         scales=_FIELD_SCALES,
         note="bias over a spectrum that ends at the model's size, priors in physical units",
     )
-)  # fmt: skip
+)

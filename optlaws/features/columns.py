@@ -32,8 +32,8 @@ class Column:
     unit : str
         All columns are dimensionless; this names the reference values that make them so.
     rescaling : str
-        Exponent e: with the weight norm held at 1, the column is multiplied by s^e when all rates are multiplied by s and
-        all curvatures, the escape rate and the cut-off are divided by s (the change of unit of intrinsic time).
+        Exponent e: with the weight norm held at 1, the column is multiplied by s^e when all rates are multiplied by s
+        and all curvatures, the escape rate and the cut-off are divided by s (the change of unit of intrinsic time).
     derivation : str
         Where it comes from.
     prior : float or None
@@ -70,10 +70,11 @@ def thousand_tau(s: States) -> FloatArray:
 def _bias(s: States, e: Exponents) -> FloatArray:
     """Return tau^-aT Q(aT, lc n^-r tau), the bias of a power-law spectrum that ends at curvature lc n^-r."""
     tau = thousand_tau(s)
-    power = tau ** -e["aT"]
+    power: FloatArray = tau ** -e["aT"]
     if e["lc"] <= 0.0:
         return power
-    return power * np.asarray(gammaincc(e["aT"], e["lc"] * s.n ** -e["r"] * tau))
+    left: FloatArray = gammaincc(e["aT"], e["lc"] * s.n ** -e["r"] * tau)
+    return power * left
 
 
 def _variance(s: States, e: Exponents, mode: int) -> FloatArray:
@@ -93,8 +94,9 @@ def _escape(s: States, e: Exponents) -> FloatArray:
 
 def _peak_time(s: States, e: Exponents) -> FloatArray:
     """Return x_max^2 / (sqrt(t) (sqrt(t) + sqrt(t0)))."""
-    root = np.sqrt(s.t)
-    return s.peak**2 / (root * (root + np.sqrt(e["t0"])))
+    root: FloatArray = np.sqrt(s.t)
+    out: FloatArray = s.peak**2 / (root * (root + np.sqrt(e["t0"])))
+    return out
 
 
 def _peak_tokens(s: States, e: Exponents) -> FloatArray:
@@ -125,70 +127,147 @@ def _tokens(s: States, e: Exponents) -> FloatArray:
 def variance(mode: int, prior: float) -> Column:
     """Return the variance column of one curvature."""
     return Column(
-        f"variance_{mode}", "convergence", f"v_{mode} tau^-gv,  v' = 2 l_{mode} tau' (Theta - v)",
-        "Theta at u = 1, b = 1", "q - gv",
-        "excess loss of one curvature from gradient noise: variance of the SDE on a quadratic mode", prior, partial(_variance, mode=mode),
-    )  # fmt: skip
+        f"variance_{mode}",
+        "convergence",
+        f"v_{mode} tau^-gv,  v' = 2 l_{mode} tau' (Theta - v)",
+        "Theta at u = 1, b = 1",
+        "q - gv",
+        "excess loss of one curvature from gradient noise: variance of the SDE on a quadratic mode",
+        prior,
+        partial(_variance, mode=mode),
+    )
 
 
 def variance_size(mode: int, prior: float) -> Column:
     """Return the variance column of one curvature that grows with the model."""
     return Column(
-        "variance_size", "mixed", f"v_{mode} tau^-gv n^nv", "Theta at u = 1, b = 1; params_ref", "q - gv",
-        "number of noisy modes grows with the model: variance x size", prior, partial(_variance_size, mode=mode),
-    )  # fmt: skip
+        "variance_size",
+        "mixed",
+        f"v_{mode} tau^-gv n^nv",
+        "Theta at u = 1, b = 1; params_ref",
+        "q - gv",
+        "number of noisy modes grows with the model: variance x size",
+        prior,
+        partial(_variance_size, mode=mode),
+    )
 
 
 CONSTANT = Column("constant", "convergence", "1", "1", "0", "loss that no training removes", None, _ones)
-SIZE = Column("size", "convergence", "n^-aN", "params_ref", "0", "modes that the model does not have: tail of the spectrum", None, _size)
+SIZE = Column(
+    "size",
+    "convergence",
+    "n^-aN",
+    "params_ref",
+    "0",
+    "modes that the model does not have: tail of the spectrum",
+    None,
+    _size,
+)
 BIAS = Column(
-    "bias", "convergence", "tau^-aT Q(aT, lc n^-r tau)", "thousands of intrinsic time", "-aT",
-    "bias exp(-2 l tau) averaged over a power-law spectrum that ends at the model's last mode", None, _bias,
-)  # fmt: skip
+    "bias",
+    "convergence",
+    "tau^-aT Q(aT, lc n^-r tau)",
+    "thousands of intrinsic time",
+    "-aT",
+    "bias exp(-2 l tau) averaged over a power-law spectrum that ends at the model's last mode",
+    None,
+    _bias,
+)
 
 
 def escape_probability(prior: float) -> Column:
     """Return the escape-probability column."""
     return Column(
-        "escape_probability", "escape", "1 - (1 + C)^-1/2,  C' = 2 rho tau' C + Theta tau'", "Theta at u = 1, b = 1", "q + 1 (small C)",
-        "anti-concentration bound on staying near a saddle, through the covariance there", prior, _escape,
-    )  # fmt: skip
+        "escape_probability",
+        "escape",
+        "1 - (1 + C)^-1/2,  C' = 2 rho tau' C + Theta tau'",
+        "Theta at u = 1, b = 1",
+        "q + 1 (small C)",
+        "anti-concentration bound on staying near a saddle, through the covariance there",
+        prior,
+        _escape,
+    )
 
 
 def peak_time(prior: float) -> Column:
     """Return the column of damage by the peak rate, undone with time."""
     return Column(
-        "peak_time", "escape", "x_max^2 / (sqrt(t) (sqrt(t) + sqrt(t0)))", "lr_ref, steps_ref", "2",
-        "escape by the highest rate: undone as t^-1/2 while the walk spreads, as 1/t once it has mixed (t > t0)", prior, _peak_time,
-    )  # fmt: skip
+        "peak_time",
+        "escape",
+        "x_max^2 / (sqrt(t) (sqrt(t) + sqrt(t0)))",
+        "lr_ref, steps_ref",
+        "2",
+        "escape by the highest rate: undone as t^-1/2 while the walk spreads, as 1/t once it has mixed (t > t0)",
+        prior,
+        _peak_time,
+    )
 
 
 def peak_tokens(prior: float) -> Column:
     """Return the column of damage by the peak rate, healing with tokens."""
     return Column(
-        "peak_tokens", "escape", "x_max^2 / d", "lr_ref, batch_ref * steps_ref", "2", "escape by the highest rate, repaired by data", prior, _peak_tokens,
-    )  # fmt: skip
+        "peak_tokens",
+        "escape",
+        "x_max^2 / d",
+        "lr_ref, batch_ref * steps_ref",
+        "2",
+        "escape by the highest rate, repaired by data",
+        prior,
+        _peak_tokens,
+    )
 
 
 def batch_noise(prior: float) -> Column:
     """Return the column of large batches in few steps."""
     return Column(
-        "batch_noise", "mixed", "sqrt(b / t)", "batch_ref, steps_ref", "0", "steps that a batch above the critical one leaves out: batch x time", prior, _batch_noise,
-    )  # fmt: skip
+        "batch_noise",
+        "mixed",
+        "sqrt(b / t)",
+        "batch_ref, steps_ref",
+        "0",
+        "steps that a batch above the critical one leaves out: batch x time",
+        prior,
+        _batch_noise,
+    )
 
 
 def inverse_norm(prior: float) -> Column:
     """Return the inverse-norm column."""
     return Column(
-        "inverse_norm", "convergence", "1 / R", "norm at the start", "0", "curvature of a scale-invariant loss at weight norm R", prior, _inverse_norm,
-    )  # fmt: skip
+        "inverse_norm",
+        "convergence",
+        "1 / R",
+        "norm at the start",
+        "0",
+        "curvature of a scale-invariant loss at weight norm R",
+        prior,
+        _inverse_norm,
+    )
 
 
 def transient(prior: float) -> Column:
     """Return the column of the start's fast decay."""
-    return Column("transient", "convergence", "1 / t", "steps_ref", "0", "bias of the fast modes, mean squared gradient bound O(1/T)", prior, _transient)
+    return Column(
+        "transient",
+        "convergence",
+        "1 / t",
+        "steps_ref",
+        "0",
+        "bias of the fast modes, mean squared gradient bound O(1/T)",
+        prior,
+        _transient,
+    )
 
 
 def tokens(prior: float) -> Column:
     """Return the column of finite data."""
-    return Column("tokens", "convergence", "d^-aD", "batch_ref * steps_ref", "0", "one-pass estimation error of finite data (Chinchilla's term)", prior, _tokens)
+    return Column(
+        "tokens",
+        "convergence",
+        "d^-aD",
+        "batch_ref * steps_ref",
+        "0",
+        "one-pass estimation error of finite data (Chinchilla's term)",
+        prior,
+        _tokens,
+    )

@@ -11,7 +11,9 @@ from optlaws.law.model import Law
 
 def builtin_names() -> list[str]:
     """Return the names of the built-in laws."""
-    return sorted(entry.name.removesuffix(".json") for entry in files("optlaws.laws").iterdir() if entry.name.endswith(".json"))
+    return sorted(
+        entry.name.removesuffix(".json") for entry in files("optlaws.laws").iterdir() if entry.name.endswith(".json")
+    )
 
 
 def load_law(law: str | os.PathLike[str]) -> Law:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from optlaws._version import __version__
 from optlaws.dynamics import States, curve_states, drive, final_states, join_states
@@ -16,14 +17,15 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError, OptlawsWarning, TableError
 from optlaws.features import Basis, get_basis
 from optlaws.law.model import UNITS, Law, domain_values
-from optlaws.regression.trend_field import Posterior, Problem, Settings, fit_trend_field
+from optlaws.regression.trend_field import Posterior, Problem, Settings, fit_trend_field, trend_evidence
 from optlaws.runs import CurveTable, RunTable
 
 FEWEST_RUNS = 4
 FEWEST_READINGS = 20
 POINTS_PER_CURVE = 40  # readings kept of each curve, evenly spread
-FREE_POINTS_PER_CURVE = 10.0  # readings of one curve count as this many independent ones
+FREE_POINTS_PER_CURVE = 30.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.02  # fraction of a run before which its curve is not looked at
+CALIBRATION_TRIALS = 60
 CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
 
 
@@ -73,14 +75,18 @@ def _partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
             index = np.searchsorted(edges, labels, side="right")
         out[name] = index.astype(float)
     if group is not None and not out:
-        raise FitError(f"group column {group!r} must have at least 2 different values, got one; choose another column or leave --group out")
+        raise FitError(
+            f"group column {group!r} must have at least 2 different values, got one; choose another column or leave --group out"
+        )
     return out
 
 
 class _Fit:
     """One fit in progress: tables, units, and the points that the regression sees."""
 
-    def __init__(self, runs: RunTable, curves: CurveTable | None, basis: Basis, settings: Settings, group: str | None) -> None:
+    def __init__(
+        self, runs: RunTable, curves: CurveTable | None, basis: Basis, settings: Settings, group: str | None
+    ) -> None:
         self.runs, self.basis, self.settings = runs, basis, settings
         sizes = np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
         self.use_params = _known(sizes, "params", runs)
@@ -107,7 +113,9 @@ class _Fit:
             matched = True
             i = rows[name]
             step, loss = curves.step[index], curves.loss[index]
-            good = np.isfinite(loss) & (loss > 0) & (step > max(warm[i], CURVE_START * total[i], 1)) & (step <= total[i])
+            good = (
+                np.isfinite(loss) & (loss > 0) & (step > max(warm[i], CURVE_START * total[i], 1)) & (step <= total[i])
+            )
             step, loss = step[good], loss[good]
             if len(step):
                 keep = np.unique(np.linspace(0, len(step) - 1, min(POINTS_PER_CURVE, len(step))).round().astype(int))
@@ -124,7 +132,9 @@ class _Fit:
         index, loss, curve, share = [], [], [], []
         if len(self.final):
             runs = self.runs.select(self.final)
-            parts.append(final_states(runs, basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=1))
+            parts.append(
+                final_states(runs, basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=1)
+            )
             index.append(self.final)
             loss.append(runs.final_loss)
             curve.append(np.zeros(len(self.final)))
@@ -137,7 +147,7 @@ class _Fit:
             parts.append(curve_states(picked.schedule_tuple(), steps, everything, basis.dynamics))
             index.append(np.repeat(which, [len(s) for s in steps]))
             loss.append(np.concatenate([y for _, _, y in self.readings]))
-            curve.append(np.ones(len(loss[-1])))
+            curve.append(np.full(len(loss[-1]), float(len(self.final) > 0)))
             share.append(np.concatenate([np.full(len(s), max(len(s) / FREE_POINTS_PER_CURVE, 1.0)) for s in steps]))
         states = join_states(parts)
         rows = np.concatenate(index).astype(int)
@@ -152,11 +162,20 @@ class _Fit:
             rows,
         )  # fmt: skip
 
-    def solve(self, basis: Basis, pool: FloatArray | None = None, calibrate: bool = True) -> tuple[Posterior, dict[str, Any]]:
+    def solve(
+        self, basis: Basis, pool: FloatArray | None = None, calibrate: bool = True
+    ) -> tuple[Posterior, dict[str, Any]]:
         """Return the posterior under a basis."""
         problem, rows = self.problem(basis)
         groups = [part[rows] for part in self.partitions.values()] if calibrate else []
-        return fit_trend_field(problem, basis.prior, self.settings, groups=groups, names=list(self.partitions) if calibrate else [], pool=pool)
+        return fit_trend_field(
+            problem,
+            basis.prior,
+            self.settings,
+            groups=groups,
+            names=list(self.partitions) if calibrate else [],
+            pool=pool,
+        )
 
 
 def fit_law(
@@ -200,7 +219,15 @@ def fit_law(
     FitError
         Too few usable runs, or runs that the law cannot be fitted to.
     """
-    basis, settings = get_basis(basis), settings or Settings()
+    with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
+        return _fit_law(runs, curves, group, get_basis(basis), name, settings or Settings(), inducing_pool, info or {})
+
+
+def _fit_law(
+    runs: RunTable, curves: CurveTable | None, group: str | None, basis: Basis, name: str, settings: Settings,
+    inducing_pool: RunTable | None, info: Mapping[str, Any],
+) -> Law:  # fmt: skip
+    """See `fit_law`."""
     keep = usable(runs)
     left_out = len(runs) - int(keep.sum())
     if curves is None:
@@ -210,15 +237,21 @@ def fit_law(
                 " (all diverged, interrupted or without a loss); add completed runs"
             )
         if keep.sum() < FEWEST_RUNS:
-            raise FitError(f"at least {FEWEST_RUNS} completed runs with a finite final_loss are needed, got {int(keep.sum())}; add runs or give --curves")
+            raise FitError(
+                f"at least {FEWEST_RUNS} completed runs with a finite final_loss are needed, got {int(keep.sum())}; add runs or give --curves"
+            )
         runs = runs.select(keep)
     work = _Fit(runs, curves, basis, settings, group)
     if curves is not None:
         total = sum(len(s) for _, s, _ in work.readings)
         if total < FEWEST_READINGS:
-            raise FitError(f"at least {FEWEST_READINGS} readings after the warm-up are needed, got {total}; log the loss more often or add runs")
+            raise FitError(
+                f"at least {FEWEST_READINGS} readings after the warm-up are needed, got {total}; log the loss more often or add runs"
+            )
     calibrated: dict[str, float] = {}
     if work.readings:
+        own = settings.curve_field_sd
+        work.settings = settings = replace(settings, trend_sd=own, field_sd=own)
         basis, calibrated = _calibrate(work, basis)
     pool = None
     if inducing_pool is not None:
@@ -228,11 +261,16 @@ def fit_law(
     count = len(work.final)
     if curves is None and count < 16:
         warnings.warn(
-            OptlawsWarning(f"{count} runs for 16 columns: the priors decide much of this law, and its intervals are wide for that reason"), stacklevel=2
+            OptlawsWarning(
+                f"{count} runs for 16 columns: the priors decide much of this law, and its intervals are wide for that reason"
+            ),
+            stacklevel=2,
         )
     values = domain_values(runs, work.use_params, work.use_batch)
     domain = {key: (float(v.min()), float(v.max())) for key, v in values.items() if key in UNITS}
-    defaults = {key: float(np.median(values[key])) for key in ("params", "batch_tokens", "weight_decay") if key in values}
+    defaults: dict[str, float] = {
+        key: float(np.median(values[key])) for key in ("params", "batch_tokens", "weight_decay") if key in values
+    }
     sources: Sequence[str] = sorted({s for s in runs.source if s})
     about = {
         "n_runs": count,
@@ -244,9 +282,20 @@ def fit_law(
         "calibrated": calibrated,
         "fit": quality,
         "versions": {"optlaws": __version__, "numpy": np.__version__, "python": platform.python_version()},
-        **(info or {}),
+        **info,
     }
-    return Law(name, basis, posterior, work.use_params, work.use_batch, work.peak_scale, bool(work.readings), domain, defaults, about)
+    return Law(
+        name,
+        basis,
+        posterior,
+        work.use_params,
+        work.use_batch,
+        work.peak_scale,
+        bool(work.readings) and count > 0,
+        domain,
+        defaults,
+        about,
+    )
 
 
 def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
@@ -255,10 +304,6 @@ def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
 
     names = list(CALIBRATED)
     start = {**basis.dynamics.to_dict(), **basis.exponents}
-    trial = replace(work.settings, rounds=2)
-    inner = _Fit.__new__(_Fit)
-    inner.__dict__.update(work.__dict__)
-    inner.settings = trial
 
     def build(x: FloatArray) -> tuple[Basis, dict[str, float]]:
         values = {name: start[name] * float(np.exp(CALIBRATED[name] * v)) for name, v in zip(names, x, strict=True)}
@@ -267,8 +312,12 @@ def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
         return basis.with_constants(dynamics, exponents), values
 
     def cost(x: FloatArray) -> float:
-        _, quality = inner.solve(build(x)[0], calibrate=False)
-        return float(-quality["evidence"] + 0.5 * x @ x)
+        trial = build(x)[0]
+        return 0.5 * float(x @ x) - trend_evidence(work.problem(trial)[0], trial.prior, work.settings)
 
-    found = minimize(cost, np.zeros(len(names)), method="L-BFGS-B", bounds=[(-3, 3)] * len(names), options={"maxiter": 12, "eps": 0.02})
+    zero = np.zeros(len(names))
+    simplex = np.vstack([zero, 0.6 * np.eye(len(names))])
+    found = minimize(
+        cost, zero, method="Nelder-Mead", options={"maxfev": CALIBRATION_TRIALS, "initial_simplex": simplex}
+    )
     return build(found.x)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
 from optlaws.dynamics.model import FloatArray
@@ -21,10 +22,17 @@ from optlaws.runs import RunTable
 if TYPE_CHECKING:
     from pathlib import Path
 
-PIECE = 8192  # points per pass of a prediction
+PIECE = 1024  # points per pass of a prediction
 SLACK = 1.05  # the domain reaches this factor beyond the training range
 UNLIKE = 0.3  # share of the field's variance that training leaves at a point, above which its shape is called new
-UNITS = {"params": "parameters", "tokens": "tokens", "batch_tokens": "tokens per step", "peak_lr": "", "steps": "steps", "weight_decay": ""}
+UNITS = {
+    "params": "parameters",
+    "tokens": "tokens",
+    "batch_tokens": "tokens per step",
+    "peak_lr": "",
+    "steps": "steps",
+    "weight_decay": "",
+}
 
 
 @dataclass(frozen=True)
@@ -63,13 +71,16 @@ class Prediction:
         part = self._view.take(rows)
         return self._law._cross(part, self.loss[rows], part, self.loss[rows])
 
-    def covariance_with(self, j: int) -> FloatArray:
-        """Return the covariances of all expected losses with that of point j, shape (n,), nats^2."""
+    def covariance_with(self, j: int, rows: Any = None) -> FloatArray:
+        """Return the covariances of expected losses (all, or those of `rows`) with that of point j, nats^2."""
         one = self._view.take(np.array([j]))
-        out = np.empty(len(self))
-        for start in range(0, len(self), PIECE):
-            rows = np.arange(start, min(start + PIECE, len(self)))
-            out[rows] = self._law._cross(self._view.take(rows), self.loss[rows], one, self.loss[[j]])[:, 0]
+        which = np.arange(len(self)) if rows is None else np.arange(len(self))[rows]
+        out = np.empty(len(which))
+        for start in range(0, len(which), PIECE):
+            part = which[start : start + PIECE]
+            out[start : start + PIECE] = self._law._cross(self._view.take(part), self.loss[part], one, self.loss[[j]])[
+                :, 0
+            ]
         return out
 
 
@@ -153,7 +164,9 @@ class Law:
                 values = np.where(np.isfinite(values), values, runs.active_params)
             if needed and not np.isfinite(values).all():
                 if name not in self.defaults:
-                    raise InputError(f"{name} must be given for law {self.name!r}, which has no default for it; add it to every candidate")
+                    raise InputError(
+                        f"{name} must be given for law {self.name!r}, which has no default for it; add it to every candidate"
+                    )
                 filled[name] = self.defaults[name]
                 changes[name] = np.where(np.isfinite(values), values, self.defaults[name])
         decay = runs.weight_decay
@@ -166,7 +179,7 @@ class Law:
             return runs, filled
         if "batch_tokens" in changes:
             changes["tokens"] = np.where(np.isfinite(runs.tokens), runs.tokens, runs.steps * changes["batch_tokens"])
-        return replace(runs, **changes), filled
+        return replace(runs, **changes), filled  # type: ignore[arg-type]  # the changes are number columns only
 
     def predict(self, runs: RunTable, *, threads: int | None = None) -> Prediction:
         """Predict the loss at the end of every run.
@@ -184,7 +197,9 @@ class Law:
             A size or batch that the law needs is neither given nor has a default.
         """
         full, assumed = self.complete(runs)
-        states = final_states(full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads)
+        states = final_states(
+            full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
+        )
         peak = np.asarray(full.batch().peak, dtype=float)
         return self._predict(full, states, peak, assumed, curve=False, threads=threads)
 
@@ -219,7 +234,9 @@ class Law:
 
     def view(self, states: States, peak: FloatArray, *, curve: bool) -> View:
         """Return what the regression sees of the states."""
-        return View(self.basis.evaluate(states), self.basis.coordinates(states, peak, self.peak_scale), np.log(states.n), curve)
+        return View(
+            self.basis.evaluate(states), self.basis.coordinates(states, peak, self.peak_scale), np.log(states.n), curve
+        )
 
     def _predict(
         self, runs: RunTable, states: States, peak: FloatArray, assumed: dict[str, float], *,
@@ -240,12 +257,13 @@ class Law:
             parts[start] = view
 
         workers = threads or min(len(starts), os.cpu_count() or 1)
-        if workers <= 1:
-            for start in starts:
-                work(start)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(work, starts))
+        with threadpool_limits(1):  # the pieces are small: more threads inside each only get in each other's way
+            if workers <= 1:
+                for start in starts:
+                    work(start)
+            else:
+                with ThreadPoolExecutor(workers) as pool:
+                    list(pool.map(work, starts))
         columns = np.concatenate([parts[s].columns for s in starts])
         coordinates = np.concatenate([parts[s].coordinates for s in starts])
         total = np.sqrt(sd**2 + noise**2)
@@ -255,7 +273,9 @@ class Law:
             inside, reasons, assumed, self, View(columns, coordinates, size, curve),
         )  # fmt: skip
 
-    def _domain_check(self, runs: RunTable, novel: FloatArray, index: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
+    def _domain_check(
+        self, runs: RunTable, novel: FloatArray, index: np.ndarray | None
+    ) -> tuple[np.ndarray, list[str]]:
         """Return which points lie in the training domain, and why the others do not."""
         values = domain_values(runs, self.use_params, self.use_batch)
         texts: dict[int, list[str]] = {}
@@ -281,7 +301,7 @@ class Law:
         p, s = self.posterior, self.posterior.settings
         _, rows_a = predict_trend_field(p, a.columns, a.coordinates, a.size, curve=a.curve, rows=True)
         _, rows_b = predict_trend_field(p, b.columns, b.coordinates, b.size, curve=b.curve, rows=True)
-        phi_a, phi_b = (field_features(v.coordinates, p.inducing, p.factor) for v in (a, b))
+        phi_a, phi_b = (field_features(v.coordinates, p.inducing, p.whitening) for v in (a, b))
         own = s.field_sd**2 * (matern32(a.coordinates, b.coordinates) - phi_a @ phi_b.T)
         known = group_matrix(a.size, p.sizes).max(axis=1, initial=0.0)
         own += s.size_sd**2 * (np.abs(a.size[:, None] - b.size[None]) < 1e-6) * (1.0 - known)[:, None]

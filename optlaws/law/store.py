@@ -87,11 +87,17 @@ def law_from_text(text: str, where: str) -> Law:
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
-        raise LawError(f"law file {where!r} is not complete JSON (line {error.lineno}, column {error.colno}): it is truncated or no law; {again}") from None
+        raise LawError(
+            f"law file {where!r} is not complete JSON (line {error.lineno}, column {error.colno}): it is truncated or no law; {again}"
+        ) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise LawError(f"law file {where!r} must be a JSON object with \"format\": \"{FORMAT}\", got another document; {again}")
+        raise LawError(
+            f'law file {where!r} must be a JSON object with "format": "{FORMAT}", got another document; {again}'
+        )
     if data.get("version") != VERSION:
-        raise LawError(f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r}; {again}, or use the release that wrote it")
+        raise LawError(
+            f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r}; {again}, or use the release that wrote it"
+        )
     missing = [key for key in KEYS if key not in data]
     if missing:
         raise LawError(f"law file {where!r} must have the entry {missing[0]!r}, got none; {again}")
@@ -99,7 +105,7 @@ def law_from_text(text: str, where: str) -> Law:
         return _build(data)
     except OptlawsError as error:
         raise LawError(f"law file {where!r}: {error}") from None
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
         raise LawError(f"law file {where!r} has a damaged entry ({type(error).__name__}: {error}); {again}") from None
 
 
@@ -114,14 +120,19 @@ def _array(values: Any, *shape: int) -> FloatArray:
 def _build(data: dict[str, Any]) -> Law:
     basis = get_basis(data["basis"])
     if list(basis.names) != list(data["columns"]):
-        raise LawError(f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])}; use the release that wrote it")
+        raise LawError(
+            f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])}; use the release that wrote it"
+        )
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
     p = data["posterior"]
     size = int(p["root_size"])
     root = np.zeros((size, size))
     root[np.triu_indices(size)] = _array(p["root_upper_triangle"], size * (size + 1) // 2)
     known = {field.name for field in fields(Settings)}
-    settings = Settings(**{k: tuple(v) if isinstance(v, list) else v for k, v in data["settings"].items() if k in known})
+    given: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in data["settings"].items() if k in known
+    }
+    settings = Settings(**given)
     width = len(data["columns"])
     inducing = _array(p["inducing"], len(p["inducing"]), -1)
     sizes = _array(p["sizes"], -1)
@@ -131,6 +142,13 @@ def _build(data: dict[str, Any]) -> Law:
     )  # fmt: skip
     if len(posterior.mean) + len(posterior.active) != size:
         raise ValueError("posterior.root_size does not fit the other entries")
+    for name, number in (
+        ("noise", posterior.noise),
+        ("spread", posterior.spread),
+        ("peak_scale", float(data["peak_scale"])),
+    ):
+        if not 0 < number < np.inf:
+            raise ValueError(f"{name} must be a finite number above 0, got {number!r}")
     domain = {key: (float(low), float(high)) for key, (low, high) in data["domain"].items()}
     return Law(
         data["name"], basis, posterior, bool(data["use_params"]), bool(data["use_batch"]), float(data["peak_scale"]), bool(data["has_curves"]),

@@ -58,13 +58,14 @@ def choose_inducing(points: FloatArray, most: int, tolerance: float = 1e-4) -> n
     return np.array(chosen, dtype=int)
 
 
-def inducing_factor(inducing: FloatArray) -> FloatArray:
-    """Return the lower Cholesky factor of the kernel at the inducing points, shape (m, m)."""
+def whitening(inducing: FloatArray) -> FloatArray:
+    """Return W with phi(a) = k(a, inducing) W and phi(a) . phi(b) ~ k(a, b), exact at the inducing points; (m, m)."""
     gram = matern32(inducing, inducing)
     gram[np.diag_indices_from(gram)] = 1.0 + JITTER
-    return np.linalg.cholesky(gram)
+    factor = np.linalg.cholesky(gram)
+    return np.asarray(solve_triangular(factor, np.eye(len(factor)), lower=True, check_finite=False).T)
 
 
-def field_features(points: FloatArray, inducing: FloatArray, factor: FloatArray) -> FloatArray:
-    """Return phi with phi(a) . phi(b) ~ k(a, b), exact at the inducing points; shape (n, m)."""
-    return solve_triangular(factor, matern32(points, inducing).T, lower=True, check_finite=False).T
+def field_features(points: FloatArray, inducing: FloatArray, white: FloatArray) -> FloatArray:
+    """Return the features phi of points (n, k), shape (n, m), for W = `whitening(inducing)`."""
+    return np.asarray(matern32(points, inducing) @ white)

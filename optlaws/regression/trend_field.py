@@ -21,11 +21,12 @@ from scipy.optimize import nnls
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
-from optlaws.regression.kernel import choose_inducing, field_features, inducing_factor
+from optlaws.regression.kernel import choose_inducing, field_features, whitening
 
 FREE = 9.0  # prior scale of a column that is not penalised, as a multiple of the loss
 NORMAL_90 = 1.6448536269514722
 MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
+FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
 SPREADS = (0.4, 4.0)  # range of the calibrated factor
 
 
@@ -37,6 +38,8 @@ class Settings:
     ----------
     trend_sd, field_sd : float
         Prior sd of the field (relative to the loss) while the trend is found, and afterwards.
+    curve_field_sd : float
+        Prior sd of the field, in both places, where curves are fitted: what a curve leaves is its own.
     size_sd : float
         Prior sd of the offset of one model size.
     source_sd : float
@@ -54,10 +57,11 @@ class Settings:
 
     trend_sd: float = 0.004
     field_sd: float = 0.006
+    curve_field_sd: float = 0.0005
     size_sd: float = 0.002
     source_sd: float = 0.02
     noise_grid: tuple[float, ...] = (0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
-    noise_growth: float = 0.03
+    noise_growth: float = 0.1
     robust: float = 3.0
     rounds: int = 3
     most_inducing: int = 400
@@ -98,7 +102,7 @@ class Posterior:
     mean : (m + s + 1,) posterior mean of [field weights, size offsets, curve offset], whitened.
     root : (p, p) upper factor R with covariance R^-1 R^-T of [field, sizes, curve, active columns].
     noise : relative run-to-run sd.
-    spread : calibrated factor of all sds, from leave-group-out residuals.
+    spread : calibrated factor of the sds of expected losses, from leave-group-out residuals.
     """
 
     coefficients: FloatArray
@@ -112,9 +116,14 @@ class Posterior:
     damage_columns: tuple[int, ...]
 
     @cached_property
-    def factor(self) -> FloatArray:
-        """Cholesky factor of the kernel at the inducing points, (m, m)."""
-        return inducing_factor(self.inducing)
+    def whitening(self) -> FloatArray:
+        """Matrix W with phi = k W, k the kernel with the inducing points, (m, m)."""
+        return whitening(self.inducing)
+
+    @cached_property
+    def inverse_root(self) -> FloatArray:
+        """Inverse of `root`, (p, p)."""
+        return np.asarray(solve_triangular(self.root, np.eye(len(self.root)), lower=False))
 
     @property
     def active(self) -> FloatArray:
@@ -170,6 +179,67 @@ def _signed_trend(white: _Whitened, x: FloatArray, precision: FloatArray) -> tup
     return c, float(evidence)
 
 
+@dataclass(frozen=True)
+class _Trend:
+    """A trend found: columns relative to the loss and scaled to mean 1, coefficients, noise and weights."""
+
+    x: FloatArray
+    mean: FloatArray
+    precision: FloatArray
+    c: FloatArray
+    noise: float
+    weight: FloatArray
+    growth: FloatArray
+    phi: FloatArray
+    rest: FloatArray
+    inducing: FloatArray
+    evidence: float
+
+
+def trend_evidence(problem: Problem, prior: FloatArray, settings: Settings, rounds: int = 2) -> float:
+    """Return the log evidence of the trend, for comparing constants; arguments as in `fit_trend_field`."""
+    return _find_trend(problem, prior, settings, rounds, None).evidence
+
+
+def _find_trend(
+    problem: Problem, prior: FloatArray, settings: Settings, rounds: int, pool: FloatArray | None
+) -> _Trend:
+    """Find coefficients and noise in rounds of reweighting."""
+    y = problem.loss
+    if not np.isfinite(problem.columns).all():
+        raise FitError(
+            "columns must be finite, got an infinite one; a schedule or size among the runs is out of any range"
+        )
+    raw = problem.columns / y[:, None]
+    mean = raw.mean(axis=0) + 1e-300
+    x = raw / mean
+    precision = np.where(np.isfinite(prior), 1.0 / np.maximum(prior * y.mean() * mean, 1e-12), 1.0 / FREE) ** 2
+    candidates = problem.coordinates if pool is None else pool
+    inducing = candidates[choose_inducing(candidates, settings.most_inducing)]
+    phi = field_features(problem.coordinates, inducing, whitening(inducing))
+    rest = np.maximum(1.0 - (phi**2).sum(axis=1), 0.0)
+    trend_features = np.hstack([settings.trend_sd * phi, settings.source_sd * problem.curve[:, None]])
+    trend_rest = settings.trend_sd**2 * rest
+
+    weight, growth = np.ones(len(y)), np.ones(len(y))
+    noise, c = settings.noise_grid[len(settings.noise_grid) // 2], np.zeros(x.shape[1])
+    for turn in range(rounds):
+        trials = settings.noise_grid if turn < 2 else (noise,)
+        best = -np.inf
+        for trial in trials:
+            variance = trial**2 * problem.share * growth / weight
+            white = _Whitened(trend_features, variance + trend_rest)
+            found, evidence = _signed_trend(white, x, precision)
+            evidence += 0.5 * float(np.log(1.0 / weight).sum())
+            if evidence > best:
+                best, noise, c, chosen, kept = evidence, trial, found, white, variance
+        alpha = chosen.solve(1.0 - x @ c)
+        residual = kept * alpha / (noise * np.sqrt(problem.share * growth))
+        weight = 1.0 / np.sqrt(1.0 + (residual / settings.robust) ** 2)
+        growth = 1.0 + (damage(problem.columns, c / mean, problem.damage_columns, y) / settings.noise_growth) ** 2
+    return _Trend(x, mean, precision, c, noise, weight, growth, phi, rest, inducing, best)
+
+
 def fit_trend_field(
     problem: Problem,
     prior: FloatArray,
@@ -201,38 +271,13 @@ def fit_trend_field(
     FitError
         The columns are not finite.
     """
-    y = problem.loss
-    if not np.isfinite(problem.columns).all():
-        raise FitError("columns must be finite, got an infinite one; a schedule or size among the runs is out of any range")
-    raw = problem.columns / y[:, None]
-    mean = raw.mean(axis=0) + 1e-300
-    x = raw / mean
-    precision = np.where(np.isfinite(prior), 1.0 / np.maximum(prior * y.mean() * mean, 1e-12), 1.0 / FREE) ** 2
-    candidates = problem.coordinates if pool is None else pool
-    inducing = candidates[choose_inducing(candidates, settings.most_inducing)]
-    phi = field_features(problem.coordinates, inducing, inducing_factor(inducing))
-    rest = np.maximum(1.0 - (phi**2).sum(axis=1), 0.0)
+    trend = _find_trend(problem, prior, settings, settings.rounds, pool)
+    y, x, mean, precision, c, noise = problem.loss, trend.x, trend.mean, trend.precision, trend.c, trend.noise
+    weight, growth, phi, rest, inducing = trend.weight, trend.growth, trend.phi, trend.rest, trend.inducing
     sizes = _levels(problem.size)
-    offsets = np.hstack([settings.size_sd * group_matrix(problem.size, sizes), settings.source_sd * problem.curve[:, None]])
-    trend_features = np.hstack([settings.trend_sd * phi, settings.source_sd * problem.curve[:, None]])
-    trend_rest = settings.trend_sd**2 * rest
-
-    weight, growth = np.ones(len(y)), np.ones(len(y))
-    noise, c = settings.noise_grid[len(settings.noise_grid) // 2], np.zeros(x.shape[1])
-    for turn in range(settings.rounds):
-        trials = settings.noise_grid if turn < 2 else (noise,)
-        best = -np.inf
-        for trial in trials:
-            variance = trial**2 * problem.share * growth / weight
-            white = _Whitened(trend_features, variance + trend_rest)
-            found, evidence = _signed_trend(white, x, precision)
-            evidence += 0.5 * float(np.log(1.0 / weight).sum())
-            if evidence > best:
-                best, noise, c, chosen, kept = evidence, trial, found, white, variance
-        alpha = chosen.solve(1.0 - x @ c)
-        residual = kept * alpha / (noise * np.sqrt(problem.share * growth))
-        weight = 1.0 / np.sqrt(1.0 + (residual / settings.robust) ** 2)
-        growth = 1.0 + (damage(problem.columns, c / mean, problem.damage_columns, y) / settings.noise_growth) ** 2
+    offsets = np.hstack(
+        [settings.size_sd * group_matrix(problem.size, sizes), settings.source_sd * problem.curve[:, None]]
+    )
     variance = noise**2 * problem.share * growth / weight
     diagonal = variance + settings.field_sd**2 * rest
     features = np.hstack([settings.field_sd * phi, offsets])
@@ -241,22 +286,35 @@ def fit_trend_field(
     inner_mean = cho_solve(white.inner, features.T @ (r / diagonal), check_finite=False)
     active = np.flatnonzero(c > 0)
     whole = np.hstack([features, x[:, active] * mean[active]])
-    whole_precision = np.concatenate([np.ones(features.shape[1]), precision[active] / mean[active] ** 2])
+    whole_precision = np.concatenate([np.ones(features.shape[1]), precision[active] * mean[active] ** 2])
     information = (whole / diagonal[:, None]).T @ whole + np.diag(whole_precision)
     scale = 1.0 / np.sqrt(np.diag(information))
     root = np.linalg.cholesky(information * scale[:, None] * scale[None]).T / scale[None]
-    spread, checked = _calibrate(r, features, x[:, active], precision[active], diagonal, dict(zip(names or [], groups or [], strict=True)))
-    posterior = Posterior(
-        c / mean, inducing, sizes, inner_mean, root, noise, spread, settings, problem.damage_columns
+    spread, checked = _calibrate(
+        r,
+        features,
+        x[:, active],
+        precision[active],
+        diagonal,
+        variance * weight,
+        dict(zip(names or [], groups or [], strict=True)),
     )
-    info = {"evidence": best, "noise": noise, "spread": spread, "groups": checked, "fit_error": float(np.abs(r - features @ inner_mean).mean())}
+    posterior = Posterior(c / mean, inducing, sizes, inner_mean, root, noise, spread, settings, problem.damage_columns)
+    info = {
+        "evidence": trend.evidence,
+        "noise": noise,
+        "spread": spread,
+        "groups": checked,
+        "fit_error": float(np.abs(r - features @ inner_mean).mean()),
+    }
     return posterior, info
 
 
 def _calibrate(
-    r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray, groups: dict[str, FloatArray]
-) -> tuple[float, dict[str, dict[str, float]]]:
-    """Return the factor that makes 90 % intervals cover 90 % of leave-group-out residuals, and the errors by partition.
+    r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray,
+    noise_variance: FloatArray, groups: dict[str, FloatArray],
+) -> tuple[float, dict[str, dict[str, float]]]:  # fmt: skip
+    """Return the factor of the model's sds that makes 90 % intervals cover 90 % of leave-group-out residuals, and errors.
 
     With K the joint covariance of the residuals, trend coefficients included, leaving group g out gives the residual
     (K^-1)_gg^-1 (K^-1 r)_g with covariance (K^-1)_gg^-1 (Rasmussen and Williams, sec. 5.4.2, by blocks).
@@ -267,26 +325,31 @@ def _calibrate(
     full = _Whitened(np.hstack([features, x / np.sqrt(precision)]), diagonal)
     inverse = full.solve(np.eye(m))
     solved = inverse @ r
-    scores: dict[str, FloatArray] = {}
-    checked: dict[str, dict[str, float]] = {}
+    left: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = {}  # squared errors, model variances, noise variances
     for name, partition in groups.items():
-        errors, sds = np.full(m, np.nan), np.full(m, np.nan)
+        errors, own = np.full(m, np.nan), np.full(m, np.nan)
         for value in np.unique(partition):
             g = np.flatnonzero(partition == value)
             if len(g) < m:
                 block = np.linalg.inv(inverse[np.ix_(g, g)])
-                errors[g], sds[g] = block @ solved[g], np.sqrt(np.diag(block))
+                errors[g], own[g] = block @ solved[g], np.diag(block) - diagonal[g]
         good = np.isfinite(errors)
         if good.any():
-            scores[name] = np.abs(errors[good] / sds[good])
-            checked[name] = {"mean_error_pct": 100.0 * float(np.abs(errors[good]).mean()), "width_pct": 200.0 * NORMAL_90 * float(sds[good].mean())}
-    if sum(map(len, scores.values())) < 20:
-        return 1.0, checked
-    z = np.concatenate(list(scores.values()))
-    spread = float(np.clip(np.quantile(z, 0.9) / NORMAL_90, *SPREADS))
-    for name, score in scores.items():
-        checked[name]["coverage"] = float((score <= NORMAL_90 * spread).mean())
-        checked[name]["width_pct"] *= spread
+            left[name] = (errors[good] ** 2, np.maximum(own[good], 0.0), noise_variance[good])
+    spread = 1.0
+    if sum(len(squares) for squares, _, _ in left.values()) >= FEWEST_CHECKED:
+        squares, own, noise = (np.concatenate(part) for part in zip(*left.values(), strict=True))
+        tried = np.geomspace(*SPREADS, 200)
+        shares = [(squares <= NORMAL_90**2 * (s * s * own + noise)).mean() for s in tried]
+        spread = float(tried[min(int(np.searchsorted(shares, 0.9)), len(tried) - 1)])
+    checked = {}
+    for name, (squares, own, noise) in left.items():
+        variance = spread**2 * own + noise
+        checked[name] = {
+            "mean_error_pct": 100.0 * float(np.sqrt(squares).mean()),
+            "coverage": float((squares <= NORMAL_90**2 * variance).mean()),
+            "width_pct": 200.0 * NORMAL_90 * float(np.sqrt(variance).mean()),
+        }
     return spread, checked
 
 
@@ -307,7 +370,13 @@ class Point:
 
 
 def predict_trend_field(
-    posterior: Posterior, columns: FloatArray, coordinates: FloatArray, size: FloatArray, *, curve: bool = False, rows: bool = False
+    posterior: Posterior,
+    columns: FloatArray,
+    coordinates: FloatArray,
+    size: FloatArray,
+    *,
+    curve: bool = False,
+    rows: bool = False,
 ) -> tuple[Point, FloatArray]:
     """Return predictions, and either how new each point is or the rows of the joint covariance.
 
@@ -328,7 +397,7 @@ def predict_trend_field(
         rows=True: (n, p), rows B with cov(ln L_i, ln L_j) = B_i . B_j plus what the inducing points leave.
     """
     s = posterior.settings
-    phi = field_features(coordinates, posterior.inducing, posterior.factor)
+    phi = field_features(coordinates, posterior.inducing, posterior.whitening)
     rest = np.maximum(1.0 - (phi**2).sum(axis=1), 0.0)
     known = group_matrix(size, posterior.sizes)
     source = np.full((len(columns), 1), s.source_sd if curve else 0.0)
@@ -338,12 +407,23 @@ def predict_trend_field(
     loss = trend / (1.0 - shift)
     active = posterior.active
     whole = np.hstack([features, columns[:, active] / loss[:, None]])
-    product = solve_triangular(posterior.root, whole.T, trans="T", lower=False, check_finite=False).T
+    product = whole @ posterior.inverse_root
     own = s.field_sd**2 * rest + s.size_sd**2 * (1.0 - known.max(axis=1, initial=0.0))
     sd = posterior.spread * np.sqrt((product**2).sum(axis=1) + own)
     hurt = damage(columns, posterior.coefficients, posterior.damage_columns, loss)
-    noise = posterior.spread * posterior.noise * np.sqrt(1.0 + (hurt / s.noise_growth) ** 2)
+    noise = posterior.noise * np.sqrt(1.0 + (hurt / s.noise_growth) ** 2)
     return Point(loss, sd, noise), product * posterior.spread if rows else rest
 
 
-__all__ = ["NORMAL_90", "Point", "Posterior", "Problem", "Settings", "damage", "fit_trend_field", "group_matrix", "predict_trend_field"]
+__all__ = [
+    "NORMAL_90",
+    "Point",
+    "Posterior",
+    "Problem",
+    "Settings",
+    "damage",
+    "fit_trend_field",
+    "group_matrix",
+    "predict_trend_field",
+    "trend_evidence",
+]

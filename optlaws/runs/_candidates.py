@@ -269,6 +269,15 @@ def _open_counts(
     return tokens, batch, np.where(np.isnan(cells["steps"]), lengths, cells["steps"])
 
 
+def _may_assume(name: str, table: RunTable) -> npt.NDArray[np.bool_]:
+    """Tell for each candidate whether a default may stand in for an open cell of that column, shape (n,)."""
+    if name == "params":
+        return np.isnan(table.active_params)
+    if name == "weight_decay":  # an optimizer that is named and is not AdamW has none unless it says so
+        return np.array([optimizer in (None, "adamw") for optimizer in table.optimizer], dtype=bool)
+    return np.ones(len(table), dtype=bool)
+
+
 def _fill(
     table: RunTable,
     raw: RawTable,
@@ -292,7 +301,10 @@ def _fill(
         columns[name][free] = options.get(name, fallback.get(name, np.nan))
     for name in NUMBER_COLUMNS:
         if name not in (*_LENGTH, "final_loss"):
-            columns[name][was_open[name]] = options.get(name, fallback.get(name, np.nan))
+            rows = was_open[name]
+            if name not in options:
+                rows = rows & _may_assume(name, table)
+            columns[name][rows] = options.get(name, fallback.get(name, np.nan))
     filled = assemble(
         table.run_id,
         table.schedules,

@@ -100,7 +100,10 @@ def read_schedules(cells: list[Any], steps: list[float], where: Callable[[int], 
     seen: dict[tuple[str, float], Schedule] = {}
     schedules = []
     for row, cell in enumerate(cells):
-        key = (cell if isinstance(cell, str) else json.dumps(cell, default=repr), steps[row] if steps[row] == steps[row] else -1.0)
+        key = (
+            cell if isinstance(cell, str) else json.dumps(cell, default=repr),
+            steps[row] if steps[row] == steps[row] else -1.0,
+        )
         schedule = seen.get(key)
         if schedule is None:
             try:
@@ -143,15 +146,17 @@ def parse_with_steps(cell: Any, steps: float | None) -> Schedule:
 _OWN_LENGTH = ("array", "chain")  # kinds whose length follows from their parts
 
 
-_NO_LENGTH = " or give the number of tokens and the tokens a step"
+_NO_LENGTH = ", or give the number of tokens and the tokens a step"
 
 
 def states_length(cell: Any) -> bool:
     """Return whether a schedule's text or mapping states its length itself (or cannot take one)."""
     if isinstance(cell, dict):
         return bool({"total_steps", "steps"} & cell.keys()) or "kind" not in cell or cell["kind"] in _OWN_LENGTH
-    if not isinstance(cell, str) or cell.lstrip().startswith("{"):
+    if not isinstance(cell, str):
         return False
+    if cell.lstrip().startswith("{"):
+        return any(f'"{key}"' in cell for key in ("total_steps", "steps", *_OWN_LENGTH))
     kind, colon, rest = cell.partition(":")
     keys = {part.partition("=")[0].strip() for part in rest.split(",")}
     return not colon or "steps" in keys or kind.strip() in _OWN_LENGTH or " then " in cell

@@ -23,7 +23,7 @@ from optlaws.schedules.keys import complain
 from optlaws.schedules.schedule import Schedule
 from optlaws.schedules.shapes import SHAPES, Array, Table
 
-WARM_CELLS, CURVED_WARM_CELLS, FLAT_CELLS, VARYING_CELLS, TABLE_CELLS = 8, 16, 12, 40, 128
+WARM_CELLS, CURVED_WARM_CELLS, FLAT_CELLS, VARYING_CELLS, TABLE_CELLS = 6, 12, 8, 40, 128
 MOST_CELLS, FEWEST_CELLS = 150, 4
 STRETCH_END, STRETCH_START = 1.6, 1.5
 STEEP_START = ("root", "reciprocal")  # shapes that may fall steeply at u = 0: cells denser there too
@@ -167,7 +167,8 @@ def _formula_phase(group: Group, p: int, edges: Array, short: NDArray[np.bool_])
     middle = 0.5 * (u[:, :-1] + u[:, 1:])
     mean = shape(middle - half, start, stop, power)
     mean = mean if short.all() else 0.5 * (mean + shape(middle + half, start, stop, power))
-    limits = shape(np.clip(u, offset / span, 1.0, out=u), start, stop, power)
+    last = np.inf if group.shapes[p] == "inverse_sqrt" else 1.0  # its span is a time-scale, not its end
+    limits = shape(np.clip(u, offset / span, last, out=u), start, stop, power)
     return limits[:, :-1], np.maximum(mean, 0.0), limits[:, 1:]
 
 

@@ -27,7 +27,9 @@ def laws(monkeypatch):
 
     def load_law(name):
         if name not in ("llama-slimpajama", "other"):
-            raise LawError(f"law {name!r} is not built in and no such file exists; optlaws laws lists the built-in ones")
+            raise LawError(
+                f"law {name!r} is not built in and no such file exists; optlaws laws lists the built-in ones"
+            )
         return FakeLaw(name=name)
 
     def fit_law(runs, curves=None, group=None, basis=None, name=None):
@@ -114,7 +116,9 @@ def test_rank_writes_files(run, tmp_path):
 
 
 def test_rank_reads_standard_input(run, monkeypatch):
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"- cosine:peak=1e-3\n- {name: b, schedule: 'linear:peak=1e-3'}\n")))
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"- cosine:peak=1e-3\n- {name: b, schedule: 'linear:peak=1e-3'}\n"))
+    )
     code, out, _ = run("rank", "-", *SIZES)
     assert code == 0
     assert "linear:peak=0.001,steps=50000" in out
@@ -186,15 +190,32 @@ def test_interrupt_and_closed_pipe(run, laws):
     assert run("rank", *SPECS)[0] == 0
 
 
-def test_warnings_are_one_line_each(run, laws):
+def test_warnings_are_one_line_each(run, laws, table, tmp_path):
     def warns(runs, curves=None, **options):
         import warnings
 
+        warnings.simplefilter("default")
         warnings.warn("only 3 runs\nfor 16 columns", OptlawsWarning, stacklevel=2)
-        warnings.warn("far out", ExtrapolationWarning, stacklevel=2)
+        warnings.warn("somebody else's", RuntimeWarning, stacklevel=2)
         return FakeLaw()
 
     laws.fit_law = warns
+    code, _, err = run("fit", table, "-o", tmp_path / "law.json")
+    assert (code, err) == (0, "optlaws: warning: only 3 runs for 16 columns\n")
+
+
+def test_rank_is_quiet_about_what_its_table_says(run, monkeypatch):
+    import warnings
+
+    predict = FakeLaw.predict
+
+    def warns(self, runs):
+        warnings.warn("far out", ExtrapolationWarning, stacklevel=2)
+        return predict(self, runs)
+
+    monkeypatch.setattr(FakeLaw, "predict", warns)
+    code, _, err = run("rank", *SPECS, *SIZES)
+    assert (code, err) == (0, "")
 
 
 def test_fit(run, laws, table, tmp_path):
@@ -277,11 +298,13 @@ def test_predict_along_curves(run, table, tmp_path):
     asked.write_text("run_id,step\na,1001\n")
     code, _, err = run("predict", "other", table, "--curves", asked, "-o", "-")
     assert code == 2
-    assert "step must be at most 1000" in err
+    assert "step must be 1 to 1000, the updates done, got 1001" in err
 
 
 def test_features(run):
-    code, out, _ = run("features", "cosine:peak=1e-3,steps=1000", "wsd:peak=1e-3,steps=1000,decay=0.2", "--format", "csv")
+    code, out, _ = run(
+        "features", "cosine:peak=1e-3,steps=1000", "wsd:peak=1e-3,steps=1000,decay=0.2", "--format", "csv"
+    )
     rows = read(out)
     assert code == 0
     assert len(rows) == 32

@@ -12,10 +12,15 @@ from optlaws.schedules import parse
 def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path):
     path = tmp_path / "out.csv"
     path.write_text("good\n")
-    with pytest.raises(RuntimeError), atomic_write(path) as stream:
-        stream.write("half")
-        stream.flush()
-        raise RuntimeError
+
+    def half_way():
+        with atomic_write(path) as stream:
+            stream.write("half")
+            stream.flush()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half_way()
     assert path.read_text() == "good\n"
     assert os.listdir(tmp_path) == ["out.csv"]
 

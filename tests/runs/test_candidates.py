@@ -24,7 +24,9 @@ def stdin(monkeypatch, text):
 
 
 def test_short_forms_get_their_length_from_the_tokens():
-    table = read_candidates(["cosine:peak=1e-3", "wsd:peak=1e-3,decay=0.2"], params=85e6, tokens=2.56e9, batch_tokens=51200)
+    table = read_candidates(
+        ["cosine:peak=1e-3", "wsd:peak=1e-3,decay=0.2"], params=85e6, tokens=2.56e9, batch_tokens=51200
+    )
     assert table.steps.tolist() == [50000, 50000]
     assert table.schedules[1] == parse("wsd:peak=1e-3,decay=0.2,steps=50000")
     assert table.tokens.tolist() == [2.56e9] * 2
@@ -58,8 +60,17 @@ def test_fallbacks_are_used_and_told():
     assert found.runs.steps[0] == 10000
 
 
+def test_defaults_do_not_contradict_what_is_known(tmp_path):
+    entries = [{"optimizer": "sgd", "active_params": 1e8, "schedule": SHORT}, SHORT]
+    path = write(tmp_path / "c.json", json.dumps(entries))
+    table = read_candidates([path], fallback={"params": 5e7, "weight_decay": 0.1})
+    np.testing.assert_array_equal(table.weight_decay, [np.nan, 0.1])
+    np.testing.assert_array_equal(table.params, [np.nan, 5e7])
+    assert read_candidates([path], weight_decay=0.2).weight_decay.tolist() == [0.2, 0.2]
+
+
 def test_without_any_length_the_message_says_so():
-    with pytest.raises(OptlawsError, match="must be given.*or give the number of tokens and the tokens a step"):
+    with pytest.raises(OptlawsError, match=r"must be given.*or give the number of tokens and the tokens a step"):
         read_candidates(["cosine:peak=1e-3"])
 
 
@@ -98,7 +109,12 @@ def test_json_schedule_alone_and_from_standard_input(tmp_path, monkeypatch):
     text = parse(SHORT).to_json()
     assert read_candidates([write(tmp_path / "s.json", text)]).schedules == (parse(SHORT),)
     assert read_candidates([text]).schedules == (parse(SHORT),)
-    for source in (text, f"[{text}]", f"- {SHORT}\n", f"schedule\n{SHORT.replace(',', ';')}\n".replace(";", ",")[:9] + f'"{SHORT}"\n'):
+    for source in (
+        text,
+        f"[{text}]",
+        f"- {SHORT}\n",
+        f"schedule\n{SHORT.replace(',', ';')}\n".replace(";", ",")[:9] + f'"{SHORT}"\n',
+    ):
         stdin(monkeypatch, source)
         assert read_candidates(["-"]).schedules == (parse(SHORT),), source
     stdin(monkeypatch, json.dumps({"run_id": "x", "schedule": SHORT}) + "\n")
@@ -129,7 +145,11 @@ def test_run_tables_are_candidates_too(data_dir):
         ("c.yaml", "- {name: a}", "entry 1: the key 'schedule' is missing"),
         ("c.yaml", "- {name: a, shedule: x}", "unknown key 'shedule'; did you mean 'schedule'"),
         ("c.yaml", f"- {{schedule: '{SHORT}', parms: 1}}", "unknown key 'parms'; did you mean 'params'"),
-        ("c.yaml", f"- {{schedule: '{SHORT}', params: big}}", "entry 1: params must be a finite number above 0, got 'big'"),
+        (
+            "c.yaml",
+            f"- {{schedule: '{SHORT}', params: big}}",
+            "entry 1: params must be a finite number above 0, got 'big'",
+        ),
         ("c.yaml", f"- {{schedule: '{SHORT}', params: -1}}", "params must be a finite number above 0, got -1"),
         ("c.yaml", f"- {{schedule: '{SHORT}', params: yes}}", "params must be a finite number above 0, got True"),
         ("c.yaml", "- cosine:peek=1e-3,steps=10", "entry 1: schedule: .*did you mean 'peak'"),
@@ -163,7 +183,16 @@ def test_no_candidate():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("85M", 85e6), ("2.56B", 2.56e9), ("1e9", 1e9), ("51_200", 51200), (" 3k ", 3000), ("1T", 1e12), (7, 7), ("0.1", 0.1)],
+    [
+        ("85M", 85e6),
+        ("2.56B", 2.56e9),
+        ("1e9", 1e9),
+        ("51_200", 51200),
+        (" 3k ", 3000),
+        ("1T", 1e12),
+        (7, 7),
+        ("0.1", 0.1),
+    ],
 )
 def test_quantities(text, value):
     assert parse_quantity(text) == value

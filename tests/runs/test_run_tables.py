@@ -19,7 +19,9 @@ def quoted(text: str) -> str:
     return '"' + text.replace('"', '""') + '"'
 
 
-def row(run_id="a", params="1e8", tokens="", steps="1000", batch="5e5", schedule=COSINE, status="completed", loss="3.1"):
+def row(
+    run_id="a", params="1e8", tokens="", steps="1000", batch="5e5", schedule=COSINE, status="completed", loss="3.1"
+):
     return ",".join([run_id, params, tokens, steps, batch, quoted(schedule), status, loss])
 
 
@@ -47,7 +49,9 @@ def test_short_forms_take_their_length_from_the_column(tmp_path):
 
 
 def test_keeps_unknown_columns_and_their_order(tmp_path):
-    path = write(tmp_path / "runs.csv", f"x,{quoted(COSINE)},7,2.5,run-1", header="colour,schedule,seed,final_loss,run_id")
+    path = write(
+        tmp_path / "runs.csv", f"x,{quoted(COSINE)},7,2.5,run-1", header="colour,schedule,seed,final_loss,run_id"
+    )
     table = read_runs(path)
     assert table.extra == {"colour": ("x",), "seed": ("7",)}
     out = tmp_path / "out.csv"
@@ -119,6 +123,11 @@ BAD_ROWS = {
     "schedule a list": (row(schedule="[1, 2]"), "schedule: "),
     "no schedule": (row(schedule=""), "line 3: schedule: empty"),
     "negative rate": (row(schedule=COSINE.replace("0.001", "-0.001")), "line 3: schedule: "),
+    "nan rate": (
+        row(schedule=COSINE.replace("0.001", "NaN")),
+        "got nan; give the absolute learning rate, as in peak=0.001",
+    ),
+    "infinite steps": (row(schedule="cosine:peak=1e-3", steps="inf"), "line 3: schedule: steps"),
     "other length": (row(steps="999"), "steps is 999 but the schedule has 1000 steps"),
     "tokens do not fit": (row(tokens="1e9"), "tokens is 1000000000 but steps * batch_tokens is 1000 * 500000"),
     "twice": (row("first"), "run_id 'first' was used before"),
@@ -183,9 +192,15 @@ def test_files_that_are_none(tmp_path):
     [
         ('{"run_id": "a", "schedule": {"kind": "cos', "line 1: not valid JSON"),
         ('"text"\n', "line 1: a JSON object"),
-        ('{"run_id": "a", "schedule": "cosine:peak=1e-3,steps=10", "params": true}', "params must be a number, got True"),
+        (
+            '{"run_id": "a", "schedule": "cosine:peak=1e-3,steps=10", "params": true}',
+            "params must be a number, got True",
+        ),
         ('{"run_id": "a", "schedule": "cosine:peak=1e-3,steps=10", "params": NaN}', "params must be a number, got nan"),
-        ('{"run_id": "a", "schedule": "cosine:peak=1e-3,steps=10", "params": [1]}', r"params must be a number, got \[1\]"),
+        (
+            '{"run_id": "a", "schedule": "cosine:peak=1e-3,steps=10", "params": [1]}',
+            r"params must be a number, got \[1\]",
+        ),
         ('{"run_id": "a", "schedule": 5}', "schedule: a short form or a JSON object is needed, got 5"),
     ],
 )
@@ -197,7 +212,11 @@ def test_bad_json_lines(tmp_path, content, message):
 
 
 def test_losses_may_be_missing_or_odd_where_the_run_failed(tmp_path):
-    rows = [row("a", status="diverged", loss=""), row("b", status="nonfinite", loss="nan"), row("c", status="diverged", loss="inf")]
+    rows = [
+        row("a", status="diverged", loss=""),
+        row("b", status="nonfinite", loss="nan"),
+        row("c", status="diverged", loss="inf"),
+    ]
     table = read_runs(write(tmp_path / "runs.csv", *rows, row("d", status="interrupted", loss="9.5")), need_loss=True)
     assert np.isnan(table.final_loss[:3]).all()
     assert table.final_loss[3] == 9.5
@@ -240,7 +259,7 @@ def test_select_concat_column():
 
 def test_build_checks_what_a_file_would():
     schedule = parse("cosine:peak=1e-3,steps=10")
-    with pytest.raises(TableError, match="run 'a'.*run_id 'a' was used before"):
+    with pytest.raises(TableError, match=r"run 'a'.*run_id 'a' was used before"):
         RunTable.build([schedule, schedule], run_id=["a", "a"])
     with pytest.raises(TableError, match="beta1 must be at least 0 and below 1, got 1"):
         RunTable.build(schedule, beta1=1.0)
@@ -267,7 +286,8 @@ def test_a_long_written_out_schedule_fits_in_a_cell(tmp_path):
 
 def test_ten_thousand_rows_in_half_a_second(tmp_path):
     rows = [
-        row(f"run-{i}", schedule=COSINE.replace("0.001", repr(1e-3 + i * 1e-7)), loss=repr(3 + i * 1e-5)) for i in range(10_000)
+        row(f"run-{i}", schedule=COSINE.replace("0.001", repr(1e-3 + i * 1e-7)), loss=repr(3 + i * 1e-5))
+        for i in range(10_000)
     ]
     path = write(tmp_path / "runs.csv", *rows)
     times = []

@@ -1,0 +1,239 @@
+"""Fitting laws to runs of a known law: what is found, what is refused, and the joint covariance."""
+
+import warnings
+
+import numpy as np
+import pytest
+from made_runs import curve_losses, curves_of, expected, plan, with_losses
+from naive_kriging import Kriging
+from threadpoolctl import threadpool_limits
+
+from optlaws.errors import FitError, InputError, OptlawsWarning, TableError
+from optlaws.features import feature_table, get_basis
+from optlaws.law import fit_law
+from optlaws.law.fitting import _Fit
+from optlaws.regression import Settings
+from optlaws.runs import CurveTable, RunTable
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return with_losses(plan(), noise=0.0005)
+
+
+@pytest.fixture(scope="module")
+def law(runs):
+    return fit_law(runs)
+
+
+@pytest.fixture(scope="module")
+def few():
+    """Nine runs of one size and length, enough for curves."""
+    return plan(steps=(4000,), params=(6e7,))
+
+
+def changed(runs, **columns):
+    kept = ("run_id", "params", "batch_tokens", "optimizer", "weight_decay", "status", "final_loss")
+    given = {name: getattr(runs, name) for name in kept} | columns
+    if "batch_tokens" in columns and "tokens" not in columns:
+        given["tokens"] = None
+    return RunTable.build(runs.schedules, **given)
+
+
+class TestKnownTruth:
+    def test_new_runs_inside_the_domain(self, law):
+        new = plan(peaks=(6e-4, 1.5e-3), steps=(4500, 9000), params=(2e7, 6e7))
+        p = law.predict(new)
+        assert np.abs(p.loss / expected(new) - 1).mean() < 1e-3
+        assert p.in_domain.all()
+        assert (p.lower < p.loss).all()
+        assert (p.loss < p.upper).all()
+        assert law.info["n_runs"] == 54
+
+    def test_outside_the_domain_it_says_so_and_is_wider(self, law):
+        inside = law.predict(plan(steps=(12000,), params=(6e7,)))
+        far = law.predict(plan(steps=(60000,), params=(1e9,)))
+        assert not far.in_domain.any()
+        assert "steps 6e+04 above 1.2e+04" in far.reasons[0]
+        assert "params 1e+09 above 6e+07" in far.reasons[0]
+        assert np.median(far.sd / far.loss) > 2 * np.median(inside.sd / inside.loss)
+
+    def test_differences_of_schedules_are_surer_than_losses(self, law):
+        new = plan(peaks=(6e-4,), steps=(12000,), params=(6e7,))
+        p = law.predict(new)
+        c = p.covariance(slice(None))
+        difference = np.sqrt(c[0, 0] + c[1, 1] - 2 * c[0, 1])
+        assert difference < np.sqrt(c[0, 0] + c[1, 1])
+        assert c[0, 1] > 0
+
+    def test_several_sources_of_loss_agree(self, few):
+        """On finals only, on curves only, on both: each predicts the known law."""
+        curves = curves_of(few, noise=0.0005)
+        finals = with_losses(few, noise=0.0005, seed=1)
+        truth = expected(few)
+        with pytest.warns(OptlawsWarning, match="9 runs for 16 columns"):
+            laws = [fit_law(finals)]
+        laws += [fit_law(few, curves), fit_law(finals, curves)]
+        for fitted in laws:
+            assert np.abs(fitted.predict(few).loss / truth - 1).max() < 3e-3
+        assert [x.info["n_runs"] for x in laws] == [9, 0, 9]
+        assert [x.info["n_curves"] for x in laws] == [0, 9, 9]
+        assert set(laws[1].info["calibrated"]) == {"kappa", "temperature_exponent", "aT"}
+        steps = np.arange(500.0, 4001.0, 500.0)
+        along = np.concatenate(curve_losses(few, [steps] * 9))
+        assert np.abs(laws[1].predict_curve(few, steps).loss / along - 1).max() < 5e-3
+
+    def test_final_losses_may_lie_on_another_evaluation_set(self, few):
+        finals = with_losses(few)
+        shifted = changed(finals, final_loss=1.01 * finals.final_loss)
+        fitted = fit_law(shifted, curves_of(few, noise=0.0003))
+        at_end, on_curve = fitted.predict(few), fitted.predict_curve(few, np.array([4000.0]))
+        assert np.mean(at_end.loss / on_curve.loss) == pytest.approx(1.01, abs=3e-3)
+
+    def test_unfinished_runs_are_counted_and_left_out(self, runs, law):
+        status = list(runs.status)
+        loss = runs.final_loss.copy()
+        status[:3] = "diverged", "interrupted", "nonfinite"
+        loss[:3] = 9.0, 8.0, np.nan
+        fitted = fit_law(changed(runs, status=status, final_loss=loss))
+        assert fitted.info["n_left_out"] == 3
+        assert fitted.info["n_runs"] == 51
+        assert np.abs(fitted.predict(runs).loss / law.predict(runs).loss - 1).max() < 5e-3
+
+    @pytest.mark.parametrize(("column", "flag"), [("params", "use_params"), ("batch_tokens", "use_batch")])
+    def test_an_empty_column_is_done_without(self, runs, column, flag):
+        one_size = runs.select(runs.params == 6e7)
+        fitted = fit_law(changed(one_size, **{column: None}))
+        assert not getattr(fitted, flag)
+        assert column not in fitted.domain
+        bare = changed(one_size, **{column: None})
+        assert np.abs(fitted.predict(bare).loss / one_size.final_loss - 1).mean() < 2e-3
+
+
+class TestRefusals:
+    def test_too_few(self, runs):
+        with pytest.raises(
+            FitError, match=r"at least 4 completed runs .* are needed, got 3; add runs or give --curves"
+        ):
+            fit_law(runs.select([0, 1, 2]))
+        with pytest.raises(FitError, match=r"at least 4 completed runs .* are needed, got 1"):
+            fit_law(runs.select([0]))
+
+    def test_all_diverged(self, runs):
+        with pytest.raises(FitError, match=r"got none of 54 \(all diverged"):
+            fit_law(changed(runs, status="diverged"))
+
+    def test_no_losses(self, runs):
+        with pytest.raises(FitError, match="got none of 54"):
+            fit_law(plan())
+
+    @pytest.mark.parametrize("column", ["params", "batch_tokens"])
+    def test_a_column_that_some_runs_lack(self, runs, column):
+        values = getattr(runs, column).copy()
+        values[[4, 7]] = np.nan
+        with pytest.raises(FitError, match=rf"{column} must be given for all runs .* 2 of 54 lack it \(first: '5'\)"):
+            fit_law(changed(runs, **{column: values}))
+
+    def test_unknown_group_column(self, runs):
+        with pytest.raises(TableError, match="group must name a column; no column 'famly'"):
+            fit_law(runs, group="famly")
+
+    def test_group_column_of_one_value(self, runs):
+        with pytest.raises(FitError, match="group column 'optimizer' must have at least 2 different values, got one"):
+            fit_law(runs, group="optimizer")
+
+    def test_unknown_basis(self, runs):
+        with pytest.raises(InputError, match=r"basis must be one of .*, got 'sde15'; did you mean 'sde16'"):
+            fit_law(runs, basis="sde15")
+
+    def test_curves_of_other_runs(self, few):
+        curves = CurveTable(("nobody",) * 30, np.arange(1.0, 31.0), np.full(30, 3.0))
+        with pytest.raises(FitError, match="run_id of the curves must occur in the run table"):
+            fit_law(few, curves)
+
+    def test_too_few_readings(self, few):
+        curves = curves_of(few.select([0]), every=1000)
+        with pytest.raises(FitError, match="at least 20 readings after the warm-up are needed, got 4"):
+            fit_law(few, curves)
+
+    def test_a_candidate_without_what_the_law_needs(self, law, runs):
+        assumed = law.predict(changed(runs, params=None)).assumed
+        assert assumed == {"params": 4e7}
+
+    def test_few_runs_warn(self, runs):
+        with pytest.warns(OptlawsWarning, match="12 runs for 16 columns"):
+            fit_law(runs.select(np.arange(12)))
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            fit_law(runs.select(np.arange(16)))
+
+
+@pytest.fixture(scope="module")
+def plain(runs):
+    return fit_law(runs, settings=Settings(robust=1e9, noise_growth=1e9))
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """Candidates inside and outside the domain, two of another size."""
+    table = plan(peaks=(5e-4, 4e-3), steps=(7000, 30000), params=(6e7, 3e8))
+    return table.select([0, 1, 2, 4, 7, 13, 22])
+
+
+class TestCovariance:
+    def test_it_is_the_dense_one(self, runs, plain, mixed):
+        basis, posterior = get_basis(), plain.posterior
+        work = _Fit(runs, None, basis, posterior.settings, None)
+        problem, _ = work.problem(basis)
+        if len(posterior.inducing) < len(runs):
+            pytest.skip("not every run is an inducing point, so the dense twin does not apply")
+        twin = Kriging(problem, posterior.coefficients, basis.prior, posterior.settings, posterior.noise)
+        p = plain.predict(mixed)
+        loss, covariance = twin.predict(feature_table(mixed), p._view.coordinates, p._view.size)
+        np.testing.assert_allclose(p.loss, loss, rtol=1e-8)
+        covariance *= posterior.spread**2 * np.outer(loss, loss)
+        np.testing.assert_allclose(p.covariance(slice(None)), covariance, rtol=2e-5, atol=1e-9)
+
+    def test_it_is_positive_semidefinite_and_symmetric(self, law, mixed):
+        c = law.predict(mixed).covariance(np.arange(len(mixed)))
+        np.testing.assert_allclose(c, c.T, rtol=1e-10, atol=1e-14)
+        assert np.linalg.eigvalsh((c + c.T) / 2).min() > -1e-10 * np.trace(c)
+
+    def test_its_diagonal_is_the_sd_without_noise(self, law, mixed):
+        p = law.predict(mixed)
+        np.testing.assert_allclose(np.diag(p.covariance(slice(None))), p.sd**2 - p.noise**2, rtol=1e-6)
+
+    def test_parts_and_columns_of_it_agree(self, law, mixed):
+        p = law.predict(mixed)
+        whole = p.covariance(slice(None))
+        np.testing.assert_allclose(p.covariance([5, 1]), whole[np.ix_([5, 1], [5, 1])], rtol=1e-9, atol=1e-14)
+        np.testing.assert_allclose(p.covariance_with(3), whole[:, 3], rtol=1e-9, atol=1e-14)
+
+    def test_twins_differ_by_nothing(self, law):
+        one = plan(peaks=(5e-4,), steps=(7000,), params=(6e7,)).select([0])
+        both = RunTable.build(one.schedules * 2, params=6e7, batch_tokens=51200.0, optimizer="adamw", weight_decay=0.1)
+        c = law.predict(both).covariance(slice(None))
+        assert c[0, 0] + c[1, 1] - 2 * c[0, 1] == pytest.approx(0.0, abs=1e-10)
+
+
+def test_intervals_cover_new_runs_of_the_known_law():
+    """Known law, smooth field and noise in 24 tables; the 12 new runs of a table share their error: band by tables."""
+    everything = RunTable.concat([plan(), renamed(plan(peaks=(6e-4, 1.5e-3), steps=(4500,), params=(2e7, 6e7)))])
+    inside = []
+    for seed in range(24):
+        table = with_losses(everything, noise=0.001, seed=seed, field=True)
+        new = table.select(np.arange(54, 66))
+        p = fit_law(table.select(np.arange(54))).predict(new)
+        inside.append(((p.lower <= new.final_loss) & (new.final_loss <= p.upper)).mean())
+    error = np.std(inside) / np.sqrt(len(inside))
+    assert abs(np.mean(inside) - 0.9) < max(4 * error, 0.06)
+
+
+def renamed(runs):
+    return changed(runs, run_id=[f"new {name}" for name in runs.run_id])

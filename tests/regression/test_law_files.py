@@ -1,0 +1,145 @@
+"""Law files: the same digits come back, and nothing but a whole law of this version is read."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from made_runs import curves_of, plan, with_losses
+
+from optlaws.errors import InputError, LawError
+from optlaws.law import Law, fit_law, load_law, store
+
+
+@pytest.fixture(scope="module")
+def law():
+    return fit_law(with_losses(plan(), noise=0.0005), name="made")
+
+
+@pytest.fixture
+def path(law, tmp_path):
+    law.save(tmp_path / "law.json")
+    return tmp_path / "law.json"
+
+
+def same_answers(a, b, runs):
+    p, q = a.predict(runs), b.predict(runs)
+    for name in ("loss", "sd", "lower", "upper", "noise", "in_domain"):
+        np.testing.assert_array_equal(getattr(p, name), getattr(q, name))
+    assert p.reasons == q.reasons
+    np.testing.assert_array_equal(p.covariance([0, 3]), q.covariance([0, 3]))
+
+
+def test_identical_digits(law, path):
+    new = plan(peaks=(5e-4, 5e-3), steps=(4000, 40000))
+    again = Law.load(path)
+    same_answers(law, again, new)
+    assert again.info == json.loads(json.dumps(law.info))
+    assert (again.name, again.basis_id, again.domain, again.defaults) == ("made", "sde16", law.domain, law.defaults)
+    same_answers(law, load_law(str(path)), new)
+
+
+def test_writing_again_gives_the_same_file(path, tmp_path):
+    Law.load(path).save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+
+
+def test_a_law_with_calibrated_time_scales(tmp_path):
+    few = plan(steps=(4000,), params=(6e7,)).select([0, 4, 8])
+    fitted = fit_law(few, curves_of(few, noise=0.0005))
+    fitted.save(tmp_path / "law.json")
+    again = Law.load(tmp_path / "law.json")
+    assert again.basis.dynamics == fitted.basis.dynamics
+    at = np.arange(500.0, 4001.0, 250.0)
+    np.testing.assert_array_equal(again.predict_curve(few, at).loss, fitted.predict_curve(few, at).loss)
+
+
+def test_plain_numbers_only(path):
+    data = json.loads(path.read_text(encoding="utf-8"))
+    assert data["format"] == "optlaws-law"
+    assert len(data["columns"]) == 16
+    assert "final_loss" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+def test_truncated(path, share):
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text[: int(share * len(text.rstrip()))], encoding="utf-8")
+    with pytest.raises(LawError, match=r"law\.json' is not complete JSON .*: it is truncated or no law; fit it again"):
+        Law.load(path)
+
+
+def edited(path, change):
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    path.write_text(json.dumps(data), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(version=2), "must be of version 1, got 2; fit it again"),
+        (lambda d: d.pop("version"), "must be of version 1, got None"),
+        (lambda d: d.update(format="other"), 'must be a JSON object with "format": "optlaws-law"'),
+        (lambda d: d.pop("posterior"), "must have the entry 'posterior', got none"),
+        (lambda d: d.update(basis="sde99"), "basis must be one of .*, got 'sde99'"),
+        (lambda d: d["columns"].reverse(), "columns of basis 'sde16' must be constant, .*, got batch_noise"),
+        (lambda d: d["dynamics"].update(kapa=1.0), "dynamics has no constant 'kapa'; did you mean 'kappa'"),
+        (lambda d: d["exponents"].update(zz=1.0), "basis 'sde16' has no exponent 'zz'"),
+        (lambda d: d["dynamics"].update(kappa=-1.0), "kappa must be a finite number above 0, got -1.0"),
+        (lambda d: d["posterior"]["mean"].pop(), "has a damaged entry"),
+        (lambda d: d["posterior"]["coefficients"].append(1.0), "has a damaged entry"),
+        (lambda d: d["posterior"]["root_upper_triangle"].pop(), "has a damaged entry"),
+        (lambda d: d["posterior"].update(noise="much"), "has a damaged entry"),
+        (lambda d: d["posterior"]["sizes"].__setitem__(0, None), "has a damaged entry"),
+        (lambda d: d["posterior"].update(inducing=5), "has a damaged entry"),
+        (lambda d: d.update(domain={"params": [1.0]}), "has a damaged entry"),
+        (lambda d: d.update(domain=7), "has a damaged entry"),
+    ],
+)
+def test_damaged(path, change, message):
+    with pytest.raises(LawError, match=message):
+        Law.load(edited(path, change))
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "3", '"law"', "{}", "null"])
+def test_not_a_law(path, text):
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(LawError, match="must be a JSON object with"):
+        Law.load(path)
+
+
+def test_not_text(path):
+    path.write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(LawError, match="cannot be read"):
+        Law.load(path)
+
+
+def test_no_such_file(tmp_path):
+    with pytest.raises(LawError, match=r"cannot be read .* check the path"):
+        Law.load(tmp_path / "nothing.json")
+    with pytest.raises(LawError, match=r"law must be a law file or one of .*, got 'no-such-law'"):
+        load_law("no-such-law")
+    with pytest.raises(LawError, match="cannot be read"):
+        Law.load(tmp_path)
+
+
+def test_a_half_written_file_never_replaces_a_good_one(law, path, monkeypatch):
+    good = path.read_bytes()
+
+    def broken(data, stream, **options):
+        stream.write('{"format": "optlaws-law", ')
+        stream.flush()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.json, "dump", broken)
+    with pytest.raises((OSError, InputError), match="No space left"):
+        law.save(path)
+    assert path.read_bytes() == good
+    assert os.listdir(path.parent) == ["law.json"]
+
+
+def test_no_such_folder(law, tmp_path):
+    with pytest.raises(InputError, match="nowhere"):
+        law.save(tmp_path / "nowhere" / "law.json")

@@ -33,9 +33,12 @@ def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:
 def _summary(scores: HeldOut) -> dict[str, float]:
     row = scores.row()
     return {
-        "mean_error_pct": round(row["error"], 4), "spearman": round(row["spearman"], 4), "coverage": round(row["cover"], 4),
-        "width_pct": round(row["width"], 4), "n_runs": row["runs"],
-    }  # fmt: skip
+        "mean_error_pct": round(row["error"], 4),
+        "spearman": round(row["spearman"], 4),
+        "coverage": round(row["cover"], 4),
+        "width_pct": round(row["width"], 4),
+        "n_runs": row["runs"],
+    }
 
 
 def slimpajama_design(domain: dict[str, tuple[float, float]]) -> RunTable:
@@ -51,7 +54,8 @@ def slimpajama_design(domain: dict[str, tuple[float, float]]) -> RunTable:
         elif kind == 1:
             text = f"cosine:{common},final={float(0.1 * end * p)!r}"
         else:
-            text = f"wsd:{common},decay={float((0.05 + 0.9 * share) * (1 - 320 / t))!r},shape={'sqrt' if kind == 2 else 'linear'}"
+            decay, shape = float((0.05 + 0.9 * share) * (1 - 320 / t)), "sqrt" if kind == 2 else "linear"
+            text = f"wsd:{common},decay={decay!r},shape={shape}"
         schedules.append(parse(text))
     batch = float(np.sqrt(np.prod(domain["batch_tokens"])))
     return RunTable.build(schedules, params=size, batch_tokens=batch, weight_decay=0.1)
@@ -79,9 +83,13 @@ def build_slimpajama() -> Law:
         scores.add(fit_law(runs.select(train)), held, same_horizon(held))
         errors[name] = _summary(scores)
     return _finish(
-        "llama-slimpajama", runs, slimpajama_design, errors,
-        "runs of arXiv 2501.18965 (AdamW, SlimPajama, batch 51,200 tokens, warm-up 300 steps): schedules, horizons, sizes",
-    )  # fmt: skip
+        "llama-slimpajama",
+        runs,
+        slimpajama_design,
+        errors,
+        "runs of arXiv 2501.18965 (AdamW, SlimPajama, batch 51,200 tokens, warm-up 300 steps):"
+        " schedules, horizons, sizes",
+    )
 
 
 def build_steplaw() -> Law:
@@ -96,9 +104,13 @@ def build_steplaw() -> Law:
             scores.add(fit_law(runs.select(labels != label)), held, same_budget(held))
         errors[name] = _summary(scores)
     return _finish(
-        "steplaw-dense", runs, steplaw_design, errors,
-        "dense runs of arXiv 2503.04715 (AdamW, warm-up 2,000 steps, cosine to 1e-5): peak rate, batch, N, D; losses are smoothed training losses",
-    )  # fmt: skip
+        "steplaw-dense",
+        runs,
+        steplaw_design,
+        errors,
+        "dense runs of arXiv 2503.04715 (AdamW, warm-up 2,000 steps, cosine to 1e-5): peak rate, batch, N, D;"
+        " losses are smoothed training losses",
+    )
 
 
 def _finish(name: str, runs: RunTable, design: Any, errors: dict[str, Any], notes: str) -> Law:
@@ -109,7 +121,8 @@ def _finish(name: str, runs: RunTable, design: Any, errors: dict[str, Any], note
     )  # fmt: skip
     moved = 100 * np.abs(law.predict(runs).loss / whole.predict(runs).loss - 1)
     print(
-        f"{name}: {len(law.posterior.inducing)} inducing points, moves predictions by {moved.mean():.4f} % on average, {moved.max():.3f} % at most"
+        f"{name}: {len(law.posterior.inducing)} inducing points, moves predictions by {moved.mean():.4f} % on average,"
+        f" {moved.max():.3f} % at most"
     )
     for split, row in errors.items():
         print(f"  {split}: {row}")

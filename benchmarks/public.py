@@ -24,7 +24,8 @@ def data_dir() -> Path:
     folder = Path(os.environ.get("OPTLAWS_DATA") or Path(__file__).resolve().parents[2] / "shared" / "data")
     if not folder.is_dir():
         sys.exit(
-            f"the public tables were not found in {folder}; set OPTLAWS_DATA to the folder that holds schaipp_runs.csv and the others"
+            f"the public tables were not found in {folder};"
+            " set OPTLAWS_DATA to the folder that holds schaipp_runs.csv and the others"
         )
     return folder
 

@@ -7,6 +7,7 @@ here; every command imports what it needs when it runs.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import warnings
@@ -186,11 +187,16 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
 
 def run(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is escaped, and stops nothing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("always", OptlawsWarning)
             warnings.showwarning = _show_warning
             code = cli.main(args=None if args is None else list(args), prog_name="optlaws", standalone_mode=False)
-            sys.stdout.flush()
+            if sys.stdout is not None:
+                sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as help_wanted:
         help_wanted.show()
@@ -210,6 +216,10 @@ def run(args: Sequence[str] | None = None) -> int:
         return _fail("interrupted", 130)
     except OptlawsError as bad:
         return _debug() or _fail(_one_line(str(bad)), 1)
+    except OSError as bad:
+        _drop_output()
+        where = f"{bad.filename}: " if bad.filename else ""
+        return _debug() or _fail(f"{where}cannot read or write ({_one_line(bad.strerror or str(bad))})", 1)
     except MemoryError:
         return _debug() or _fail("not enough memory; rank fewer candidates at once", 1)
     except Exception as bad:

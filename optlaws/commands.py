@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,13 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import ExtrapolationWarning, InputError, TableError, nearest
+from optlaws.errors import ExtrapolationWarning, InputError, OptlawsWarning, TableError, nearest
 from optlaws.runs import (
     CurveTable,
     RunTable,
     atomic_write,
+    check_table_name,
+    check_target,
     format_quantity,
     gather_candidates,
     read_curves,
@@ -56,6 +58,7 @@ def rank(
         raise InputError("--curves adds loss curves to --plot, --html or --format json; give one of them too")
     if plot:
         _check_figure(plot)
+    _check_outputs(plot, html, output)
     law = load_law(law_name)
     found = gather_candidates(candidates, sizes, law.defaults)
     with _quiet():
@@ -109,16 +112,15 @@ def fit(
     """Fit a law to run tables (and curve tables) and write it."""
     from optlaws.law import fit_law
 
+    _check_outputs(output)
     if [*runs, *curves].count("-") > 1:
         raise InputError("standard input ('-') can be read only once; give the other tables as files")
     table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
     readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
     if readings is not None:
-        _check_known(readings, table, "curves")
+        readings = _known_readings(readings, table)
     if group is not None:
         table.column(group)
-    if output != "-" and not Path(output).resolve().parent.is_dir():
-        raise InputError(f"{output}: the folder does not exist; make it first")
     law = fit_law(table, readings, group=group, basis=basis, name=name or _stem(output))
     law.save(output)
     click.echo(_fit_summary(law, output), err=output == "-")
@@ -129,7 +131,10 @@ def _stem(output: str) -> str:
 
 
 def _fit_summary(law: Law, output: str) -> str:
-    lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {law.info.get('n_runs', 'unknown')} runs."]
+    left_out = law.info.get("n_left_out", 0)
+    without = f" ({left_out} more left out: diverged, interrupted or without a loss)" if left_out else ""
+    count = law.info.get("n_runs", "unknown")
+    lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {_errors_text(errors)}")
     return "\n".join(lines)
@@ -139,16 +144,19 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
     """Predict final losses, or losses along the curve, and write them beside the columns of the input."""
     from optlaws.law import load_law
 
+    check_table_name(output)
+    _check_outputs(output)
     law = load_law(law_name)
     if runs == "-" and curves == "-":
         raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")
     table = read_runs(runs)
     if curves is None:
         prediction = law.predict(table)
+        _tell_assumed(prediction.assumed)
         write_runs(output, table, _prediction_columns(prediction, len(table)))
         return
     asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
-    _check_known(asked, table, "curves")
+    asked = _known_readings(asked, table)
     row_of = {name: row for row, name in enumerate(table.run_id)}
     columns: dict[str, npt.NDArray[Any]] = {
         "predicted_loss": np.full(len(asked), np.nan),
@@ -156,6 +164,7 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
         "upper": np.full(len(asked), np.nan),
         "in_domain": np.zeros(len(asked), dtype=bool),
     }
+    assumed: dict[str, float] = {}
     for name, index in _progress(asked.runs().items(), "curves"):
         run = table.select([row_of[name]])
         steps = asked.step[index]
@@ -164,6 +173,7 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
             allowed = f"1 to {int(run.steps[0])}, the updates done"
             raise TableError(f"run {name!r}: step must be {allowed}, got {int(wrong[0])}; drop the row")
         prediction = law.predict_curve(run, steps)
+        assumed.update(prediction.assumed)
         columns["predicted_loss"][index] = prediction.loss
         columns["lower"][index] = prediction.lower
         columns["upper"][index] = prediction.upper
@@ -171,11 +181,19 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
     base: dict[str, Any] = {"run_id": asked.run_id, "step": asked.step}
     if not np.isnan(asked.loss).all():
         base["loss"] = asked.loss
+    _tell_assumed(assumed)
     in_domain = columns.pop("in_domain")
     risk = [None] * len(asked)
     write_columns(
         output, {**base, **asked.extra, **columns, "divergence_risk": risk, "in_domain": in_domain}, len(asked)
     )
+
+
+def _tell_assumed(assumed: Mapping[str, float]) -> None:
+    """Say on standard error which values the law assumed where the table leaves them empty."""
+    if assumed:
+        values = ", ".join(f"{name} {amount(name, value)}" for name, value in assumed.items())
+        click.echo(f"optlaws: note: assumed where the table says nothing: {values}", err=True)
 
 
 def _prediction_columns(prediction: Any, n: int) -> dict[str, Any]:
@@ -195,12 +213,27 @@ def _all_steps(table: RunTable) -> CurveTable:
     return CurveTable(names, np.concatenate(steps), np.full(len(names), np.nan))
 
 
-def _check_known(readings: CurveTable, table: RunTable, what: str) -> None:
+def _known_readings(readings: CurveTable, table: RunTable) -> CurveTable:
+    """Return the readings of runs in the table; others are named in a warning, and none at all is an error."""
     known = set(table.run_id)
-    for name in dict.fromkeys(readings.run_id):
-        if name not in known:
-            hint = nearest(name, table.run_id[:2000])
-            raise TableError(f"{what}: run_id {name!r} is not in the run table{hint}; add the run or drop its readings")
+    strangers = [name for name in dict.fromkeys(readings.run_id) if name not in known]
+    if not strangers:
+        return readings
+    hint = nearest(strangers[0], table.run_id[:2000])
+    keep = np.array([name in known for name in readings.run_id], dtype=bool)
+    if not keep.any():
+        raise TableError(
+            f"curves: run_id {strangers[0]!r} is not in the run table, nor is any other of the curves{hint};"
+            " give the run table that belongs to them"
+        )
+    warnings.warn(
+        OptlawsWarning(
+            f"curves: readings of {len(strangers)} runs that are not in the run table are left out"
+            f" (first: {strangers[0]!r})"
+        ),
+        stacklevel=2,
+    )
+    return readings.select(keep)
 
 
 def features(specs: Sequence[str], basis: str | None, style: str, output: str, **sizes: float | None) -> None:
@@ -208,6 +241,7 @@ def features(specs: Sequence[str], basis: str | None, style: str, output: str, *
     from optlaws import report
     from optlaws.features import feature_table, get_basis
 
+    _check_outputs(output)
     chosen = get_basis(basis)
     found = gather_candidates(specs, sizes)
     values = np.asarray(feature_table(found.runs, chosen), dtype=np.float64)
@@ -268,6 +302,7 @@ def schedule(spec: str, style: str, plot: str | None, output: str) -> None:
     """Print a schedule, one row a step."""
     if plot:
         _check_figure(plot)
+    _check_outputs(plot, output)
     found = gather_candidates([spec]).runs.schedule_tuple()
     if len(found) != 1:
         raise InputError(f"SPEC must be one schedule, got {len(found)}; name one of them")
@@ -303,6 +338,7 @@ def laws(name: str | None, style: str, output: str) -> None:
     from optlaws import report
     from optlaws.law import builtin_names, load_law
 
+    _check_outputs(output)
     if name is not None:
         law = load_law(name)
         _write(output, report.to_json(_law_record(law)) if style == "json" else _law_text(law))
@@ -340,8 +376,7 @@ def _law_text(law: Law) -> str:
     lines += [f"Digest of the runs: {info['digest']}"] if info.get("digest") else []
     rows = [[key, _range(key, ends)] for key, ends in law.domain.items()]
     lines += ["", text_table(["domain", "range of training"], rows, [False, False])]
-    defaults = [f"{key} {value:g}" if key == "weight_decay" else f"{key} {format_quantity(value)}"
-                for key, value in law.defaults.items() if isinstance(value, int | float)]  # fmt: skip
+    defaults = [f"{key} {amount(key, value)}" for key, value in law.defaults.items()]
     lines += ["", f"Assumed where a candidate says nothing: {', '.join(defaults) or 'nothing'}"]
     errors = info.get("leave_group_out") or {}
     if errors:
@@ -359,6 +394,11 @@ _ERROR_NAMES = {
     "coverage": "90 % covers",
     "width_pct": "width %",
 }
+
+
+def amount(name: str, value: float) -> str:
+    """Return a size for people: a weight decay as it is, counts like 85M."""
+    return f"{value:g}" if name == "weight_decay" else format_quantity(value)
 
 
 def _errors_text(errors: dict[str, Any]) -> str:
@@ -387,8 +427,20 @@ def _check_figure(path: str) -> None:
     from optlaws.plotting import check_suffix
 
     check_suffix(path)
-    if not Path(path).resolve().parent.is_dir():
-        raise InputError(f"{path}: the folder does not exist; make it first")
+
+
+def _check_outputs(*paths: str | None) -> None:
+    """Raise an `InputError` before any work unless every output can be written, each to its own place."""
+    seen: set[str] = set()
+    for path in paths:
+        if path is None:
+            continue
+        check_target(path)
+        place = "-" if path == "-" else os.path.realpath(path)
+        if place in seen and place != os.devnull:
+            what = "standard output ('-')" if path == "-" else path
+            raise InputError(f"every output must have its own place, got {what} twice; name another file")
+        seen.add(place)
 
 
 def _write(path: str | os.PathLike[str], text: str) -> None:

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, nearest
-from optlaws.ranking import Ranking
-from optlaws.report import percent, rank_header, schedule_text
+from optlaws.ranking import Ranking, percent
+from optlaws.report import rank_header, schedule_text
 from optlaws.runs import atomic_write
 from optlaws.schedules import Schedule, ScheduleBatch
 

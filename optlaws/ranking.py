@@ -1,12 +1,15 @@
 """Rank candidate runs by predicted loss: differences, the probability of being best, and a sentence of advice.
 
-Candidates share most of their prediction error, so a difference is far surer than either loss. With expected losses
-L ~ Normal(mu, C) and run noises e_i ~ Normal(0, s_i^2), independent of each other,
+Candidates share most of their prediction error, so a difference is far surer than either loss. Errors are relative:
+with expected losses L, ln L ~ Normal(ln mu, C), and relative run noises e_i ~ Normal(0, s_i^2), independent of each
+other,
 
-    d_i = (L_i + e_i) - (L_b + e_b),    var d_i = C_ii + C_bb - 2 C_ib + s_i^2 + s_b^2,
+    r_i = (ln L_i + e_i) - (ln L_b + e_b),    var r_i = C_ii + C_bb - 2 C_ib + s_i^2 + s_b^2,
 
-where b is the candidate of lowest mu. P(best)_i = P(L_i = min_j L_j) is taken over the expected losses: noise would
-be drawn anew if the run were repeated. Nothing here forms an n x n matrix.
+where b is the candidate of lowest mu; the difference of losses and its interval are mu_b (exp(r) - 1) of r and of its
+interval, so that a candidate of absurd loss cannot win by its absurd standard deviation. P(best)_i =
+P(L_i = min_j L_j) is taken over the expected losses: noise would be drawn anew if the run were repeated. Nothing here
+forms an n x n matrix.
 """
 
 from __future__ import annotations
@@ -176,10 +179,11 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
     prediction = law.predict(runs)
     loss = np.asarray(prediction.loss, dtype=np.float64)
     sd = np.asarray(prediction.sd, dtype=np.float64)
-    if not (np.isfinite(loss).all() and np.isfinite(sd).all()):
-        row = int(np.argmin(np.isfinite(loss) & np.isfinite(sd)))
+    good = np.isfinite(loss) & np.isfinite(sd) & (loss > 0)
+    if not good.all():
+        row = int(np.argmin(good))
         raise LawError(
-            f"law {law.name!r} predicts no finite loss for candidate {called[row]!r}; check its sizes and rates"
+            f"law {law.name!r} predicts no finite loss above 0 for candidate {called[row]!r}; check its sizes and rates"
         )
     noise = np.asarray(prediction.noise, dtype=np.float64)
     lower, upper = (np.asarray(end, dtype=np.float64) for end in (prediction.lower, prediction.upper))
@@ -187,19 +191,22 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
     reasons = tuple(prediction.reasons)
     order = np.argsort(loss, kind="stable")
     best = int(order[0])
-    variance = np.maximum(sd**2 - noise**2, 0.0)
+    relative = noise / loss
+    variance = np.maximum((sd / loss) ** 2 - relative**2, 0.0)
     rows = order[:JOINT]
+    shared = _column(prediction, best, rows) / loss[rows] / loss[best]
     expected = np.full(n, np.nan)
-    expected[rows] = np.maximum(variance[rows] + variance[best] - 2.0 * _column(prediction, best, rows), 0.0)
-    difference = loss - loss[best]
-    half = _factor(lower, upper, sd) * np.sqrt(expected + noise**2 + noise[best] ** 2)
+    expected[rows] = np.maximum(variance[rows] + variance[best] - 2.0 * shared, 0.0)
+    ratio = np.log(loss / loss[best])
+    half = _factor(loss, lower, upper, sd) * np.sqrt(expected + relative**2 + relative[best] ** 2)
     half[best] = 0.0
-    p_best = _p_best(prediction, loss, difference, np.sqrt(expected), best, seed)
+    with np.errstate(over="ignore"):  # an absurd candidate may end at infinity
+        ends = [loss[best] * np.expm1(ratio + side * half) for side in (-1.0, 1.0)]
     result = {
-        "difference": difference,
-        "difference_lower": difference - half,
-        "difference_upper": difference + half,
-        "p_best": p_best,
+        "difference": loss - loss[best],
+        "difference_lower": ends[0],
+        "difference_upper": ends[1],
+        "p_best": _p_best(prediction, loss, ratio, np.sqrt(expected), best, seed),
     }
     advice = _advice(runs, order, upper - loss, in_domain, reasons, **result)
     return Ranking(
@@ -231,25 +238,25 @@ def _column(prediction: PredictionLike, best: int, rows: IndexArray) -> FloatArr
     return np.concatenate(parts)
 
 
-def _factor(lower: FloatArray, upper: FloatArray, sd: FloatArray) -> float:
-    """Half-widths per standard deviation that the law itself uses (1.645 for a normal law): the median over runs."""
-    good = (sd > 0) & (upper > lower)
+def _factor(loss: FloatArray, lower: FloatArray, upper: FloatArray, sd: FloatArray) -> float:
+    """Half-widths of ln loss per standard deviation that the law itself uses (normal: 1.645), the median over runs."""
+    good = (sd > 0) & (upper > lower) & (lower > 0) & np.isfinite(upper)
     if not good.any():
         return Z
-    return float(np.median((upper[good] - lower[good]) / (2.0 * sd[good])))
+    return float(np.median(np.log(upper[good] / lower[good]) / (2.0 * sd[good] / loss[good])))
 
 
 def _p_best(
-    prediction: PredictionLike, loss: FloatArray, difference: FloatArray, sd: FloatArray, best: int, seed: int
+    prediction: PredictionLike, loss: FloatArray, ratio: FloatArray, sd: FloatArray, best: int, seed: int
 ) -> FloatArray:
     """Probability of each candidate to have the lowest expected loss, from draws of the plausible ones.
 
-    `sd` is that of the expected difference to the best. Draws come in pairs +z, -z. Draws that tie are shared evenly.
+    `ratio` is ln of the loss over the best one's, `sd` that of its expectation. Draws come in pairs +z, -z. Draws that tie are shared evenly.
     """
     n = len(loss)
     p = np.zeros(n)
     with np.errstate(divide="ignore", invalid="ignore"):
-        score = np.where(difference > 0, difference / sd, 0.0)
+        score = np.where(ratio > 0, ratio / sd, 0.0)
     score[np.isnan(sd)] = np.inf
     score[best] = -1.0
     top = np.flatnonzero(score < HOPELESS)
@@ -258,9 +265,9 @@ def _p_best(
     if len(top) == 1:
         p[best] = 1.0
         return p
-    covariance = np.asarray(prediction.covariance(top), dtype=np.float64)
+    covariance = np.asarray(prediction.covariance(top), dtype=np.float64) / loss[top, None] / loss[top]
     root = _root((covariance + covariance.T) / 2.0)
-    mean = loss[top] - loss[best]
+    mean = ratio[top]
     draws = int(np.clip(_DRAWS // len(top), 2**13, 2**18)) // 2
     rng = np.random.default_rng(seed)
     tie = 1e-5 * float(np.sqrt(max(covariance.diagonal().max(), 0.0)))
@@ -331,8 +338,10 @@ def _advice(
     else:
         rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
         if len(rivals) == 1:
-            second = difference[order[1]]
-            text = f"Run 1: {second:z.{digits}f} below the next, P(best) {_percent(p_best[best])}"
+            second = int(order[1])
+            low, high = (number_text(end[second], digits) for end in (difference_lower, difference_upper))
+            lead = f"{number_text(difference[second], digits)} below the next, 90 % interval {low} .. {high}"
+            text = f"Choose 1: it is {lead}, P(best) {percent(p_best[best])}"
         else:
             text = _undecided(runs, order, rivals, in_domain, difference, difference_lower, difference_upper, digits)
     return f"{text}{_outside(order, in_domain, reasons)}."
@@ -349,11 +358,13 @@ def _undecided(
     digits: int,
 ) -> str:
     last = int(order[rivals[-1]])
-    low, high = (f"{end[last]:z.{digits}f}" for end in (difference_lower, difference_upper))
+    low, high = (number_text(end[last], digits) for end in (difference_lower, difference_upper))
     what = "difference" if len(rivals) == 2 else "largest difference"
-    numbers = f"{what} {difference[last]:z.{digits}f}, 90 % interval {low}..{high}"
+    numbers = f"{what} {number_text(difference[last], digits)}, 90 % interval {low} .. {high}"
     choice, why = _prefer(runs, order, rivals, in_domain)
-    return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}"
+    more = number_text(difference[order[choice]], digits)
+    cost = f", for {more} more predicted loss" if float(more) > 0 and len(rivals) > 2 else ""
+    return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}{cost}"
 
 
 def _prefer(runs: RunTable, order: IndexArray, rivals: IndexArray, in_domain: BoolArray) -> tuple[int, str]:
@@ -410,12 +421,22 @@ def _list(ranks: npt.NDArray[Any]) -> str:
     return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
 
 
-def _percent(p: float) -> str:
-    """Return a probability for people: never 0 or 100 % unless it is exactly so.
+def percent(p: float) -> str:
+    """Return a probability for people; draws never make it quite 0 or 1.
 
-    >>> _percent(0.974), _percent(0.99999), _percent(1.0), _percent(0.0004)
-    ('97 %', 'over 99 %', 'over 99 %', 'under 1 %')
+    >>> percent(0.971), percent(1.0), percent(0.0)
+    ('97 %', '> 99 %', '< 1 %')
     """
-    if p > 0.99:
-        return "over 99 %"
-    return "under 1 %" if p < 0.01 else f"{100 * p:.0f} %"
+    if p < 0.005:
+        return "< 1 %"
+    return "> 99 %" if p > 0.995 else f"{100 * p:.0f} %"
+
+
+def number_text(value: float, digits: int, sign: bool = False) -> str:
+    """Return a loss or a difference for people, without a minus before zero; absurd ones as a power of ten.
+
+    >>> number_text(-0.00001, 3), number_text(0.01, 3, sign=True), number_text(1.234e9, 3)
+    ('0.000', '+0.010', '1.23e+09')
+    """
+    plus = "+" if sign else ""
+    return f"{value:{plus}z.{digits}f}" if abs(value) < 1e5 else f"{value:{plus}.3g}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 from optlaws.errors import ScheduleError
-from optlaws.ranking import Ranking
+from optlaws.ranking import Ranking, number_text, percent
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
 
@@ -42,19 +42,24 @@ def schedule_text(runs: RunTable, row: int, full: bool = False) -> str:
 
 
 def rank_header(ranking: Ranking, assumed: Mapping[str, float] | None = None) -> str:
-    """Return one line: the law and the sizes that all candidates share, with what was assumed marked."""
+    """Return one line: the law, the sizes that all candidates share, and what was assumed where they say nothing."""
+    given = assumed or {}
     parts = [f"Law {ranking.law}"]
     for name, _, words in SIZES:
-        values = getattr(ranking.runs, name)
-        if _varies(ranking, name):
-            continue
-        value = float(values[0])
-        text = f"{value:g}" if name == "weight_decay" else format_quantity(value)
-        text = f"{words} {text}" if name == "weight_decay" else f"{text} {words}"
-        if math.isnan(value):
-            text = f"{words} unknown"
-        parts.append(text + (" (assumed)" if name in (assumed or {}) else ""))
-    return ", ".join(parts)
+        if not _varies(ranking, name) and name not in given:
+            parts.append(_size_text(name, words, float(getattr(ranking.runs, name)[0])))
+    text = ", ".join(parts)
+    guesses = [(name, _size_text(name, words, given[name])) for name, _, words in SIZES if name in given]
+    if guesses:
+        options = ", ".join("--" + name.replace("_", "-") for name, _ in guesses)
+        text += f"; assumed: {', '.join(guess for _, guess in guesses)} (say otherwise with {options})"
+    return text
+
+
+def _size_text(name: str, words: str, value: float) -> str:
+    if math.isnan(value):
+        return f"{words} unknown"
+    return f"{words} {value:g}" if name == "weight_decay" else f"{format_quantity(value)} {words}"
 
 
 def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS) -> str:
@@ -256,17 +261,18 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
     marks: dict[str, str] = {}
     rows = []
     for place, row in enumerate(shown):
-        cells = [str(place + 1), *([ranking.names[row]] if named else []), texts[row]]
+        name = ranking.names[row]
+        cells = [str(place + 1), *(["-" if _is_default(name, texts[row]) else name] if named else []), texts[row]]
         for name, _ in sizes:
             value = float(getattr(ranking.runs, name)[row])
             cells.append(f"{value:g}" if name == "weight_decay" else format_quantity(value))
-        cells += [f"{ranking.loss[row]:.{digits}f}", _interval(ranking.lower[row], ranking.upper[row], digits)]
+        cells += [number_text(ranking.loss[row], digits), _interval(ranking.lower[row], ranking.upper[row], digits)]
         if place == 0:
             cells += ["-", "-"]
         else:
             low, high = ranking.difference_lower[row], ranking.difference_upper[row]
-            cells += [f"+{ranking.difference[row]:.{digits}f}", _interval(low, high, digits, sign=True)]
-        cells.append(percent(ranking.p_best[row]))
+            cells += [number_text(ranking.difference[row], digits, sign=True), _interval(low, high, digits, sign=True)]
+        cells.append(percent(ranking.p_best[row]) if len(ranking) > 1 else "-")
         if ranking.in_domain[row]:
             cells.append("yes")
         else:
@@ -282,19 +288,7 @@ def _is_default(name: str, text: str) -> bool:
 
 
 def _interval(low: float, high: float, digits: int, sign: bool = False) -> str:
-    plus = "+" if sign else ""
-    return f"{low:{plus}z.{digits}f} .. {high:{plus}z.{digits}f}"
-
-
-def percent(p: float) -> str:
-    """Return a probability for people; draws never make it quite 0 or 1.
-
-    >>> percent(0.971), percent(1.0), percent(0.0)
-    ('97 %', '> 99 %', '< 1 %')
-    """
-    if p < 0.005:
-        return "< 1 %"
-    return "> 99 %" if p > 0.995 else f"{100 * p:.0f} %"
+    return f"{number_text(low, digits, sign)} .. {number_text(high, digits, sign)}"
 
 
 def _varies(ranking: Ranking, name: str) -> bool:

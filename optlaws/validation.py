@@ -74,6 +74,12 @@ def same_horizon(runs: RunTable) -> npt.NDArray[Any]:
     return np.array([f"{n:.0f}x{t:.0f}" for n, t in zip(sizes(runs), runs.steps, strict=True)])
 
 
+def configurations(runs: RunTable) -> npt.NDArray[Any]:
+    """Return labels (n,), equal for repeats of one configuration: schedule, size, batch, weight decay, optimizer."""
+    parts = zip(runs.schedule_tuple(), sizes(runs), runs.batch_tokens, runs.weight_decay, runs.optimizer, strict=True)
+    return np.array([f"{s.to_json()} {n} {b} {w} {o}" for s, n, b, w, o in parts])
+
+
 def same_budget(runs: RunTable) -> npt.NDArray[Any]:
     """Return labels of pools of equal model size and number of tokens, shape (n,)."""
     return np.array([f"{n:.0f}x{d:.0f}" for n, d in zip(sizes(runs), runs.tokens, strict=True)])
@@ -154,6 +160,7 @@ def scores(
     upper: npt.ArrayLike,
     pool: npt.ArrayLike | None = None,
     *,
+    candidate: npt.ArrayLike | None = None,
     by_pool: bool = False,
     smallest: int = SMALLEST_POOL,
 ) -> dict[str, Any]:
@@ -165,6 +172,9 @@ def scores(
         True losses, predictions and ends of 90 % intervals, above 0, nats per token.
     pool : array-like of shape (n,), optional
         Labels of the pools within which runs compete (equal size and horizon, say); default: one pool.
+    candidate : array-like of shape (n,), optional
+        Labels of what was tried: runs of a pool with equal labels are repeats and count as one candidate, of their mean
+        loss, in `hits` and the regrets; default: every run is a candidate of its own.
     by_pool : bool
         True: `error` is the mean over pools of each pool's mean.
     smallest : int
@@ -178,8 +188,8 @@ def scores(
         bias : mean of 100 (predicted / loss - 1), %.
         rmsle : 100 sqrt(mean ln(predicted / loss)^2), %.
         spearman, pool_spearman : rank correlation over all runs, and its mean within pools (NaN where constant).
-        hits, pools : pools whose best run is among the two predicted lowest; pools counted.
-        regret, worst_regret : mean and largest of 100 (loss of the run predicted lowest / lowest loss - 1), %.
+        hits, pools : pools whose best candidate is among the two predicted lowest; pools counted.
+        regret, worst_regret : mean and largest of 100 (loss of the candidate predicted lowest / lowest loss - 1), %.
         cover : share of runs inside their interval. width : mean of 100 (upper - lower) / predicted, %.
 
     Raises
@@ -196,7 +206,8 @@ def scores(
     y, p = _losses("loss", loss), _losses("predicted", predicted)
     low, high = _losses("lower", lower), _losses("upper", upper)
     label = np.zeros(len(y)) if pool is None else np.asarray(pool)
-    for name, values in (("predicted", p), ("lower", low), ("upper", high), ("pool", label)):
+    tried = np.arange(len(y)) if candidate is None else np.asarray(candidate)
+    for name, values in (("predicted", p), ("lower", low), ("upper", high), ("pool", label), ("candidate", tried)):
         if values.shape != y.shape:
             raise InputError(f"{name} must have shape {y.shape}, one entry a run, got {values.shape}; give one a run")
     error = 100 * np.abs(p / y - 1)
@@ -206,9 +217,10 @@ def scores(
         if len(i) < smallest:
             continue
         ranks.append(_spearman(y[i], p[i]))
-        best = i[y[i].argmin()]
-        hits += int(best in i[np.argsort(p[i], kind="stable")[:TOP]])
-        regrets.append(100 * (y[i[p[i].argmin()]] / y[best] - 1))
+        true, guess = _per_candidate(y[i], tried[i]), _per_candidate(p[i], tried[i])
+        order = np.argsort(guess, kind="stable")
+        hits += int(true.argmin() in order[:TOP])
+        regrets.append(100 * (true[order[0]] / true.min() - 1))
     return {
         "runs": len(y),
         "error": float(np.mean([error[i].mean() for i in groups]) if by_pool else error.mean()),
@@ -235,6 +247,7 @@ class HeldOut:
     lower: list[FloatArray] = field(default_factory=list)
     upper: list[FloatArray] = field(default_factory=list)
     pool: list[npt.NDArray[Any]] = field(default_factory=list)
+    candidate: list[npt.NDArray[Any]] = field(default_factory=list)
 
     def add(self, law: Predictor, runs: RunTable, pool: npt.ArrayLike | None = None) -> None:
         """Predict held-out runs and keep them; `pool` (m,) labels their pools, default `same_horizon`."""
@@ -244,13 +257,14 @@ class HeldOut:
         self.lower.append(p.lower)
         self.upper.append(p.upper)
         self.pool.append(same_horizon(runs) if pool is None else np.asarray(pool))
+        self.candidate.append(configurations(runs))
 
     def row(self, *, by_pool: bool = False, smallest: int = SMALLEST_POOL) -> dict[str, Any]:
         """Return the scores of all that was kept; see `scores`."""
         if not self.loss:
             raise InputError("at least one held-out run must be added before scores are asked for, got none; call add")
         kept = (np.concatenate(part) for part in (self.loss, self.predicted, self.lower, self.upper, self.pool))
-        return scores(*kept, by_pool=by_pool, smallest=smallest)
+        return scores(*kept, candidate=np.concatenate(self.candidate), by_pool=by_pool, smallest=smallest)
 
 
 def cross_validate(
@@ -328,6 +342,12 @@ def _labels(runs: RunTable, column: str) -> npt.NDArray[Any]:
     if column == "size":
         return sizes(runs)
     return runs.column(column)
+
+
+def _per_candidate(values: FloatArray, label: npt.NDArray[Any]) -> FloatArray:
+    """Return the mean of the values of each label, in the labels' order."""
+    index = np.unique(label, return_inverse=True)[1]
+    return np.bincount(index, weights=values) / np.bincount(index)
 
 
 def _mask(rows: npt.NDArray[np.intp], count: int) -> Mask:

@@ -17,6 +17,7 @@ class FakePrediction:
     noise: Any
     in_domain: Any
     reasons: list[str]
+    assumed: dict[str, float] = field(default_factory=dict)
 
     @property
     def sd(self):

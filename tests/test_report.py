@@ -29,13 +29,32 @@ def ranking():
 def test_the_table_says_everything(ranking):
     text = report.rank_table(ranking, {"params": 1e8})
     lines = text.splitlines()
-    assert lines[0] == "Law fake, 100M parameters (assumed), 1B tokens, 51.2K tokens a step, weight decay 0.1"
+    assert lines[0] == (
+        "Law fake, 1B tokens, 51.2K tokens a step, weight decay 0.1; assumed: 100M parameters (say otherwise with "
+        "--params)"
+    )
     assert re.split(" {2,}", lines[2]) == HEADER
     assert lines[4].lstrip().startswith("1  cosine:peak=0.001,steps=19531 ")
     assert "no [1]" in lines[6]
     assert lines[7].startswith("[1] peak rate 0.01 is outside")
     assert lines[-1] == ranking.advice
     assert "nan" not in text
+
+
+def test_absurd_losses_do_not_widen_the_table():
+    runs = RunTable.build([parse("cosine:peak=1e-3,steps=100"), parse("cosine:peak=1e5,steps=100")], params=1e300)
+    text = report.rank_table(rank(runs, FixedLaw([3.0, 4e123], [[0.01], [4e122]])))
+    assert max(map(len, text.splitlines()[2:6])) < 170
+    assert "1e+300 parameters" in text
+    assert "4e+123" in text
+
+
+def test_unnamed_candidates_beside_named_ones_are_not_written_twice():
+    runs = gather_candidates([SPECS[0]], {"tokens": 1e9}, FakeLaw().defaults).runs
+    named = RunTable.build([parse("linear:peak=1e-3,steps=100")], run_id=["mine"])
+    text = report.rank_table(rank(RunTable.concat([runs, named]), FakeLaw()))
+    assert text.count(runs.run_id[0]) == 1
+    assert re.search(r"\d  mine +linear", text)
 
 
 def test_sizes_that_differ_become_columns_and_names_are_shown():

@@ -1,6 +1,16 @@
 """Stochastic dynamics of a training run under a learning-rate schedule."""
 
 from optlaws.dynamics.model import Dynamics
-from optlaws.dynamics.solve import Drive, States, curve_states, drive, final_states, integrate, join_states
+from optlaws.dynamics.solve import Drive, States, curve_grid, curve_states, drive, final_states, integrate, join_states
 
-__all__ = ["Drive", "Dynamics", "States", "curve_states", "drive", "final_states", "integrate", "join_states"]
+__all__ = [
+    "Drive",
+    "Dynamics",
+    "States",
+    "curve_grid",
+    "curve_states",
+    "drive",
+    "final_states",
+    "integrate",
+    "join_states",
+]

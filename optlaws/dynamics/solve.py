@@ -16,7 +16,9 @@ in the cell width, whatever the stiffness. Cost does not depend on the number of
 
 from __future__ import annotations
 
+import math
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,11 +31,13 @@ from optlaws.errors import InputError
 from optlaws.runs import RunTable
 from optlaws.schedules import Cells, Schedule, cells, cells_at
 
+BLOCK = 16384  # schedules per task of a thread
 CHUNK = 512  # schedules per pass: the working set stays in the processor's cache
 TINY = 1e-9  # added above and below, makes (1 - exp(-z)) / z equal 1 at z = 0 and changes it by less than this
 SMALLEST = 1e-300
 LARGEST_ESCAPE = 1e12
 LARGEST_GROWTH = 30.0
+LARGEST_DECAY = 60.0
 FIRST_TOKENS = 1e-4  # d below which the critical batch does not shrink further, batch_ref * steps_ref
 
 
@@ -65,6 +69,10 @@ class States:
     def __len__(self) -> int:
         """Return the number of points."""
         return len(self.tau)
+
+    def take(self, rows: slice | FloatArray) -> States:
+        """Return some points."""
+        return States(**{name: getattr(self, name)[rows] for name in States.__dataclass_fields__})
 
 
 @dataclass(frozen=True)
@@ -174,17 +182,17 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     step = mean * scale * np.sqrt(2.0 / (square[1:] + square[:-1])) * drift * width
     norms, noises = (radius[:-1], radius[1:]), (noise[:-1], noise[1:])
     hot = [_power(r * scale / norm, exponent) * h for r, norm, h in zip((left, right), norms, noises, strict=True)]
-    tau = np.cumsum(step, axis=0)
     variance = _variance(step, hot[0], hot[1], c.curvatures, along)
     escape = _escape(step, 0.5 * (hot[0] + hot[1]), c.escape_rate, along)
-    top = np.maximum(left, right) * scale
     if along:
         t = edges[1:] / c.steps_ref
+        top, tau = np.maximum(left, right) * scale, np.cumsum(step, axis=0)
         rows = (run.n + 0.0 * t, run.b + 0.0 * t, t, t * run.b, np.maximum.accumulate(top, axis=0), tau, radius[1:])
         n, b, t, d, peak, tau, radius = (row.ravel() for row in rows)
         return States(n, b, t, d, peak, tau, radius, variance, escape)
     t = edges[-1] / c.steps_ref
-    return States(run.n, run.b, t, t * run.b, top.max(axis=0), tau[-1], radius[-1], variance, escape)
+    peak = np.maximum(left.max(axis=0), right.max(axis=0)) * scale
+    return States(run.n, run.b, t, t * run.b, peak, step.sum(axis=0), radius[-1], variance, escape)
 
 
 def _power(base: FloatArray, exponent: FloatArray | float) -> FloatArray:
@@ -195,36 +203,57 @@ def _power(base: FloatArray, exponent: FloatArray | float) -> FloatArray:
 
 def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures: FloatArray, along: bool) -> FloatArray:
     """Solve v' = 2 l tau' (Theta - v), Theta linear in tau within a cell; shape (n, modes), or (K n, modes) along."""
-    # v1 = v0 e + Theta_right - Theta_left e - (Theta_right - Theta_left)(1 - e) / z
-    z = step[:, None] * (2.0 * curvatures)[:, None]  # (K, modes, n)
-    fade = np.exp(-z)
-    source = 1.0 - fade
-    source += TINY
-    z += TINY
+    # with y = v - Theta at the cell's right end, D = Theta_left - Theta_right, J the jump of Theta before the cell:
+    # y1 = (y0 + J) e + D (1 - e) / z,  z = 2 l tau',  e = exp(-z)
+    z, fade, source = _buffers((len(step), len(curvatures), step.shape[1]))
+    np.multiply(step[:, None], (-2.0 * curvatures)[:, None], out=z)  # minus z
+    np.maximum(z, -LARGEST_DECAY, out=z)  # what is left of the past is below rounding; exp is slow where it underflows
+    np.exp(z, out=fade)
+    np.subtract(fade, 1.0, out=source)
+    source -= TINY
+    z -= TINY
     source /= z
     source *= (left - right)[:, None]
-    source += right[:, None]
-    source -= np.multiply(left[:, None], fade, out=z)
-    v = np.zeros(source.shape[1:])
+    jump = -left
+    jump[1:] += right[:-1]
+    y = np.zeros(source.shape[1:])
     for k in range(len(step)):
-        v *= fade[k]
-        v += source[k]
+        y += jump[k]
+        y *= fade[k]
+        y += source[k]
         if along:
-            source[k] = v
+            source[k] = y
     if along:
-        return np.asarray(source.transpose(0, 2, 1).reshape(-1, len(curvatures)))
-    return np.ascontiguousarray(v.T)
+        source += right[:, None]
+        return np.array(source.transpose(0, 2, 1).reshape(-1, len(curvatures)))
+    return np.ascontiguousarray((y + right[-1]).T)
+
+
+_LOCAL = threading.local()
+
+
+def _buffers(shape: tuple[int, int, int]) -> FloatArray:
+    """Return three scratch arrays of this thread, shape (3, *shape); fresh ones would cost more than the arithmetic."""
+    size = 3 * math.prod(shape)
+    held = getattr(_LOCAL, "held", None)
+    if held is None or held.size < size:
+        held = _LOCAL.held = np.empty(size)
+    return np.asarray(held[:size].reshape(3, *shape))
 
 
 def _escape(step: FloatArray, hot: FloatArray, rate: float, along: bool) -> FloatArray:
     """Solve C' = 2 rho tau' C + Theta tau', capped at LARGEST_ESCAPE; shape (n,), or (K n,) along."""
     z = np.minimum(2.0 * rate * step, LARGEST_GROWTH)
     gain = np.exp(z)
-    source = hot * np.expm1(z) / (2.0 * rate)
+    source = gain - 1.0
+    source *= hot
+    source /= 2.0 * rate
     c = np.zeros(step.shape[1])
     trail = np.empty(step.shape if along else (0, 0))
     for k in range(len(step)):
-        c = np.minimum(c * gain[k] + source[k], LARGEST_ESCAPE)
+        c *= gain[k]
+        c += source[k]
+        np.minimum(c, LARGEST_ESCAPE, out=c)
         if along:
             trail[k] = c
     return trail.ravel() if along else c
@@ -261,14 +290,14 @@ def final_states(
     }  # fmt: skip
 
     def work(start: int) -> None:
-        rows = np.arange(start, min(start + CHUNK, total))
-        for index, grid in cells(batch[start : start + CHUNK], resolution):
+        rows = np.arange(start, min(start + BLOCK, total))
+        for index, grid in cells(batch[start : start + BLOCK], resolution, CHUNK):
             where = rows[index]
             part = integrate(grid, everything.take(where), dynamics)
             for name in ("t", "d", "peak", "tau", "radius", "escape", "variance"):
                 out[name][where] = getattr(part, name)
 
-    starts = range(0, total, CHUNK)
+    starts = range(0, total, BLOCK)
     workers = threads or min(len(starts), os.cpu_count() or 1)
     if workers <= 1:
         for start in starts:
@@ -282,23 +311,16 @@ def final_states(
     return States(**out)
 
 
-def curve_states(
-    schedules: Sequence[Schedule],
-    steps: Sequence[FloatArray],
-    runs: Drive,
-    dynamics: Dynamics,
-    *,
-    resolution: float = 1.0,
-) -> States:
-    """Return the states of n runs after the given numbers of steps, run by run, shape (total number of steps,).
+def curve_grid(
+    schedules: Sequence[Schedule], steps: Sequence[FloatArray], resolution: float = 1.0
+) -> tuple[Cells, npt.NDArray[np.intp]]:
+    """Return the cells of n runs whose edges contain the given steps, and where `integrate` along them has the answers.
 
     Parameters
     ----------
     schedules : sequence of n Schedule
     steps : sequence of n ndarrays
         Numbers of updates done, 1 .. total_steps, ascending.
-    runs : Drive
-        The runs' drive, arrays of shape (n,).
 
     Raises
     ------
@@ -313,14 +335,28 @@ def curve_states(
                 " drop steps outside the run"
             )
     grids = [cells_at(schedule, at, resolution) for schedule, at in zip(schedules, steps, strict=True)]
-    along = integrate(_stack(grids), runs, dynamics, along=True)
     n = len(grids)
     picks = []
     for i, (grid, at) in enumerate(zip(grids, steps, strict=True)):
         cell = np.searchsorted(grid.edges[0, 1:], np.asarray(at, dtype=float) - 1e-6)
         picks.append(np.minimum(cell, grid.mean.shape[1] - 1) * n + i)
-    where = np.concatenate(picks)
-    return States(**{name: getattr(along, name)[where] for name in States.__dataclass_fields__})
+    return _stack(grids), np.concatenate(picks)
+
+
+def curve_states(
+    schedules: Sequence[Schedule],
+    steps: Sequence[FloatArray],
+    runs: Drive,
+    dynamics: Dynamics,
+    *,
+    resolution: float = 1.0,
+) -> States:
+    """Return the states of n runs after the given numbers of steps, run by run, shape (total number of steps,).
+
+    Parameters as in `curve_grid`; `runs` holds arrays of shape (n,).
+    """
+    grid, where = curve_grid(schedules, steps, resolution)
+    return integrate(grid, runs, dynamics, along=True).take(where)
 
 
 def _stack(grids: Sequence[Cells]) -> Cells:

@@ -179,29 +179,40 @@ _FIELD_SCALES = {
     "peak": 0.75,
     "batch": 3.0,
     "intrinsic_time": 3.7,
-    "slow_variance": 5.2,
+    "slow_variance": 3.0,
     "fast_variance": 0.67,
-    "slowest_variance": 20.0,
+    "slowest_variance": 6.0,
 }
+
+_VARIANCES = tuple(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2)))
+_EXPONENTS = {"aN": 0.13, "aT": 0.36, "aD": 0.3, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15}
+_COMMON = (
+    c.CONSTANT,
+    c.SIZE,
+    c.BIAS,
+    c.transient(0.011),
+    c.inverse_norm(0.005),
+    *_VARIANCES,
+    c.variance_size(3, 1.4),
+    c.escape_probability(0.013),
+    c.peak_time(1.0),
+)
 
 register_basis(
     Basis(
         id=DEFAULT_BASIS,
-        columns=(
-            c.CONSTANT,
-            c.SIZE,
-            c.BIAS,
-            c.transient(0.011),
-            c.inverse_norm(0.005),
-            *(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2))),
-            c.variance_size(3, 1.4),
-            c.escape_probability(0.013),
-            c.peak_time(1.0),
-            c.peak_tokens(0.04),
-            c.batch_noise(0.015),
-        ),
-        exponents={"aN": 0.13, "aT": 0.36, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15},
+        columns=(*_COMMON, c.tokens(0.01), c.peak_fourth(0.005)),
+        exponents=_EXPONENTS,
         scales=_FIELD_SCALES,
         note="bias over a spectrum that ends at the model's size, priors in physical units",
+    )
+)
+register_basis(
+    Basis(
+        id="sde16-batch",
+        columns=(*_COMMON, c.peak_tokens(0.04), c.batch_noise(0.015)),
+        exponents=_EXPONENTS,
+        scales=_FIELD_SCALES,
+        note="peak damage repaired by tokens and a large-batch term in place of finite data and second-order escape",
     )
 )

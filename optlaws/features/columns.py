@@ -104,6 +104,11 @@ def _peak_tokens(s: States, e: Exponents) -> FloatArray:
     return s.peak**2 / s.d
 
 
+def _peak_fourth(s: States, e: Exponents) -> FloatArray:
+    """Return x_max^4 / sqrt(t)."""
+    return s.peak**4 / np.sqrt(s.t)
+
+
 def _batch_noise(s: States, e: Exponents) -> FloatArray:
     """Return sqrt(b / t)."""
     return np.sqrt(s.b / s.t)
@@ -214,6 +219,20 @@ def peak_tokens(prior: float) -> Column:
         "escape by the highest rate, repaired by data",
         prior,
         _peak_tokens,
+    )
+
+
+def peak_fourth(prior: float) -> Column:
+    """Return the column of damage of second order in the peak temperature; x grows with the model, hence mixed."""
+    return Column(
+        "peak_fourth",
+        "mixed",
+        "x_max^4 / sqrt(t),  x_max^4 ~ n^(4 cN)",
+        "lr_ref, steps_ref, params_ref",
+        "4",
+        "escape by the highest rate, second order in its temperature: escape x size",
+        prior,
+        _peak_fourth,
     )
 
 

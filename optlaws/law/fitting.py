@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from optlaws._version import __version__
-from optlaws.dynamics import States, curve_states, drive, final_states, join_states
+from optlaws.dynamics import States, curve_grid, drive, final_states, integrate, join_states
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError, OptlawsWarning, TableError
 from optlaws.features import Basis, get_basis
@@ -25,7 +25,7 @@ FEWEST_READINGS = 20
 POINTS_PER_CURVE = 40  # readings kept of each curve, evenly spread
 FREE_POINTS_PER_CURVE = 30.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.02  # fraction of a run before which its curve is not looked at
-CALIBRATION_TRIALS = 60
+CALIBRATION_TRIALS = 50
 CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
 
 
@@ -76,7 +76,8 @@ def _partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
         out[name] = index.astype(float)
     if group is not None and not out:
         raise FitError(
-            f"group column {group!r} must have at least 2 different values, got one; choose another column or leave --group out"
+            f"group column {group!r} must have at least 2 different values, got one;"
+            " choose another column or leave --group out"
         )
     return out
 
@@ -92,6 +93,7 @@ class _Fit:
         self.use_params = _known(sizes, "params", runs)
         self.use_batch = _known(runs.batch_tokens, "batch_tokens", runs)
         self.final = np.flatnonzero(usable(runs))
+        self.grid: tuple[Any, Any] | None = None  # cells of the curves, the same for all constants
         self.readings: list[tuple[int, FloatArray, FloatArray]] = []
         if curves is not None:
             self._take(curves)
@@ -122,7 +124,7 @@ class _Fit:
                 self.readings.append((i, step[keep], loss[keep]))
         if not matched:
             raise FitError(
-                f"run_id of the curves must occur in the run table, got none that does (for example {curves.run_id[0]!r});"
+                f"run_id of the curves must occur in the run table, got none that does (such as {curves.run_id[0]!r});"
                 " give the run table that belongs to these curves"
             )
 
@@ -144,7 +146,10 @@ class _Fit:
             picked = self.runs.select(np.array(which))
             everything = drive(picked, basis.dynamics, use_params=self.use_params, use_batch=self.use_batch)
             steps = [s for _, s, _ in self.readings]
-            parts.append(curve_states(picked.schedule_tuple(), steps, everything, basis.dynamics))
+            if self.grid is None:
+                self.grid = curve_grid(picked.schedule_tuple(), steps)
+            grid, where = self.grid
+            parts.append(integrate(grid, everything, basis.dynamics, along=True).take(where))
             index.append(np.repeat(which, [len(s) for s in steps]))
             loss.append(np.concatenate([y for _, _, y in self.readings]))
             curve.append(np.full(len(loss[-1]), float(len(self.final) > 0)))
@@ -156,11 +161,16 @@ class _Fit:
         )
         return (
             Problem(
-                basis.evaluate(states), np.concatenate(loss), basis.coordinates(states, self.peak[rows], self.peak_scale),
-                np.log(states.n), np.concatenate(curve), np.concatenate(share), damage,
+                basis.evaluate(states),
+                np.concatenate(loss),
+                basis.coordinates(states, self.peak[rows], self.peak_scale),
+                np.log(states.n),
+                np.concatenate(curve),
+                np.concatenate(share),
+                damage,
             ),
             rows,
-        )  # fmt: skip
+        )
 
     def solve(
         self, basis: Basis, pool: FloatArray | None = None, calibrate: bool = True
@@ -238,7 +248,8 @@ def _fit_law(
             )
         if keep.sum() < FEWEST_RUNS:
             raise FitError(
-                f"at least {FEWEST_RUNS} completed runs with a finite final_loss are needed, got {int(keep.sum())}; add runs or give --curves"
+                f"at least {FEWEST_RUNS} completed runs with a finite final_loss are needed, got {int(keep.sum())};"
+                " add runs or give --curves"
             )
         runs = runs.select(keep)
     work = _Fit(runs, curves, basis, settings, group)
@@ -246,7 +257,8 @@ def _fit_law(
         total = sum(len(s) for _, s, _ in work.readings)
         if total < FEWEST_READINGS:
             raise FitError(
-                f"at least {FEWEST_READINGS} readings after the warm-up are needed, got {total}; log the loss more often or add runs"
+                f"at least {FEWEST_READINGS} readings after the warm-up are needed, got {total};"
+                " log the loss more often or add runs"
             )
     calibrated: dict[str, float] = {}
     if work.readings:
@@ -262,7 +274,8 @@ def _fit_law(
     if curves is None and count < 16:
         warnings.warn(
             OptlawsWarning(
-                f"{count} runs for 16 columns: the priors decide much of this law, and its intervals are wide for that reason"
+                f"{count} runs for 16 columns: the priors decide much of this law,"
+                " and its intervals are wide for that reason"
             ),
             stacklevel=2,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.regression.kernel import field_features, matern32
-from optlaws.regression.trend_field import NORMAL_90, Posterior, group_matrix, predict_trend_field
+from optlaws.regression.trend_field import NORMAL_90, Posterior, expected_loss, group_matrix, predict_trend_field
 from optlaws.runs import RunTable
 
 if TYPE_CHECKING:
@@ -165,7 +165,8 @@ class Law:
             if needed and not np.isfinite(values).all():
                 if name not in self.defaults:
                     raise InputError(
-                        f"{name} must be given for law {self.name!r}, which has no default for it; add it to every candidate"
+                        f"{name} must be given for law {self.name!r}, which has no default for it;"
+                        " add it to every candidate"
                     )
                 filled[name] = self.defaults[name]
                 changes[name] = np.where(np.isfinite(values), values, self.defaults[name])
@@ -202,6 +203,22 @@ class Law:
         )
         peak = np.asarray(full.batch().peak, dtype=float)
         return self._predict(full, states, peak, assumed, curve=False, threads=threads)
+
+    def expected_loss(self, runs: RunTable, *, threads: int | None = None) -> FloatArray:
+        """Return the expected losses at the end of every run and nothing else, shape (n,): for very many candidates."""
+        full, _ = self.complete(runs)
+        states = final_states(
+            full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
+        )
+        peak, out = np.asarray(full.batch().peak, dtype=float), np.empty(len(states))
+
+        def work(start: int) -> None:
+            rows = slice(start, start + PIECE)
+            view = self.view(states.take(rows), peak[rows], curve=False)
+            out[rows] = expected_loss(self.posterior, view.columns, view.coordinates, view.size)
+
+        in_pieces(work, len(out), threads)
+        return out
 
     def predict_curve(self, runs: RunTable, steps: FloatArray | Sequence[FloatArray]) -> Prediction:
         """Predict the loss of runs after the given numbers of updates.
@@ -250,20 +267,12 @@ class Law:
 
         def work(start: int) -> None:
             rows = slice(start, start + PIECE)
-            piece = States(**{name: getattr(states, name)[rows] for name in States.__dataclass_fields__})
-            view = self.view(piece, peak[rows], curve=curve)
+            view = self.view(states.take(rows), peak[rows], curve=curve)
             point, own = predict_trend_field(self.posterior, view.columns, view.coordinates, view.size, curve=curve)
             loss[rows], sd[rows], noise[rows], novel[rows] = point.loss, point.sd, point.noise, own
             parts[start] = view
 
-        workers = threads or min(len(starts), os.cpu_count() or 1)
-        with threadpool_limits(1):  # the pieces are small: more threads inside each only get in each other's way
-            if workers <= 1:
-                for start in starts:
-                    work(start)
-            else:
-                with ThreadPoolExecutor(workers) as pool:
-                    list(pool.map(work, starts))
+        in_pieces(work, n, threads)
         columns = np.concatenate([parts[s].columns for s in starts])
         coordinates = np.concatenate([parts[s].coordinates for s in starts])
         total = np.sqrt(sd**2 + noise**2)
@@ -307,6 +316,19 @@ class Law:
         own += s.size_sd**2 * (np.abs(a.size[:, None] - b.size[None]) < 1e-6) * (1.0 - known)[:, None]
         out = (rows_a @ rows_b.T + p.spread**2 * own) * loss_a[:, None] * loss_b[None]
         return np.asarray(out)
+
+
+def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> None:
+    """Call work(start) for every piece of `count` points, on as many threads as asked for or as there are processors."""
+    starts = range(0, count, PIECE)
+    workers = threads or min(len(starts), os.cpu_count() or 1)
+    with threadpool_limits(1):  # the pieces are small: more threads inside each only get in each other's way
+        if workers <= 1:
+            for start in starts:
+                work(start)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(work, starts))
 
 
 def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str, FloatArray]:

@@ -19,8 +19,24 @@ from optlaws.runs import atomic_write
 
 FORMAT = "optlaws-law"
 VERSION = 1
-KEYS = ("format", "version", "name", "basis", "columns", "dynamics", "exponents", "settings", "posterior", "use_params", "use_batch",
-        "peak_scale", "has_curves", "domain", "defaults", "info")  # fmt: skip
+KEYS = (
+    "format",
+    "version",
+    "name",
+    "basis",
+    "columns",
+    "dynamics",
+    "exponents",
+    "settings",
+    "posterior",
+    "use_params",
+    "use_batch",
+    "peak_scale",
+    "has_curves",
+    "domain",
+    "defaults",
+    "info",
+)
 
 
 def law_to_dict(law: Law) -> dict[str, Any]:
@@ -74,21 +90,35 @@ def read_law(path: str | os.PathLike[str]) -> Law:
     """
     name = os.fspath(path)
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding="utf-8-sig") as stream:
             text = stream.read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise LawError(f"law file {name!r} cannot be read ({error}); check the path") from None
+    except UnicodeDecodeError:
+        raise LawError(f"law file {name!r} cannot be read (not UTF-8 text); name a file of `optlaws fit`") from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LawError(f"law file {name!r} cannot be read ({reason}); check the path and its permissions") from None
     return law_from_text(text, name)
+
+
+class _NotFiniteError(ValueError):
+    """A number of a law file is not finite."""
+
+
+def _refuse_constant(name: str) -> float:
+    raise _NotFiniteError(f"numbers must be finite, got {name}")
 
 
 def law_from_text(text: str, where: str) -> Law:
     """Return the law in a JSON text; `where` names it in messages."""
     again = "fit it again with `optlaws fit`"
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
+    except (_NotFiniteError, RecursionError) as error:
+        raise LawError(f"law file {where!r} has a damaged entry ({error}); {again}") from None
     except json.JSONDecodeError as error:
         raise LawError(
-            f"law file {where!r} is not complete JSON (line {error.lineno}, column {error.colno}): it is truncated or no law; {again}"
+            f"law file {where!r} is not complete JSON (line {error.lineno}, column {error.colno}):"
+            f" it is truncated or no law; {again}"
         ) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise LawError(
@@ -96,7 +126,8 @@ def law_from_text(text: str, where: str) -> Law:
         )
     if data.get("version") != VERSION:
         raise LawError(
-            f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r}; {again}, or use the release that wrote it"
+            f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r};"
+            f" {again}, or use the release that wrote it"
         )
     missing = [key for key in KEYS if key not in data]
     if missing:
@@ -121,7 +152,8 @@ def _build(data: dict[str, Any]) -> Law:
     basis = get_basis(data["basis"])
     if list(basis.names) != list(data["columns"]):
         raise LawError(
-            f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])}; use the release that wrote it"
+            f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])};"
+            " use the release that wrote it"
         )
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
     p = data["posterior"]
@@ -137,9 +169,16 @@ def _build(data: dict[str, Any]) -> Law:
     inducing = _array(p["inducing"], len(p["inducing"]), -1)
     sizes = _array(p["sizes"], -1)
     posterior = Posterior(
-        coefficients=_array(p["coefficients"], width), inducing=inducing, sizes=sizes, mean=_array(p["mean"], len(inducing) + len(sizes) + 1),
-        root=root, noise=float(p["noise"]), spread=float(p["spread"]), settings=settings, damage_columns=tuple(p["damage_columns"]),
-    )  # fmt: skip
+        coefficients=_array(p["coefficients"], width),
+        inducing=inducing,
+        sizes=sizes,
+        mean=_array(p["mean"], len(inducing) + len(sizes) + 1),
+        root=root,
+        noise=float(p["noise"]),
+        spread=float(p["spread"]),
+        settings=settings,
+        damage_columns=tuple(p["damage_columns"]),
+    )
     if len(posterior.mean) + len(posterior.active) != size:
         raise ValueError("posterior.root_size does not fit the other entries")
     for name, number in (
@@ -151,6 +190,14 @@ def _build(data: dict[str, Any]) -> Law:
             raise ValueError(f"{name} must be a finite number above 0, got {number!r}")
     domain = {key: (float(low), float(high)) for key, (low, high) in data["domain"].items()}
     return Law(
-        data["name"], basis, posterior, bool(data["use_params"]), bool(data["use_batch"]), float(data["peak_scale"]), bool(data["has_curves"]),
-        domain, dict(data["defaults"]), dict(data["info"]),
-    )  # fmt: skip
+        data["name"],
+        basis,
+        posterior,
+        bool(data["use_params"]),
+        bool(data["use_batch"]),
+        float(data["peak_scale"]),
+        bool(data["has_curves"]),
+        domain,
+        dict(data["defaults"]),
+        dict(data["info"]),
+    )

@@ -278,9 +278,9 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     intercept_ : float
     posterior_ : Posterior
     noise_ : float
-        Relative sd of one new run, before `spread_`.
+        Relative sd of one new run about its expected loss.
     spread_ : float
-        Factor of all sds, calibrated on the groups given to `fit`; 1 without groups.
+        Factor of the sds of expected losses, calibrated on the groups given to `fit`; 1 without groups.
     evidence_ : float
         Log evidence, up to a constant.
     """

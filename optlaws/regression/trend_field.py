@@ -1,12 +1,14 @@
 """Trend and field: sixteen non-negative columns, and a Gaussian-process field of the relative residuals.
 
-Model, for a run with columns a (16), coordinates z and loss L (universal kriging; Cressie, Statistics for Spatial Data, 3.4):
+Model, for a run with columns a (16), coordinates z and loss L (universal kriging; Cressie, Statistics for Spatial
+Data, 3.4):
 
     L (1 - f(z) - o) = a . c  + noise,      c >= 0,  f ~ GP(0, field_sd^2 Matern32),  o ~ N(0, size_sd^2) per model size
 
-so that f and o are relative residuals of the trend a . c. The coefficients have half-normal priors; they are found first,
-by non-negative least squares whitened with the field's covariance, the field then given them. Everything after that is a
-Bayesian linear regression in the features [field | size offsets | active columns], which gives joint covariances.
+so that f and o are relative residuals of the trend a . c. The coefficients have half-normal priors; they are found
+first, by non-negative least squares whitened with the field's covariance, the field then given them. Everything after
+that is a Bayesian linear regression in the features [field | size offsets | active columns], which gives joint
+covariances.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ from scipy.optimize import nnls
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
-from optlaws.regression.kernel import choose_inducing, field_features, whitening
+from optlaws.regression.kernel import choose_inducing, field_features, matern32, whitening
 
-FREE = 9.0  # prior scale of a column that is not penalised, as a multiple of the loss
+FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 NORMAL_90 = 1.6448536269514722
 MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
@@ -47,7 +49,8 @@ class Settings:
     noise_grid : tuple of float
         Relative run-to-run sds among which the evidence chooses.
     noise_growth : float
-        Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and escape.
+        Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and
+        escape.
     robust : float
         Residuals beyond this many noise sds lose weight (soft L1); rounds of reweighting.
     rounds : int
@@ -56,9 +59,9 @@ class Settings:
     """
 
     trend_sd: float = 0.004
-    field_sd: float = 0.006
+    field_sd: float = 0.0075
     curve_field_sd: float = 0.0005
-    size_sd: float = 0.002
+    size_sd: float = 0.0025
     source_sd: float = 0.02
     noise_grid: tuple[float, ...] = (0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
     noise_growth: float = 0.1
@@ -121,25 +124,30 @@ class Posterior:
         return whitening(self.inducing)
 
     @cached_property
+    def field_weights(self) -> FloatArray:
+        """Weights of the kernel with the inducing points in the mean of the field, (m,)."""
+        return np.asarray(self.settings.field_sd * (self.whitening @ self.mean[: len(self.inducing)]))
+
+    @cached_property
     def inverse_root(self) -> FloatArray:
         """Inverse of `root`, (p, p)."""
         return np.asarray(solve_triangular(self.root, np.eye(len(self.root)), lower=False))
 
     @property
-    def active(self) -> FloatArray:
+    def active(self) -> np.ndarray:
         """Indices of the columns with a coefficient above 0."""
         return np.flatnonzero(self.coefficients > 0)
 
 
 def group_matrix(values: FloatArray, levels: FloatArray) -> FloatArray:
     """Return the one-hot matrix of values against levels (equal within 1e-6), shape (n, len(levels))."""
-    return (np.abs(values[:, None] - levels[None]) < 1e-6).astype(float)
+    return np.asarray(np.abs(values[:, None] - levels[None]) < 1e-6, dtype=float)
 
 
 def _levels(values: FloatArray) -> FloatArray:
     """Return the distinct values, equal within 1e-6."""
     ordered = np.sort(values)
-    return ordered[np.concatenate([[True], np.diff(ordered) > 1e-6])]
+    return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) > 1e-6])])
 
 
 def damage(columns: FloatArray, coefficients: FloatArray, which: tuple[int, ...], loss: FloatArray) -> FloatArray:
@@ -272,7 +280,7 @@ def fit_trend_field(
         The columns are not finite.
     """
     trend = _find_trend(problem, prior, settings, settings.rounds, pool)
-    y, x, mean, precision, c, noise = problem.loss, trend.x, trend.mean, trend.precision, trend.c, trend.noise
+    x, mean, precision, c, noise = trend.x, trend.mean, trend.precision, trend.c, trend.noise
     weight, growth, phi, rest, inducing = trend.weight, trend.growth, trend.phi, trend.rest, trend.inducing
     sizes = _levels(problem.size)
     offsets = np.hstack(
@@ -314,7 +322,7 @@ def _calibrate(
     r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray,
     noise_variance: FloatArray, groups: dict[str, FloatArray],
 ) -> tuple[float, dict[str, dict[str, float]]]:  # fmt: skip
-    """Return the factor of the model's sds that makes 90 % intervals cover 90 % of leave-group-out residuals, and errors.
+    """Return the factor of the model's sds with which 90 % intervals cover 90 % of left-out residuals, and errors.
 
     With K the joint covariance of the residuals, trend coefficients included, leaving group g out gives the residual
     (K^-1)_gg^-1 (K^-1 r)_g with covariance (K^-1)_gg^-1 (Rasmussen and Williams, sec. 5.4.2, by blocks).
@@ -369,6 +377,28 @@ class Point:
     noise: FloatArray
 
 
+def expected_loss(
+    posterior: Posterior,
+    columns: FloatArray,
+    coordinates: FloatArray,
+    size: FloatArray,
+    *,
+    curve: bool = False,
+    kernel: FloatArray | None = None,
+) -> FloatArray:
+    """Return the expected losses alone, shape (n,), nats per token.
+
+    Arguments as in `predict_trend_field`; `kernel`, (n, m), is that of the coordinates with the inducing points.
+    """
+    s, m = posterior.settings, len(posterior.inducing)
+    k = matern32(coordinates, posterior.inducing) if kernel is None else kernel
+    shift = k @ posterior.field_weights
+    shift += s.size_sd * (group_matrix(size, posterior.sizes) @ posterior.mean[m:-1])
+    if curve:
+        shift += s.source_sd * posterior.mean[-1]
+    return np.asarray(columns @ posterior.coefficients / (1.0 - shift))
+
+
 def predict_trend_field(
     posterior: Posterior,
     columns: FloatArray,
@@ -397,14 +427,13 @@ def predict_trend_field(
         rows=True: (n, p), rows B with cov(ln L_i, ln L_j) = B_i . B_j plus what the inducing points leave.
     """
     s = posterior.settings
-    phi = field_features(coordinates, posterior.inducing, posterior.whitening)
+    kernel = matern32(coordinates, posterior.inducing)
+    loss = expected_loss(posterior, columns, coordinates, size, curve=curve, kernel=kernel)
+    phi = kernel @ posterior.whitening
     rest = np.maximum(1.0 - (phi**2).sum(axis=1), 0.0)
     known = group_matrix(size, posterior.sizes)
     source = np.full((len(columns), 1), s.source_sd if curve else 0.0)
     features = np.hstack([s.field_sd * phi, s.size_sd * known, source])
-    trend = columns @ posterior.coefficients
-    shift = features @ posterior.mean
-    loss = trend / (1.0 - shift)
     active = posterior.active
     whole = np.hstack([features, columns[:, active] / loss[:, None]])
     product = whole @ posterior.inverse_root

@@ -7,11 +7,11 @@ types or keeps in YAML, JSON or CSV files into a `RunTable` without losses.
 
 from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
 from optlaws.runs._curves import CurveTable, read_curves, write_curves
-from optlaws.runs._files import atomic_write
+from optlaws.runs._files import atomic_write, check_target
 from optlaws.runs._quantity import format_quantity, parse_quantity
 from optlaws.runs._read import read_runs
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable
-from optlaws.runs._write import write_columns, write_runs
+from optlaws.runs._write import check_table_name, write_columns, write_runs
 
 __all__ = [
     "NUMBER_COLUMNS",
@@ -21,6 +21,8 @@ __all__ = [
     "CurveTable",
     "RunTable",
     "atomic_write",
+    "check_table_name",
+    "check_target",
     "format_quantity",
     "gather_candidates",
     "parse_quantity",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,13 @@ from optlaws.runs._files import read_text
 from optlaws.runs._quantity import parse_quantity
 from optlaws.runs._read import runs_from_raw
 from optlaws.runs._table import COUNTS, NUMBER_COLUMNS, RUN_COLUMNS, FloatArray, RunTable, assemble
+from optlaws.schedules import FAMILIES
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 _DOCUMENTS = (".yaml", ".yml", ".json")
+_LINES = (".txt",)
+_SHORT = re.compile(r"\s*[A-Za-z_]\w*:\w+\s*=")
+_FILES = _DOCUMENTS + _TABLES + _LINES
 _LENGTH = ("tokens", "batch_tokens", "steps")
 _FILLABLE = tuple(name for name in NUMBER_COLUMNS if name not in ("steps", "final_loss"))
 _ENTRY_KEYS = ("name", *RUN_COLUMNS)
@@ -70,7 +75,8 @@ def gather_candidates(
     A YAML or JSON file holds a schedule, a list of schedules (short forms or mappings), a list of candidates
     (mappings with `schedule` and, if wanted, `name`, `params`, `tokens`, `batch_tokens`, `weight_decay`, ...), or a
     mapping with such a list under `candidates` and values shared by all of them beside it. Numbers may be written like
-    85M or 2.56B. A CSV, JSON-lines or Parquet file is a run table whose `run_id` (or `name`) may be missing.
+    85M or 2.56B. A CSV, JSON-lines or Parquet file is a run table whose `run_id` (or `name`) may be missing. A text
+    file has a short form or a JSON text on every line (a JSON-lines file may, too); lines starting with # are skipped.
 
     What a candidate leaves open is taken from `options`, then from `fallback`. Two of tokens, batch_tokens and the
     schedule's steps give the third; a schedule without a length gets steps = tokens / batch_tokens, rounded.
@@ -97,6 +103,8 @@ def gather_candidates(
     """
     if not args:
         raise TableError("no candidate given; name a schedule like cosine:peak=1e-3,steps=25000,warmup=300 or a file")
+    if list(args).count("-") > 1:
+        raise TableError("standard input ('-') can be read only once, got it twice; give the other candidates as files")
     chosen = {name: value for name, value in (options or {}).items() if value is not None}
     tables: list[RunTable] = []
     named: list[bool] = []
@@ -130,25 +138,37 @@ def _sources(args: Sequence[str]) -> list[RawTable]:
 
     for place, arg in enumerate(args, start=1):
         suffix = Path(arg).suffix.lower()
-        if arg == "-" or (suffix in _TABLES + _DOCUMENTS and not arg.lstrip().startswith("{")):
+        if arg == "-" or (suffix in _FILES and not arg.lstrip().startswith("{")):
             close()
             sources.append(_read_file(arg, suffix))
         elif os.path.isfile(arg):
-            known = ", ".join(_DOCUMENTS + _TABLES)
-            raise TableError(f"{arg}: the suffix of a candidate file must be one of {known}, got {suffix or 'none'!r}")
+            known = ", ".join(_FILES)
+            raise TableError(
+                f"{arg}: the suffix of a candidate file must be one of {known}, got {suffix or 'none'!r}; rename it"
+            )
         else:
+            if arg.strip() and not {"=", ":", "{"} & set(arg):
+                what = "a folder" if os.path.isdir(arg) else "neither"
+                raise TableError(
+                    f"candidate {place} must be a schedule like cosine:peak=1e-3,steps=25000 or a file of schedules, "
+                    f"got {clip(arg)}, which is {what}; check the name{nearest(arg, FAMILIES)}"
+                )
             typed.append((place, arg))
     close()
     return sources
 
 
 def _read_file(path: str, suffix: str) -> RawTable:
-    if suffix in _TABLES:
+    if suffix in _TABLES and suffix not in (".jsonl", ".ndjson"):
         raw = read_raw(path)
     else:
         text, name = read_text(path)
-        first = text.lstrip().partition("\n")[0]
-        if suffix == "" and "schedule" in [cell.strip(' "\r') for cell in first.split(",")]:
+        first = next((line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")), "")
+        if suffix in _LINES or (suffix not in _DOCUMENTS and _is_entry(first)):
+            raw = _raw_from_lines(text, name)
+        elif suffix in _TABLES:
+            raw = raw_from_json(text, name)
+        elif suffix == "" and "schedule" in [cell.strip(' "\r') for cell in first.split(",")]:
             raw = raw_from_csv(text, name)
         elif suffix == "" and first.startswith("{") and _is_json(first) and "kind" not in json.loads(first):
             raw = raw_from_json(text, name)
@@ -168,6 +188,31 @@ def _count(raw: RawTable, column: str, row: int, cell: Any) -> float | None:
         return parse_quantity(cell, column)
     except InputError as bad:
         raise TableError(f"{raw.where(row)}: {bad}") from None
+
+
+def _is_entry(line: str) -> bool:
+    """Tell whether a line is a schedule: a short form, its JSON text, or a JSON object that describes one."""
+    if line.lstrip().startswith("{"):
+        return _is_json(line) and "kind" in json.loads(line)
+    return bool(_SHORT.match(line.lstrip(' "')))
+
+
+def _raw_from_lines(text: str, name: str) -> RawTable:
+    """Read a schedule (or a candidate as a JSON object) from every line that is neither blank nor a comment."""
+    entries: list[tuple[int, Any]] = []
+    for place, line in enumerate(text.split("\n"), start=1):
+        entry: Any = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        if entry[0] in '{"':
+            try:
+                entry = json.loads(entry, object_pairs_hook=_no_repeats)
+            except (ValueError, RecursionError) as bad:
+                raise TableError(f"{name}, line {place}: not valid JSON ({bad}); is the file cut off?") from None
+        entries.append((place, entry))
+    if not entries:
+        raise TableError(f"{name}: no schedule in it, only comments; write one on a line")
+    return _raw_from_entries(entries, "line", name, {})
 
 
 def _is_json(text: str) -> bool:
@@ -208,9 +253,13 @@ def _raw_from_document(document: Any, name: str) -> RawTable:
         document = [document]
     if not isinstance(document, list) or not document:
         raise TableError(f"{name}: a list of schedules or of candidates is needed, got {clip(document)}")
-    rows = []
-    for place, entry in enumerate(document, start=1):
-        where = f"{name}, entry {place}"
+    return _raw_from_entries(enumerate(document, start=1), "entry", name, shared)
+
+
+def _raw_from_entries(entries: Iterable[tuple[int, Any]], unit: str, name: str, shared: Mapping[str, Any]) -> RawTable:
+    rows, places = [], []
+    for place, entry in entries:
+        where = f"{name}, {unit} {place}"
         if isinstance(entry, str) or (isinstance(entry, dict) and "kind" in entry):
             entry = {"schedule": entry}
         if not isinstance(entry, dict):
@@ -219,9 +268,10 @@ def _raw_from_document(document: Any, name: str) -> RawTable:
         if entry.get("schedule") in (None, ""):
             raise TableError(f"{where}: the key 'schedule' is missing or empty; give it a short form or a mapping")
         rows.append({**shared, **entry})
+        places.append(place)
     keys = list(dict.fromkeys(key for row in rows for key in row))
     columns = {key: [row.get(key) for row in rows] for key in keys}
-    return RawTable(columns, range(1, len(rows) + 1), "entry", name)
+    return RawTable(columns, places, unit, name)
 
 
 def _check_keys(entry: Mapping[Any, Any], known: Sequence[str], where: str) -> None:

@@ -55,6 +55,9 @@ class RawTable:
         lost = [name for name in names if name not in self.columns]
         if lost:
             hint = nearest(lost[0], [c for c in self.columns if c not in names])
+            if len(self.columns) == 1 and set(";\t|") & set(only := next(iter(self.columns))):
+                other = next(mark for mark in ";\t|" if mark in only)
+                hint = f"; its cells are parted by {other!r}: write commas, or name a tab-separated file .tsv"
             what = f"column{'s' if len(lost) > 1 else ''} {', '.join(map(repr, lost))}"
             raise TableError(f"{self.name}: missing {what}; the file has {', '.join(self.columns)}{hint}")
 

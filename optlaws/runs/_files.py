@@ -22,6 +22,8 @@ def read_text(path: str | os.PathLike[str]) -> tuple[str, str]:
         If the file is missing, a folder, unreadable, empty, or not UTF-8.
     """
     if str(path) == "-":
+        if sys.stdin is None:
+            raise TableError("standard input: it is closed; name a file instead of '-'")
         name, data = "standard input", sys.stdin.buffer.read()
     else:
         name, data = str(path), read_bytes(path)
@@ -30,7 +32,7 @@ def read_text(path: str | os.PathLike[str]) -> tuple[str, str]:
     except UnicodeDecodeError as bad:
         raise TableError(f"{name}: not UTF-8 text (byte {bad.start}); save the file as UTF-8") from None
     if not text.strip():
-        raise TableError(f"{name}: the file is empty; it needs a header and at least one row")
+        raise TableError(f"{name}: nothing in it; at least one row or schedule is needed")
     return text, name
 
 
@@ -45,6 +47,36 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as bad:
         reason = getattr(bad, "strerror", None) or str(bad)
         raise TableError(f"{path}: cannot be read ({reason}); check its permissions") from None
+
+
+def check_target(path: str | os.PathLike[str]) -> None:
+    """Raise an `InputError` unless a file can be written there: tell it before the work is done, not after.
+
+    Parameters
+    ----------
+    path
+        The file that is going to be written, or "-".
+
+    Raises
+    ------
+    InputError
+        If the name is empty or a folder, its folder does not exist or cannot be written, or the file is read-only.
+    """
+    if str(path) == "-":
+        if sys.stdout is None:
+            raise InputError("standard output is closed; name a file to write to with -o")
+        return
+    if not str(path):
+        raise InputError("the name of an output must be a file or '-' for standard output, got ''; name one")
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(f"{path}: this is a folder, a file name is needed to write to")
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: the folder {str(target.parent)!r} does not exist; make it first")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise InputError(f"{path}: the file is read-only; allow writing to it or choose another name")
+    if (target.is_file() or not target.exists()) and not os.access(target.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {str(target.parent)!r} cannot be written; choose another one")
 
 
 @contextmanager
@@ -65,15 +97,14 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[A
     Raises
     ------
     InputError
-        If the folder does not exist or cannot be written.
+        As for `check_target`.
     """
+    check_target(path)
     if str(path) == "-":
         yield sys.stdout if mode == "w" else sys.stdout.buffer
         sys.stdout.flush()
         return
     target = Path(os.path.realpath(path))
-    if target.is_dir():
-        raise InputError(f"{path}: this is a folder, a file name is needed to write to")
     if target.exists() and not target.is_file():  # a pipe or a device such as /dev/null cannot be replaced
         with open(target, mode, **_text(mode)) as stream:
             yield stream

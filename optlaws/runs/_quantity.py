@@ -60,6 +60,8 @@ def format_quantity(value: float, digits: int = 4) -> str:
     """
     if not math.isfinite(value):
         return "unknown"
+    if abs(value) >= 1e18:
+        return f"{value:.{digits}g}"
     for scale, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K")):
         if abs(value) >= scale * (1 - 0.5 * 10**-digits):
             return f"{value / scale:.{digits}g}{suffix}"

@@ -109,7 +109,7 @@ def read_schedules(cells: list[Any], steps: list[float], where: Callable[[int], 
             try:
                 schedule = seen[key] = parse_with_steps(cell, None if key[1] < 0 else key[1])
             except InputError as bad:
-                hint = _NO_LENGTH if key[1] < 0 and not states_length(cell) else ""
+                hint = _NO_LENGTH if str(bad).startswith("steps of") and not states_length(cell) else ""
                 raise TableError(f"{where(row)}: schedule: {bad}{hint}") from None
         schedules.append(schedule)
     return schedules

@@ -74,7 +74,7 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Column], n
     for name, length in lengths.items():
         if length != n:
             raise TableError(f"column {name!r} must have {n} entries, one a row, got {length}")
-    suffix = Path(path).suffix.lower() if str(path) not in ("-", os.devnull) else ".csv"
+    suffix = check_table_name(path)
     if suffix in (".csv", ".tsv", ".txt"):
         cells = [list(map(_csv_cell, _plain(values))) for values in columns.values()]
         with atomic_write(path) as stream:
@@ -86,11 +86,17 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Column], n
         with atomic_write(path) as stream:
             for row in zip(*plain, strict=True):
                 stream.write(json.dumps(dict(zip(columns, row, strict=True))) + "\n")
-    elif suffix in (".parquet", ".pq"):
-        _write_parquet(path, columns)
     else:
+        _write_parquet(path, columns)
+
+
+def check_table_name(path: str | os.PathLike[str]) -> str:
+    """Return the suffix that says how a table is written (.csv for "-"); a `TableError` if it says nothing."""
+    suffix = Path(path).suffix.lower() if str(path) not in ("-", os.devnull) else ".csv"
+    if suffix not in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet", ".pq"):
         hint = nearest(suffix, [".csv", ".tsv", ".jsonl", ".parquet"]) if suffix else ""
         raise TableError(f"{path}: the suffix must be .csv, .tsv, .jsonl or .parquet, got {suffix or 'none'!r}{hint}")
+    return suffix
 
 
 def _plain(values: Column) -> Iterable[Any]:

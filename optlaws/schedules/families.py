@@ -357,6 +357,6 @@ def describe(name: str) -> str:
         The family is unknown.
     """
     if name not in FAMILIES:
-        raise ScheduleError(f"kind must be one of {', '.join(FAMILIES)}, got {name!r}; see the list of families")
+        raise ScheduleError(f"kind must be one of {', '.join(FAMILIES)}, got {name!r}; choose one of them")
     lines = [f"{k.name} ({k.json})" + (" required" if k.default is keys.REQUIRED else "") for k in FAMILIES[name].keys]
     return "\n".join(lines)

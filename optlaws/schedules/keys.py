@@ -56,7 +56,7 @@ def number(name: str, raw: Any) -> Any:
         try:
             return float(raw)
         except ValueError:
-            raise complain(name, "a number", raw, f"write it as in {name}=0.001") from None
+            raise complain(name, "a number", raw, "write it with digits, like 300 or 1e-3") from None
     if isinstance(raw, (np.ndarray, list, tuple)):
         try:
             array = np.asarray(raw)
@@ -66,7 +66,7 @@ def number(name: str, raw: Any) -> Any:
             return array.astype(np.float64) if array.ndim else array.item()
     elif isinstance(raw, (np.integer, np.floating, Steps)):
         return raw if isinstance(raw, Steps) else raw.item()
-    raise complain(name, "a number", raw, f"write it as in {name}=0.001")
+    raise complain(name, "a number", raw, "write it with digits, like 300 or 1e-3")
 
 
 def whole(name: str, value: Any, low: int, way_out: str) -> Any:
@@ -200,8 +200,10 @@ def read_points(key: Key, raw: Any, values: Values) -> Any:
     thrice = [a for a, c in zip(steps, steps[2:], strict=False) if a == c]
     if falls or thrice:
         raise complain(key.name, "pairs with rising steps, at most two at a jump", (falls + thrice)[0], way_out)
-    if len(steps) > 1 and steps[-2] >= values["steps"] and steps[-2] != steps[-1]:
-        rule = f"pairs inside the run of {values['steps']} steps"
+    total = values["steps"]
+    one = not isinstance(total, np.ndarray)  # an array is refused later, for the schedule as a whole
+    if one and len(steps) > 1 and steps[-2] >= total and steps[-2] != steps[-1]:
+        rule = f"pairs inside the run of {total} steps"
         raise complain(key.name, rule, steps[-2], "raise steps or drop the points after the end")
     if not any(p[1] > 0 for p in points):
         raise complain(key.name, "pairs with a rate above 0 somewhere", 0.0, way_out)

@@ -283,7 +283,7 @@ def family_of(kind: Any) -> Family:
     if family is None:
         known = (*FAMILIES, "chain")
         hint = nearest(kind, known) if isinstance(kind, str) else ""
-        raise complain("kind", "one of " + ", ".join(known), kind, f"see the list of families{hint}")
+        raise complain("kind", "one of " + ", ".join(known), kind, f"choose one of them{hint}")
     return family
 
 

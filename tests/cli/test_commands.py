@@ -75,7 +75,7 @@ def read(text):
 def test_rank_prints_a_table_and_advice(run):
     code, out, err = run("rank", *SPECS, *SIZES)
     assert (code, err) == (0, "")
-    assert "85M parameters, 2.56B tokens, 51.2K tokens a step, weight decay 0.1 (assumed)" in out.splitlines()[0]
+    assert "85M parameters, 2.56B tokens, 51.2K tokens a step; assumed: weight decay 0.1" in out.splitlines()[0]
     assert "wsd:peak=0.001,steps=50000,decay=0.2" in out
     assert out.splitlines()[-1].endswith(".")
 
@@ -83,7 +83,8 @@ def test_rank_prints_a_table_and_advice(run):
 def test_rank_says_what_it_assumed(run):
     code, out, _ = run("rank", *SPECS)
     assert code == 0
-    assert "100M parameters (assumed), 2.56B tokens (assumed), 51.2K tokens a step (assumed)" in out
+    assert "; assumed: 100M parameters, 2.56B tokens, 51.2K tokens a step, weight decay 0.1 (say otherwise" in out
+    assert "--params, --tokens, --batch-tokens, --weight-decay)" in out
     _, out, _ = run("rank", *SPECS, "--format", "json")
     assert json.loads(out)["assumed"] == {
         "params": 10**8,
@@ -134,11 +135,26 @@ def test_rank_reads_standard_input(run, monkeypatch):
         (["rank", "cosine:peak=1e-3", "--params", "-5"], "--params must be a finite number above 0, got '-5'"),
         (["rank", "cosine:peak=1e-3", "--law", "nothing"], "law 'nothing' is not built in"),
         (["rank", "cosine:peak=1e-3", "--plot", "x.gif2"], "a figure's suffix must be one of"),
-        (["rank", "cosine:peak=1e-3", "--plot", "no/such/x.png"], "the folder does not exist"),
+        (["rank", "cosine:peak=1e-3", "--plot", "no/such/x.png"], "does not exist; make it first"),
         (["rank", "cosine:peak=1e-3", "--curves"], "--curves adds loss curves to"),
         (["rank", "cosine:peak=1e-3", "--format", "xml"], "'xml' is not one of"),
         (["rank", "nothing.csv"], "nothing.csv: no such file"),
-        (["rank", "cosine:peak=1e-3", "-o", "no/such/x"], "cannot write into folder"),
+        (["rank", "nothing"], "must be a schedule like cosine:peak=1e-3,steps=25000 or a file of schedules"),
+        (["rank", "."], "got '.', which is a folder"),
+        (["rank", "-", "-"], "standard input ('-') can be read only once"),
+        (["rank", "cosine:peak=1e-3", "-o", ""], "the name of an output"),
+        (["rank", "cosine:peak=1e-3", "-o", "."], "this is a folder"),
+        (["rank", "cosine:peak=1e-3", "--html", "."], "this is a folder"),
+        (["rank", "cosine:peak=1e-3", "--html", "-"], "every output must have its own place, got standard output"),
+        (["rank", "cosine:peak=1e-3", "--html", "x.png", "--plot", "x.png"], "got x.png twice"),
+        (["rank", '{"kind": "cosine",'], "not valid JSON"),
+        (["predict", "other", "x.csv", "-o", "x.xls"], "the suffix must be .csv, .tsv, .jsonl or .parquet"),
+        (["predict", "other", "x.csv", "-o", "no/such/x.csv"], "does not exist; make it first"),
+        (["predict", "other", "-", "--curves", "-", "-o", "-"], "can be read only once"),
+        (["fit", "x.csv", "-o", "."], "this is a folder"),
+        (["schedule", "cosine:peak=1e-3,steps=9", "-o", "."], "this is a folder"),
+        (["schedule", "cosine:peak=1e-3,steps=9", "linear:peak=1,steps=3"], "unexpected extra argument"),
+        (["rank", "cosine:peak=1e-3", "-o", "no/such/x"], "does not exist; make it first"),
         (["rnk"], "no command 'rnk'; did you mean 'rank'"),
         (["predict", "other", "nothing.csv", "-o", "x.csv"], "nothing.csv: no such file"),
         (["predict", "other"], "Missing argument 'RUNS'"),
@@ -363,3 +379,13 @@ def test_help(run):
         assert "--help" in out
     code, out, err = run()
     assert "rank" in out + err
+
+
+def test_fit_leaves_out_the_curves_of_other_runs_and_says_so(run, laws, table, tmp_path):
+    out, curves = tmp_path / "law.json", tmp_path / "curves.csv"
+    name = table.read_text().splitlines()[1].split(",")[0]
+    curves.write_text(f"run_id,step,loss\n{name},10,4.0\nstranger,10,4.0\n")
+    code, _, err = run("fit", table, "--curves", curves, "-o", out)
+    assert code == 0
+    assert "stranger" in err
+    assert set(laws.fitted["curves"].run_id) == {name}

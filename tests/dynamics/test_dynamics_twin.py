@@ -109,6 +109,7 @@ def test_a_batch_is_the_runs_one_by_one_in_any_order_on_any_number_of_threads(mo
     order = np.random.default_rng(0).permutation(len(runs))
     assert_same(final_states(runs.select(order), DYNAMICS), points(together, order))
     monkeypatch.setattr(solve, "CHUNK", 5)
+    monkeypatch.setattr(solve, "BLOCK", 5)
     for threads in (None, 1, 3):
         assert_same(final_states(runs, DYNAMICS, threads=threads), together)
 

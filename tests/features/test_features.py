@@ -34,8 +34,9 @@ from optlaws.schedules import Schedule, ScheduleBatch, constant, cosine, cyclic,
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 BASIS = get_basis()
-SPARE = columns.tokens(0.01)
-EVERY = (*BASIS.columns, SPARE)
+BATCH = get_basis("sde16-batch")
+SPARE = columns.peak_tokens(0.04)
+EVERY = (*BASIS.columns, *BATCH.columns[-2:])
 STEPS = 2000
 
 
@@ -72,11 +73,7 @@ def _own_register(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def with_spare(**more: Any) -> Basis:
     """Return another basis, whose last column is the spare one."""
-    changes: dict[str, Any] = {
-        "id": "other",
-        "columns": (*BASIS.columns[:-1], SPARE),
-        "exponents": {**BASIS.exponents, "aD": 0.3},
-    }
+    changes: dict[str, Any] = {"id": "other", "columns": (*BASIS.columns[:-1], SPARE)}
     return replace(BASIS, **{**changes, **more})
 
 
@@ -148,12 +145,13 @@ def formulas(e: Mapping[str, float]) -> dict[str, Callable[[States], Array]]:
         "escape_probability": lambda s: 1 - 1 / np.sqrt(1 + s.escape),
         "peak_time": lambda s: s.peak**2 / (s.t + np.sqrt(s.t * e["t0"])),
         "peak_tokens": lambda s: s.peak**2 / s.d,
+        "peak_fourth": lambda s: s.peak**2 * s.peak**2 / np.sqrt(s.t),
         "batch_noise": lambda s: np.sqrt(s.b / s.t),
         "tokens": lambda s: 1 / s.d ** e["aD"],
     }
 
 
-@pytest.mark.parametrize("basis", [BASIS, with_spare()], ids=lambda basis: basis.id)
+@pytest.mark.parametrize("basis", [BASIS, BATCH, with_spare()], ids=lambda basis: basis.id)
 def test_columns_are_their_formulas(basis: Basis, states: States) -> None:
     values, expected = basis.evaluate(states), formulas(basis.exponents)
     assert values.shape == (len(states), WIDTH)
@@ -221,9 +219,9 @@ def exponent(text: str, names: Mapping[str, float]) -> float:
 def test_rescaling_exponents(optimizer: str, s: float) -> None:
     d = replace(BASIS.dynamics, kappa=1e-300)
     changed = {"slowest": d.slowest / s, "fastest": d.fastest / s, "escape_rate": d.escape_rate / s}
-    names = {**BASIS.exponents, "aD": 0.3, "q": 1.0 if optimizer == "sgd" else d.temperature_exponent}
+    names = {**BASIS.exponents, "q": 1.0 if optimizer == "sgd" else d.temperature_exponent}
     run = {"optimizer": optimizer, "weight_decay": 0.0}
-    for basis in (BASIS, with_spare()):
+    for basis in (BASIS, BATCH, with_spare()):
         before = replace(basis, dynamics=d)
         after = before.with_constants(dynamics=changed, exponents={"lc": basis.exponents["lc"] / s})
         for size, rtol, limit in ((1.0, 1e-9, False), (1e-4, 1e-4, True)):  # small rates: escape far below 1
@@ -321,7 +319,8 @@ def test_register() -> None:
     runs = table(scaled(1.0))
     values = feature_table(runs, "other")
     np.testing.assert_array_equal(values[:, :-1], feature_table(runs)[:, :-1])
-    np.testing.assert_allclose(values[:, -1], final_states(runs, BASIS.dynamics).d ** -0.3, rtol=1e-12)
+    states = final_states(runs, BASIS.dynamics)
+    np.testing.assert_allclose(values[:, -1], states.peak**2 / states.d, rtol=1e-12)
     with pytest.raises(InputError, match=r"basis id must be new, got 'other', which is registered; choose another id"):
         register_basis(with_spare())
     with pytest.raises(
@@ -357,7 +356,7 @@ def test_with_constants_round_trip() -> None:
 
 def test_unknown_constants_are_named() -> None:
     with pytest.raises(
-        InputError, match=rf"basis '{DEFAULT_BASIS}' has no exponent 'aM'; did you mean 'a[NT]'\?; known: aN, "
+        InputError, match=rf"basis '{DEFAULT_BASIS}' has no exponent 'aM'; did you mean 'a[NTD]'\?; known: aN, "
     ):
         BASIS.with_constants(exponents={"aM": 0.1})
     with pytest.raises(InputError, match=r"dynamics has no constant 'kappas'; did you mean 'kappa'\?"):
@@ -396,7 +395,7 @@ def test_a_basis_with_a_column_twice_or_of_no_group_is_refused() -> None:
         Basis("bad", (*BASIS.columns[:-1], BASIS.columns[1]))
     stray = replace(SPARE, group="other")
     with pytest.raises(
-        InputError, match=r"group of column 'tokens' must be one of convergence, escape, mixed, got 'other'"
+        InputError, match=r"group of column 'peak_tokens' must be one of convergence, escape, mixed, got 'other'"
     ):
         with_spare(columns=(*BASIS.columns[:-1], stray))
 

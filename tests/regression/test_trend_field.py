@@ -234,27 +234,50 @@ class TestUncertainty:
         error = np.sqrt(0.9 * 0.1 / seeds)
         assert abs(inside / seeds - 0.9) < 4 * error
 
-    def test_groups_give_the_errors_of_leaving_them_out(self, rng):
-        """The quick leave-group-out formula against refitting field and trend without the group."""
+    @pytest.mark.parametrize(
+        ("shift", "noise", "where"),
+        [(0.0, 0.0035, "lowest"), (0.001, 0.0035, "below 1"), (0.004, 0.0012, "above 1"), (0.2, 0.0012, "highest")],
+    )
+    def test_groups_give_the_errors_of_leaving_them_out(self, rng, shift, noise, where):
+        """The quick leave-group-out formula against refitting field and trend without the group.
+
+        Groups that lie apart by more than the model allows for need a factor above 1 on the model's sds; the run
+        noise, held at one value here, is never scaled.
+        """
+        settings = replace(PLAIN, noise_grid=(noise,))
         problem, _ = make(rng, 30)
-        problem = replace(problem, size=np.zeros(30))
         groups = np.arange(30) % 3.0
-        posterior, about = fit_trend_field(problem, PRIOR, PLAIN, groups=[groups], names=["fold"])
+        problem = replace(problem, size=np.zeros(30), loss=problem.loss * np.exp(shift * (groups - 1.0)))
+        posterior, about = fit_trend_field(problem, PRIOR, settings, groups=[groups], names=["fold"])
         x = problem.columns / problem.loss[:, None]
         active = posterior.coefficients > 0
         a = x[:, active] * prior_sds(problem, PRIOR)[active]
-        k = residual_covariance(problem, PLAIN, posterior.noise, PLAIN.field_sd) + a @ a.T
+        k = residual_covariance(problem, settings, posterior.noise, settings.field_sd) + a @ a.T
         residual = 1.0 - x @ posterior.coefficients
-        errors, sds = np.empty(30), np.empty(30)
+        errors, model = np.empty(30), np.empty(30)
         for value in range(3):
             out, rest = np.flatnonzero(groups == value), np.flatnonzero(groups != value)
             gain = np.linalg.solve(k[np.ix_(rest, rest)], k[np.ix_(rest, out)])
             errors[out] = residual[out] - gain.T @ residual[rest]
-            sds[out] = np.sqrt(np.diag(k[np.ix_(out, out)] - k[np.ix_(out, rest)] @ gain))
-        z = np.quantile(np.abs(errors / sds), 0.9) / 1.6448536269514722
-        assert about["groups"]["fold"]["mean_error_pct"] == pytest.approx(100 * np.abs(errors).mean(), rel=1e-5)
-        assert posterior.spread == pytest.approx(np.clip(z, 0.4, 4.0), rel=1e-5)
-        assert about["groups"]["fold"]["coverage"] == pytest.approx(0.9, abs=0.05)
+            model[out] = np.diag(k[np.ix_(out, out)] - k[np.ix_(out, rest)] @ gain) - posterior.noise**2
+        fold = about["groups"]["fold"]
+        assert fold["mean_error_pct"] == pytest.approx(100 * np.abs(errors).mean(), rel=1e-5)
+        # what each residual needs to lie in its interval; 27 of 30 must: the 27th smallest, rounded up to a grid value
+        needed = np.sqrt(np.maximum((errors / 1.6448536269514722) ** 2 - posterior.noise**2, 0.0) / model)
+        exact, step = np.sort(needed)[26], 10 ** (1 / 199)
+        found = ["lowest", "below 1", "above 1", "highest"][np.searchsorted([0.4, 1.0, 4.0], exact)]
+        assert found == where
+        least, most = np.clip([exact, exact * step if 0.4 < exact < 4.0 else exact], 0.4, 4.0)
+        assert least * (1 - 1e-5) <= posterior.spread <= most * (1 + 1e-5)
+        assert fold["coverage"] == pytest.approx((needed <= posterior.spread).mean(), abs=1e-12)
+        if 0.4 < exact < 4.0:
+            assert fold["coverage"] == pytest.approx(0.9, abs=1e-12)
+        width = 2 * 1.6448536269514722 * np.sqrt(posterior.spread**2 * model + posterior.noise**2).mean()
+        assert fold["width_pct"] == pytest.approx(100 * width, rel=1e-5)
+        point, _ = predict(posterior, problem)
+        plain, _ = predict(replace(posterior, spread=1.0), problem)
+        np.testing.assert_allclose(point.sd, posterior.spread * plain.sd, rtol=1e-12)
+        np.testing.assert_array_equal(point.noise, plain.noise)
 
 
 def test_infinite_columns_are_an_error(rng):

@@ -62,7 +62,10 @@ def test_a_link_stays_a_link(tmp_path):
 
 
 def test_bad_places(tmp_path):
-    with pytest.raises(InputError, match="cannot write into folder"), atomic_write(tmp_path / "no" / "out") as stream:
+    with (
+        pytest.raises(InputError, match="does not exist; make it first"),
+        atomic_write(tmp_path / "no" / "out") as stream,
+    ):
         stream.write("x")
     with pytest.raises(InputError, match="this is a folder"), atomic_write(tmp_path) as stream:
         stream.write("x")

@@ -138,7 +138,7 @@ def test_run_tables_are_candidates_too(data_dir):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("c.yaml", "", "the file is empty"),
+        ("c.yaml", "", "nothing in it"),
         ("c.yaml", "[]", "a list of schedules or of candidates is needed"),
         ("c.yaml", "5", "a list of schedules"),
         ("c.yaml", "- 5", "entry 1: a schedule or a mapping"),
@@ -159,7 +159,11 @@ def test_run_tables_are_candidates_too(data_dir):
         ("c.json", "{", "not valid JSON"),
         ("c.json", '{"kind": "cosine", "kind": "wsd"}', "occurs twice"),
         ("c.csv", "name\na\n", "missing column 'schedule'"),
-        ("c.txt", SHORT, "the suffix of a candidate file must be one of"),
+        ("c.ini", SHORT, "the suffix of a candidate file must be one of"),
+        ("c.txt", "# a comment\n\ncosin:peak=1", "line 3: schedule: kind must be one of .*did you mean 'cosine'"),
+        ("c.txt", "# a comment", "only comments"),
+        ("c.txt", '{"kind": "cosine"', "line 1: not valid JSON"),
+        ("c.jsonl", f'"{SHORT}"\n5', "line 2: schedule"),
     ],
 )
 def test_bad_files(tmp_path, name, text, message):

@@ -152,8 +152,8 @@ def test_bad_rows_are_refused_in_one_sentence(tmp_path, case):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "the file is empty"),
-        ("  \n\n", "the file is empty"),
+        ("", "nothing in it"),
+        ("  \n\n", "nothing in it"),
         (HEADER + "\n", "only a header and no row"),
         ("run_id,params\na,1\n", "missing column 'schedule'"),
         ("run,shedule\na,1\n", "missing columns 'run_id', 'schedule'; the file has run, shedule; did you mean 'run'"),

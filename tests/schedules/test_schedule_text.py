@@ -207,6 +207,9 @@ def test_other_bad_input() -> None:
     for bad in (None, 3, ["cosine"]):
         with pytest.raises(ScheduleError, match="short form, JSON text or a dict"):
             parse(bad)  # type: ignore[arg-type]
+    for steps in ([], [5, 6]):
+        with pytest.raises(ScheduleError, match="steps of a schedule must be one number"):
+            parse({"kind": "piecewise", "points": [[0, 1.0], [3, 0.5]], "total_steps": steps})
     with pytest.raises(ScheduleError, match=r"use ScheduleBatch\.grid"):
         wsd(np.array([1.0, 2.0]), 100)  # type: ignore[arg-type]
     with pytest.raises(ScheduleError, match="valid JSON"):

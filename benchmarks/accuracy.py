@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from public import completed, load, mpl_rows, nqs_rows, schaipp_rows, sizes, steplaw_rows
+from public import completed, load, mpl_rows, nqs_rows, schaipp_rows, steplaw_rows
 
 from optlaws.law import fit_law
-from optlaws.validation import HeldOut, same_budget
+from optlaws.validation import HeldOut, same_budget, sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = dict[str, Any]

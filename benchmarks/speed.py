@@ -39,7 +39,8 @@ rng = np.random.default_rng(0)
 law = load_law("llama-slimpajama")
 start = time.perf_counter()
 steps = rng.integers(STEPS_LOW, STEPS_HIGH, n)
-batch = ScheduleBatch.grid("wsd", peak=rng.uniform(1e-4, 2e-3, n), steps=steps, warmup=300, decay=rng.uniform(0.05, 0.9, n))
+peak, decay = rng.uniform(1e-4, 2e-3, n), rng.uniform(0.05, 0.9, n)
+batch = ScheduleBatch.grid("wsd", peak=peak, steps=steps, warmup=300, decay=decay)
 runs = RunTable.build(batch, params=8.5e7, batch_tokens=51200.0, weight_decay=0.1)
 ranking = rank(runs, law)
 print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
@@ -115,7 +116,8 @@ def main() -> None:
     ]
     text = table(["what", "seconds, median (range)", "target"], body)
     text += (
-        f"\n\nWhole processes on {os.cpu_count()} cores, Python {platform.python_version()}; the million used {memory:.1f} GiB,"
+        f"\n\nWhole processes on {os.cpu_count()} cores, Python {platform.python_version()};"
+        f" the million used {memory:.1f} GiB,"
         f" and took {long_runs:.1f} s with a thousand times the steps."
     )
     print(text)

@@ -7,9 +7,9 @@ other,
     r_i = (ln L_i + e_i) - (ln L_b + e_b),    var r_i = C_ii + C_bb - 2 C_ib + s_i^2 + s_b^2,
 
 where b is the candidate of lowest mu; the difference of losses and its interval are mu_b (exp(r) - 1) of r and of its
-interval, so that a candidate of absurd loss cannot win by its absurd standard deviation. P(best)_i =
-P(L_i = min_j L_j) is taken over the expected losses: noise would be drawn anew if the run were repeated. Nothing here
-forms an n x n matrix.
+interval, so that a candidate of absurd loss cannot win by its absurd standard deviation. P(best)_i is the probability
+that run i ends lowest if each candidate is run once: its noise is in it, as it is in the intervals. Nothing here forms
+an n x n matrix.
 """
 
 from __future__ import annotations
@@ -104,9 +104,10 @@ class Ranking:
         Predicted loss and its 90 % interval for one new run, nats per token.
     difference, difference_lower, difference_upper
         Loss minus that of the best candidate, and its 90 % interval for two new runs; 0 for the best. Among more than
-        `JOINT` candidates only so many of the lowest losses have the interval, the others NaN.
+        `JOINT` candidates only so many of the lowest losses have intervals; of the others all ends are NaN, P(best) is
+        0 and `in_domain` False, with a reason that says so.
     p_best
-        Probability that the candidate has the lowest expected loss; sums to 1.
+        Probability that the candidate ends lowest, each run once; sums to 1.
     in_domain, reasons
         Whether the law was trained on such runs, and why not ("" where it was).
     advice
@@ -176,6 +177,8 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
         raise InputError(
             f"names must have one entry a candidate ({n}), got {len(called)}; leave it out for the run ids"
         )
+    if n > JOINT and hasattr(law, "expected_loss"):
+        return _rank_many(runs, law, called, seed)
     prediction = law.predict(runs)
     loss = np.asarray(prediction.loss, dtype=np.float64)
     sd = np.asarray(prediction.sd, dtype=np.float64)
@@ -206,7 +209,9 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
         "difference": loss - loss[best],
         "difference_lower": ends[0],
         "difference_upper": ends[1],
-        "p_best": _p_best(prediction, loss, ratio, np.sqrt(expected), best, seed),
+        "p_best": _p_best(
+            prediction, loss, ratio, np.sqrt(expected + relative**2 + relative[best] ** 2), relative, seed
+        ),
     }
     advice = _advice(runs, order, upper - loss, in_domain, reasons, **result)
     return Ranking(
@@ -221,6 +226,41 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
         reasons=reasons,
         advice=advice,
         **result,
+    )
+
+
+def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int) -> Ranking:
+    """Rank more than `JOINT` candidates: all by their expected losses, and only the lowest `JOINT` with intervals."""
+    loss = np.asarray(law.expected_loss(runs), dtype=np.float64)
+    if not (np.isfinite(loss) & (loss > 0)).all():
+        row = int(np.argmin(np.isfinite(loss) & (loss > 0)))
+        raise LawError(
+            f"law {law.name!r} predicts no finite loss above 0 for candidate {names[row]!r}; check its sizes and rates"
+        )
+    order = np.argsort(loss, kind="stable")
+    head = np.sort(order[:JOINT])
+    near = rank(runs.select(head), law, seed=seed)
+    whole: dict[str, FloatArray] = {}
+    for name in ("lower", "upper", "difference_lower", "difference_upper"):
+        whole[name] = np.full(len(loss), np.nan)
+        whole[name][head] = getattr(near, name)
+    p_best, in_domain = np.zeros(len(loss)), np.zeros(len(loss), dtype=bool)
+    p_best[head], in_domain[head] = near.p_best, near.in_domain
+    reasons = [f"not looked at: more than {JOINT} candidates have a lower loss"] * len(loss)
+    for row, why in zip(head.tolist(), near.reasons, strict=True):
+        reasons[row] = why
+    return Ranking(
+        runs=runs,
+        names=names,
+        law=law.name,
+        order=np.concatenate([head[near.order], order[JOINT:]]),
+        loss=loss,
+        difference=loss - loss[head[near.best]],
+        p_best=p_best,
+        in_domain=in_domain,
+        reasons=tuple(reasons),
+        advice=near.advice,
+        **whole,
     )
 
 
@@ -247,13 +287,14 @@ def _factor(loss: FloatArray, lower: FloatArray, upper: FloatArray, sd: FloatArr
 
 
 def _p_best(
-    prediction: PredictionLike, loss: FloatArray, ratio: FloatArray, sd: FloatArray, best: int, seed: int
+    prediction: PredictionLike, loss: FloatArray, ratio: FloatArray, sd: FloatArray, noise: FloatArray, seed: int
 ) -> FloatArray:
-    """Probability of each candidate to have the lowest expected loss, from draws of the plausible ones.
+    """Probability of each candidate to end lowest, from draws of the plausible ones.
 
-    `ratio` is ln of the loss over the best one's, `sd` that of its expectation. Draws come in pairs +z, -z. Draws that tie are shared evenly.
+    `ratio` is ln of the loss over the best one's, `sd` its standard deviation, `noise` the relative run noise of each.
+    Draws come in pairs +z, -z. Draws that tie are shared evenly.
     """
-    n = len(loss)
+    n, best = len(loss), int(np.argmin(loss))
     p = np.zeros(n)
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.where(ratio > 0, ratio / sd, 0.0)
@@ -266,7 +307,8 @@ def _p_best(
         p[best] = 1.0
         return p
     covariance = np.asarray(prediction.covariance(top), dtype=np.float64) / loss[top, None] / loss[top]
-    root = _root((covariance + covariance.T) / 2.0)
+    covariance = (covariance + covariance.T) / 2.0 + np.diag(noise[top] ** 2)
+    root = _root(covariance)
     mean = ratio[top]
     draws = int(np.clip(_DRAWS // len(top), 2**13, 2**18)) // 2
     rng = np.random.default_rng(seed)

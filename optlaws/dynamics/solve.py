@@ -70,7 +70,7 @@ class States:
         """Return the number of points."""
         return len(self.tau)
 
-    def take(self, rows: slice | FloatArray) -> States:
+    def take(self, rows: slice | npt.NDArray[np.int64]) -> States:
         """Return some points."""
         return States(**{name: getattr(self, name)[rows] for name in States.__dataclass_fields__})
 

@@ -22,7 +22,7 @@ from optlaws.runs import CurveTable, RunTable
 
 FEWEST_RUNS = 4
 FEWEST_READINGS = 20
-POINTS_PER_CURVE = 40  # readings kept of each curve, evenly spread
+POINTS_PER_CURVE = 80  # readings kept of each curve, evenly spread
 FREE_POINTS_PER_CURVE = 30.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.02  # fraction of a run before which its curve is not looked at
 CALIBRATION_TRIALS = 50

@@ -16,14 +16,22 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.regression.kernel import field_features, matern32
-from optlaws.regression.trend_field import NORMAL_90, Posterior, expected_loss, group_matrix, predict_trend_field
-from optlaws.runs import RunTable
+from optlaws.regression.trend_field import (
+    NORMAL_90,
+    Posterior,
+    expected_loss,
+    group_matrix,
+    predict_trend_field,
+    unshared,
+)
+from optlaws.runs import RunTable, format_quantity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 PIECE = 1024  # points per pass of a prediction
 SLACK = 1.05  # the domain reaches this factor beyond the training range
+SLACKS = {"warmup_steps": 3.0}  # a warm-up matters by its order of magnitude
 UNLIKE = 0.3  # share of the field's variance that training leaves at a point, above which its shape is called new
 UNITS = {
     "params": "parameters",
@@ -31,6 +39,8 @@ UNITS = {
     "batch_tokens": "tokens per step",
     "peak_lr": "",
     "steps": "steps",
+    "warmup_steps": "steps",
+    "restarts": "times that the rate rises after a fall",
     "weight_decay": "",
 }
 
@@ -116,7 +126,7 @@ class Law:
     has_curves : bool
         Whether it was fitted on curves as well.
     domain : dict of (lowest, highest)
-        Ranges of the training runs: params, tokens, batch_tokens, peak_lr, steps, weight_decay (those that are known).
+        Ranges of the training runs, those of the quantities in `UNITS` that are known.
     defaults : dict
         Values taken where a candidate leaves them empty.
     info : dict
@@ -292,11 +302,14 @@ class Law:
             if name not in values:
                 continue
             v = values[name] if index is None else values[name][index]
-            out = np.flatnonzero((v < low / SLACK - 1e-12) | (v > high * SLACK + 1e-12))
+            slack = SLACKS.get(name, SLACK)
+            out = np.flatnonzero((v < low / slack - 1e-12) | (v > high * slack + 1e-12))
             for i in out:
                 word = "below" if v[i] < low else "above"
                 edge = low if v[i] < low else high
-                texts.setdefault(int(i), []).append(f"{name} {v[i]:.4g} {word} {edge:.4g}")
+                far = "lowest" if word == "below" else "highest"
+                value, end = (format_quantity(x) if x >= 1000 else f"{x:.4g}" for x in (v[i], edge))
+                texts.setdefault(int(i), []).append(f"{name} {value} {word} {end}, the {far} in training")
         for i in np.flatnonzero(novel > UNLIKE):
             texts.setdefault(int(i), []).append("schedule unlike those in training")
         inside = np.ones(len(novel), dtype=bool)
@@ -312,14 +325,14 @@ class Law:
         _, rows_b = predict_trend_field(p, b.columns, b.coordinates, b.size, curve=b.curve, rows=True)
         phi_a, phi_b = (field_features(v.coordinates, p.inducing, p.whitening) for v in (a, b))
         own = s.field_sd**2 * (matern32(a.coordinates, b.coordinates) - phi_a @ phi_b.T)
-        known = group_matrix(a.size, p.sizes).max(axis=1, initial=0.0)
-        own += s.size_sd**2 * (np.abs(a.size[:, None] - b.size[None]) < 1e-6) * (1.0 - known)[:, None]
+        left_a, left_b = (np.sqrt(unshared(group_matrix(v.size, p.sizes))) for v in (a, b))
+        own += s.size_sd**2 * group_matrix(a.size, b.size) * left_a[:, None] * left_b
         out = (rows_a @ rows_b.T + p.spread**2 * own) * loss_a[:, None] * loss_b[None]
         return np.asarray(out)
 
 
 def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> None:
-    """Call work(start) for every piece of `count` points, on as many threads as asked for or as there are processors."""
+    """Call work(start) for every piece of `count` points, on as many threads as asked for or as processors."""
     starts = range(0, count, PIECE)
     workers = threads or min(len(starts), os.cpu_count() or 1)
     with threadpool_limits(1):  # the pieces are small: more threads inside each only get in each other's way
@@ -334,7 +347,12 @@ def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> N
 def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str, FloatArray]:
     """Return the quantities whose range is a law's domain, by name, shape (n,)."""
     batch = runs.batch()
-    out = {"peak_lr": np.asarray(batch.peak, dtype=float), "steps": np.asarray(batch.total_steps, dtype=float)}
+    out = {
+        "peak_lr": np.asarray(batch.peak, dtype=float),
+        "steps": np.asarray(batch.total_steps, dtype=float),
+        "warmup_steps": np.asarray(batch.warmup_steps, dtype=float),
+        "restarts": np.asarray(batch.restarts, dtype=float),
+    }
     if use_params:
         out["params"] = np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
     if use_batch:

@@ -188,6 +188,15 @@ def _build(data: dict[str, Any]) -> Law:
     ):
         if not 0 < number < np.inf:
             raise ValueError(f"{name} must be a finite number above 0, got {number!r}")
+    if not isinstance(data["name"], str):
+        raise TypeError(f"name must be text, got {data['name']!r}")
+    defaults = {str(key): float(value) for key, value in data["defaults"].items()}
+    lost = (known ^ set(data["settings"])) | (set(Dynamics().to_dict()) ^ set(data["dynamics"]))
+    if lost:
+        raise ValueError(f"settings and dynamics must hold this version's constants, {min(lost)!r} is missing or new")
+    info = data["info"]
+    if not isinstance(info.get("leave_group_out", {}), dict) or not isinstance(info.get("sources", []), list):
+        raise TypeError("info.leave_group_out must be an object and info.sources a list")
     domain = {key: (float(low), float(high)) for key, (low, high) in data["domain"].items()}
     return Law(
         data["name"],
@@ -198,6 +207,6 @@ def _build(data: dict[str, Any]) -> Law:
         float(data["peak_scale"]),
         bool(data["has_curves"]),
         domain,
-        dict(data["defaults"]),
+        defaults,
         dict(data["info"]),
     )

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
-from scipy.optimize import nnls
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
@@ -27,6 +26,8 @@ from optlaws.regression.kernel import choose_inducing, field_features, matern32,
 
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 NORMAL_90 = 1.6448536269514722
+LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and intervals would run out of range
+SIZE_WIDTH = 0.05  # in ln of the size: how near two sizes must be to share an offset
 MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
 SPREADS = (0.4, 4.0)  # range of the calibrated factor
@@ -140,8 +141,16 @@ class Posterior:
 
 
 def group_matrix(values: FloatArray, levels: FloatArray) -> FloatArray:
-    """Return the one-hot matrix of values against levels (equal within 1e-6), shape (n, len(levels))."""
-    return np.asarray(np.abs(values[:, None] - levels[None]) < 1e-6, dtype=float)
+    """Return how far values of ln size share the offsets of the levels, shape (n, len(levels)).
+
+    1 where they are equal, exp(-(difference / SIZE_WIDTH)^2 / 2) else: 85M parameters are the size of 84.9M.
+    """
+    return np.asarray(np.exp(-0.5 * ((values[:, None] - levels[None]) / SIZE_WIDTH) ** 2))
+
+
+def unshared(known: FloatArray) -> FloatArray:
+    """Return the share of an offset's variance that the levels leave, shape (n,), from `group_matrix`."""
+    return np.asarray(np.maximum(1.0 - (known**2).sum(axis=1), 0.0))
 
 
 def _levels(values: FloatArray) -> FloatArray:
@@ -174,6 +183,8 @@ class _Whitened:
 
 def _signed_trend(white: _Whitened, x: FloatArray, precision: FloatArray) -> tuple[FloatArray, float]:
     """Return c >= 0 minimising (1 - x c)' K^-1 (1 - x c) + c' P c, and the approximate log evidence."""
+    from scipy.optimize import nnls  # slow to import, and only a fit needs it
+
     kx, one = white.solve(x), np.ones(len(x))
     gram = x.T @ kx + np.diag(precision)
     rhs = kx.T @ one
@@ -437,7 +448,9 @@ def predict_trend_field(
     active = posterior.active
     whole = np.hstack([features, columns[:, active] / loss[:, None]])
     product = whole @ posterior.inverse_root
-    own = s.field_sd**2 * rest + s.size_sd**2 * (1.0 - known.max(axis=1, initial=0.0))
+    length = np.sqrt((product**2).sum(axis=1))
+    product *= np.minimum(1.0, LARGEST_SD / np.maximum(posterior.spread * length, LARGEST_SD))[:, None]
+    own = s.field_sd**2 * rest + s.size_sd**2 * unshared(known)
     sd = posterior.spread * np.sqrt((product**2).sum(axis=1) + own)
     hurt = damage(columns, posterior.coefficients, posterior.damage_columns, loss)
     noise = posterior.noise * np.sqrt(1.0 + (hurt / s.noise_growth) ** 2)
@@ -455,4 +468,5 @@ __all__ = [
     "group_matrix",
     "predict_trend_field",
     "trend_evidence",
+    "unshared",
 ]

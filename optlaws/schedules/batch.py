@@ -189,6 +189,11 @@ class ScheduleBatch:
         """Highest rate used by any step, (n,)."""
         return self._gather(_peak)
 
+    @cached_property
+    def restarts(self) -> Array:
+        """Times that the rate rises again after a fall, (n,); of one-rate-a-step phases only the ends count."""
+        return self._gather(_restarts)
+
 
 def _warm(rows: Sequence[Row]) -> bool:
     """Return whether the first of several phases rises."""
@@ -241,3 +246,15 @@ def _peak(group: Group) -> Array:
         ends = np.stack([group.numbers[BEGIN, p], group.numbers[END, p] - 1], axis=1)
         out = np.maximum(out, group.rate(p, ends).max(axis=1))
     return out
+
+
+def _restarts(group: Group) -> Array:
+    ends = [[group.numbers[BEGIN, p], group.numbers[END, p] - 1] for p in range(len(group.shapes))]
+    rates = [group.rate(p, np.stack(pair, axis=1)) for p, pair in enumerate(ends)]
+    values = np.concatenate(rates, axis=1)  # at the first and the last step of every phase
+    step = np.diff(values, axis=1)
+    small = 1e-9 * values.max(axis=1, keepdims=True)
+    fallen = np.logical_or.accumulate(step < -small, axis=1)
+    rising = step > small
+    begins = rising[:, 1:] & ~rising[:, :-1] & fallen[:, :-1]
+    return np.asarray(begins.sum(axis=1), dtype=np.float64)

@@ -20,8 +20,8 @@ def same(a, b):
 
 
 def free_scale(problem):
-    """Prior sd of a coefficient without a prior: nine times the loss, by the column's mean."""
-    return 9.0 / (problem.columns / problem.loss[:, None]).mean(axis=0)
+    """Prior sd of a coefficient without a prior: the loss itself, by the column's mean."""
+    return 1.0 / (problem.columns / problem.loss[:, None]).mean(axis=0)
 
 
 def prior_sds(problem, prior):

@@ -84,7 +84,10 @@ def edited(path, change):
         (lambda d: d.update(format="other"), 'must be a JSON object with "format": "optlaws-law"'),
         (lambda d: d.pop("posterior"), "must have the entry 'posterior', got none"),
         (lambda d: d.update(basis="sde99"), "basis must be one of .*, got 'sde99'"),
-        (lambda d: d["columns"].reverse(), "columns of basis 'sde16' must be constant, .*, got batch_noise"),
+        (
+            lambda d: d["columns"].reverse(),
+            "columns of basis 'sde16' must be constant, .*, got peak_fourth, tokens, .*",
+        ),
         (lambda d: d["dynamics"].update(kapa=1.0), "dynamics has no constant 'kapa'; did you mean 'kappa'"),
         (lambda d: d["exponents"].update(zz=1.0), "basis 'sde16' has no exponent 'zz'"),
         (lambda d: d["dynamics"].update(kappa=-1.0), "kappa must be a finite number above 0, got -1.0"),

@@ -166,11 +166,12 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
         square[k + 1] += grow[k]
     middle, crowd = np.ones((count, 1)), np.ones((count + 1, 1))  # in the middle of the cells, and at their edges
     if not run.noise_limited:
-        d = edges / c.steps_ref * run.b
-        middle, crowd = (
-            1.0 / np.sqrt(1.0 + run.b / c.critical_batch * _power(np.maximum(tokens, FIRST_TOKENS), -c.critical_growth))
-            for tokens in (0.5 * (d[1:] + d[:-1]), d)
-        )
+        relief = run.b / c.critical_batch
+        d = edges * (run.b / c.steps_ref)
+        crowd = 1.0 / np.sqrt(1.0 + relief * _power(np.maximum(d, FIRST_TOKENS), -c.critical_growth))
+        middle = np.sqrt(crowd[1:] * crowd[:-1])
+        first = np.maximum(0.5 * d[1], FIRST_TOKENS)  # the critical batch grows fast there: no mean of the edges will do
+        middle[0] = 1.0 / np.sqrt(1.0 + relief * first**-c.critical_growth)
     root = np.sqrt(run.b)
     drift, noise, exponent = root * middle, crowd / root, np.full(1, c.temperature_exponent)
     if run.plain.any():
@@ -202,31 +203,51 @@ def _power(base: FloatArray, exponent: FloatArray | float) -> FloatArray:
 
 
 def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures: FloatArray, along: bool) -> FloatArray:
-    """Solve v' = 2 l tau' (Theta - v), Theta linear in tau within a cell; shape (n, modes), or (K n, modes) along."""
-    # with y = v - Theta at the cell's right end, D = Theta_left - Theta_right, J the jump of Theta before the cell:
-    # y1 = (y0 + J) e + D (1 - e) / z,  z = 2 l tau',  e = exp(-z)
+    """Solve v' = 2 l tau' (Theta - v), Theta linear in tau within a cell; shape (n, modes), or (K n, modes) along.
+
+    With y = v - Theta at a cell's right end, D = Theta_left - Theta_right, J the jump of Theta before the cell and
+    z = 2 l tau' in it, y1 = (y0 + J) exp(-z) + D (1 - exp(-z)) / z. At the end of the run, E_k = what is left of cell k
+    there, y = sum_k J_k E_k-1 + D_k E_k (1 - E_k-1 / E_k) / z_k.
+    """
+    rate = (2.0 * curvatures)[:, None]
+    jump, drop = -left, left - right
+    jump[1:] += right[:-1]
     z, fade, source = _buffers((len(step), len(curvatures), step.shape[1]))
-    np.multiply(step[:, None], (-2.0 * curvatures)[:, None], out=z)  # minus z
+    np.multiply(step[:, None], -rate, out=z)
     np.maximum(z, -LARGEST_DECAY, out=z)  # what is left of the past is below rounding; exp is slow where it underflows
     np.exp(z, out=fade)
     np.subtract(fade, 1.0, out=source)
     source -= TINY
     z -= TINY
     source /= z
-    source *= (left - right)[:, None]
-    jump = -left
-    jump[1:] += right[:-1]
-    y = np.zeros(source.shape[1:])
-    for k in range(len(step)):
-        y += jump[k]
-        y *= fade[k]
-        y += source[k]
-        if along:
-            source[k] = y
+    source *= drop[:, None]
     if along:
+        y = np.zeros(source.shape[1:])
+        for k in range(len(step)):
+            y += jump[k]
+            y *= fade[k]
+            y += source[k]
+            source[k] = y
         source += right[:, None]
         return np.array(source.transpose(0, 2, 1).reshape(-1, len(curvatures)))
-    return np.ascontiguousarray((y + right[-1]).T)
+    np.multiply(_to_go(step)[:, None], -rate, out=z)
+    np.maximum(z, -LARGEST_DECAY, out=z)
+    np.exp(z, out=z)  # E at the left ends
+    y = right[-1] + source[-1]
+    source[:-1] *= z[1:]
+    y += source[:-1].sum(axis=0)
+    jumps = np.flatnonzero(jump.any(axis=1))  # at the start and between phases
+    y += (z[jumps] * jump[jumps, None]).sum(axis=0)
+    return np.ascontiguousarray(y.T)
+
+
+def _to_go(step: FloatArray) -> FloatArray:
+    """Return intrinsic time from the left end of each cell to the end of the run, (K, n)."""
+    out = np.empty_like(step)
+    out[-1] = step[-1]
+    for k in range(len(step) - 2, -1, -1):
+        np.add(out[k + 1], step[k], out=out[k])
+    return out
 
 
 _LOCAL = threading.local()
@@ -242,21 +263,26 @@ def _buffers(shape: tuple[int, int, int]) -> FloatArray:
 
 
 def _escape(step: FloatArray, hot: FloatArray, rate: float, along: bool) -> FloatArray:
-    """Solve C' = 2 rho tau' C + Theta tau', capped at LARGEST_ESCAPE; shape (n,), or (K n,) along."""
+    """Solve C' = 2 rho tau' C + Theta tau', capped at LARGEST_ESCAPE; shape (n,), or (K n,) along.
+
+    It only grows: at the end, C = sum_k source_k exp(2 rho (tau_end - tau_k)).
+    """
     z = np.minimum(2.0 * rate * step, LARGEST_GROWTH)
-    gain = np.exp(z)
-    source = gain - 1.0
+    source = np.expm1(z)
     source *= hot
     source /= 2.0 * rate
+    if not along:
+        source[:-1] *= np.exp(np.minimum(_to_go(z)[1:], LARGEST_DECAY))
+        return np.asarray(np.minimum(source.sum(axis=0), LARGEST_ESCAPE))
+    gain = np.exp(z)
     c = np.zeros(step.shape[1])
-    trail = np.empty(step.shape if along else (0, 0))
+    trail = np.empty(step.shape)
     for k in range(len(step)):
         c *= gain[k]
         c += source[k]
         np.minimum(c, LARGEST_ESCAPE, out=c)
-        if along:
-            trail[k] = c
-    return trail.ravel() if along else c
+        trail[k] = c
+    return trail.ravel()
 
 
 def final_states(

@@ -25,7 +25,7 @@ FEWEST_READINGS = 20
 POINTS_PER_CURVE = 80  # readings kept of each curve, evenly spread
 FREE_POINTS_PER_CURVE = 30.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.02  # fraction of a run before which its curve is not looked at
-CALIBRATION_TRIALS = 50
+CALIBRATION_TRIALS = 40
 CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
 
 

@@ -316,6 +316,7 @@ def fit_trend_field(
         precision[active],
         diagonal,
         variance * weight,
+        variance,
         dict(zip(names or [], groups or [], strict=True)),
     )
     posterior = Posterior(c / mean, inducing, sizes, inner_mean, root, noise, spread, settings, problem.damage_columns)
@@ -331,7 +332,7 @@ def fit_trend_field(
 
 def _calibrate(
     r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray,
-    noise_variance: FloatArray, groups: dict[str, FloatArray],
+    noise_variance: FloatArray, weighted_noise: FloatArray, groups: dict[str, FloatArray],
 ) -> tuple[float, dict[str, dict[str, float]]]:  # fmt: skip
     """Return the factor of the model's sds with which 90 % intervals cover 90 % of left-out residuals, and errors.
 
@@ -351,7 +352,7 @@ def _calibrate(
             g = np.flatnonzero(partition == value)
             if len(g) < m:
                 block = np.linalg.inv(inverse[np.ix_(g, g)])
-                errors[g], own[g] = block @ solved[g], np.diag(block) - diagonal[g]
+                errors[g], own[g] = block @ solved[g], np.diag(block) - weighted_noise[g]
         good = np.isfinite(errors)
         if good.any():
             left[name] = (errors[good] ** 2, np.maximum(own[good], 0.0), noise_variance[good])

@@ -32,7 +32,7 @@ from optlaws.runs import RunTable
 from optlaws.schedules import Cells, Schedule, cells, cells_at
 
 BLOCK = 16384  # schedules per task of a thread
-CHUNK = 512  # schedules per pass: the working set stays in the processor's cache
+CHUNK = 1024  # schedules per pass: the working set stays in the processor's cache
 TINY = 1e-9  # added above and below, makes (1 - exp(-z)) / z equal 1 at z = 0 and changes it by less than this
 SMALLEST = 1e-300
 LARGEST_ESCAPE = 1e12

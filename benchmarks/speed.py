@@ -115,6 +115,7 @@ def main() -> None:
         for name, s in seconds.items()
     ]
     text = table(["what", "seconds, median (range)", "target"], body)
+    text = "Written by `python benchmarks/speed.py --write`.\n\n" + text
     text += (
         f"\n\nWhole processes on {os.cpu_count()} cores, Python {platform.python_version()};"
         f" the million used {memory:.1f} GiB,"

@@ -158,6 +158,7 @@ CAVEAT = (
     " (exponents, priors, length scales, about thirty numbers) were chosen with these public tables in view**, by trial on several of them"
     " at once: the figures, the Marin table excepted, are therefore somewhat better than new sources will see. The split by size is the most"
     " sensitive: a change of the bias exponent by a tenth moves `sizes > 60M` between 0.24 and 0.65 %."
+    " What the residuals of the missed targets look like stands in [residuals.md](residuals.md)."
 )
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 from accuracy import table
-from public import FITTED, completed, load, load_curves, schaipp_splits, sizes
+from public import FITTED, completed, load, load_curves, schaipp_splits
 
 from optlaws.law import fit_law
-from optlaws.validation import same_budget, same_horizon
+from optlaws.validation import same_budget, same_horizon, sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 

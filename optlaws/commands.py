@@ -137,6 +137,9 @@ def _fit_summary(law: Law, output: str) -> str:
     lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {_errors_text(errors)}")
+    if law.info.get("undetermined"):
+        names = ", ".join(law.info["undetermined"])
+        lines.append(f"Not told apart by these runs from the other columns: {names} (the priors share them out).")
     return "\n".join(lines)
 
 
@@ -393,6 +396,7 @@ _ERROR_NAMES = {
     "spearman": "Spearman",
     "coverage": "90 % covers",
     "width_pct": "width %",
+    "n_runs": "runs",
 }
 
 
@@ -411,7 +415,9 @@ def _error_text(key: str, value: Any) -> str:
         return "-"
     if isinstance(value, bool | str):
         return str(value)
-    return f"{100 * value:.0f} %" if key == "coverage" else f"{value:.3g}"
+    if key == "coverage":
+        return f"{100 * value:.0f} %"
+    return f"{value:.0f}" if key == "n_runs" else f"{value:.3g}"
 
 
 def _range(key: str, ends: Sequence[Any]) -> str:

@@ -25,6 +25,7 @@ FEWEST_READINGS = 20
 POINTS_PER_CURVE = 80  # readings kept of each curve, evenly spread
 FREE_POINTS_PER_CURVE = 30.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.02  # fraction of a run before which its curve is not looked at
+DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others
 CALIBRATION_TRIALS = 40
 CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
 
@@ -279,6 +280,14 @@ def _fit_law(
             ),
             stacklevel=2,
         )
+    if posterior.noise >= max(settings.noise_grid):
+        warnings.warn(
+            OptlawsWarning(
+                f"these runs scatter by {100 * posterior.noise:g} % or more about any law of these columns: are they"
+                " from more than one data set, or the losses not smoothed? fit each source by itself"
+            ),
+            stacklevel=2,
+        )
     values = domain_values(runs, work.use_params, work.use_batch)
     domain = {key: (float(v.min()), float(v.max())) for key, v in values.items() if key in UNITS}
     defaults: dict[str, float] = {
@@ -294,6 +303,7 @@ def _fit_law(
         "leave_group_out": quality.pop("groups"),
         "calibrated": calibrated,
         "fit": quality,
+        "undetermined": undetermined(work.problem(basis)[0].columns, basis.names),
         "versions": {"optlaws": __version__, "numpy": np.__version__, "python": platform.python_version()},
         **info,
     }
@@ -309,6 +319,21 @@ def _fit_law(
         defaults,
         about,
     )
+
+
+def undetermined(columns: FloatArray, names: Sequence[str]) -> list[str]:
+    """Return the columns that are combinations of those before them, to one part in a million; columns (m, k)."""
+    scaled = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
+    kept: list[FloatArray] = []
+    lost = []
+    for name, column in zip(names, scaled.T, strict=True):
+        rest = column - sum((q * (q @ column) for q in kept), np.zeros(len(column)))
+        size = float(np.linalg.norm(rest))
+        if size < DEPENDENT:
+            lost.append(name)
+        else:
+            kept.append(rest / size)
+    return lost
 
 
 def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:

@@ -249,9 +249,13 @@ def _peak(group: Group) -> Array:
 
 
 def _restarts(group: Group) -> Array:
-    ends = [[group.numbers[BEGIN, p], group.numbers[END, p] - 1] for p in range(len(group.shapes))]
-    rates = [group.rate(p, np.stack(pair, axis=1)) for p, pair in enumerate(ends)]
-    values = np.concatenate(rates, axis=1)  # at the first and the last step of every phase
+    rates = []  # at the first and the last step of every phase
+    for p, shape in enumerate(group.shapes):
+        if shape == "table":
+            rates.append(group.numbers[[START, STOP], p].T)
+        else:
+            rates.append(group.rate(p, np.stack([group.numbers[BEGIN, p], group.numbers[END, p] - 1], axis=1)))
+    values = np.concatenate(rates, axis=1)
     step = np.diff(values, axis=1)
     small = 1e-9 * values.max(axis=1, keepdims=True)
     fallen = np.logical_or.accumulate(step < -small, axis=1)

@@ -237,3 +237,17 @@ def test_intervals_cover_new_runs_of_the_known_law():
 
 def renamed(runs):
     return changed(runs, run_id=[f"new {name}" for name in runs.run_id])
+
+
+def test_columns_that_the_runs_do_not_determine_are_named():
+    """With one size, the size column is a multiple of the constant; with several it is its own."""
+    from optlaws.law.fitting import undetermined
+
+    rng = np.random.default_rng(0)
+    x = rng.uniform(1.0, 2.0, (30, 4))
+    x[:, 0] = 1.0
+    assert undetermined(x, "abcd") == []
+    x[:, 2] = 3.0
+    assert undetermined(x, "abcd") == ["c"]
+    x[:, 3] = x[:, 1] - 0.5 * x[:, 0]
+    assert undetermined(x, "abcd") == ["c", "d"]

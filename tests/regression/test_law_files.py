@@ -9,6 +9,8 @@ from made_runs import curves_of, plan, with_losses
 
 from optlaws.errors import InputError, LawError
 from optlaws.law import Law, fit_law, load_law, store
+from optlaws.runs import RunTable
+from optlaws.schedules import from_array, parse
 
 
 @pytest.fixture(scope="module")
@@ -146,3 +148,10 @@ def test_a_half_written_file_never_replaces_a_good_one(law, path, monkeypatch):
 def test_no_such_folder(law, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         law.save(tmp_path / "nowhere" / "law.json")
+
+
+def test_a_law_predicts_a_schedule_of_one_rate_per_step() -> None:
+    formula = parse("cosine:peak=1e-3,steps=20000,warmup=300")
+    runs = RunTable.build([formula, from_array(formula.array())], params=6e7, batch_tokens=51200)
+    loss = load_law("llama-slimpajama").predict(runs).loss
+    np.testing.assert_allclose(loss[1], loss[0], rtol=2e-4)

@@ -13,6 +13,7 @@ from examples import examples
 from optlaws.errors import ScheduleError
 from optlaws.schedules import (
     Schedule,
+    ScheduleBatch,
     as_lambda,
     as_optax,
     chain,
@@ -116,6 +117,13 @@ def test_one_cycle_is_torchs(anneal: str, steps: int, pct: float) -> None:
     s = one_cycle(0.1, steps, pct=pct, anneal=anneal)
     slow = [slow_one_cycle(k, steps, 0.1, pct, anneal) for k in range(steps)]
     np.testing.assert_allclose(s.array(), slow, rtol=1e-12, atol=1e-15)
+
+
+def test_restarts_are_counted_in_every_family() -> None:
+    schedules = examples(200)
+    counts = dict(zip(schedules, ScheduleBatch.from_schedules(list(schedules.values())).restarts, strict=True))
+    again = {"cosine-cycles": 2, "cyclic": 2, "restarts": 2, "continued": 1}
+    assert {name: count for name, count in counts.items() if count} == again
 
 
 def test_warm_restarts() -> None:

@@ -30,8 +30,8 @@ def _between(u: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.asarray(low * (high / low) ** u)
 
 
-def _summary(scores: HeldOut) -> dict[str, float]:
-    row = scores.row()
+def _summary(scores: HeldOut, by_pool: bool = False) -> dict[str, float]:
+    row = scores.row(by_pool=by_pool)
     return {
         "mean_error_pct": round(row["error"], 4),
         "spearman": round(row["spearman"], 4),
@@ -102,7 +102,7 @@ def build_steplaw() -> Law:
         for label in np.unique(labels):
             held = runs.select(labels == label)
             scores.add(fit_law(runs.select(labels != label)), held, same_budget(held))
-        errors[name] = _summary(scores)
+        errors[name] = _summary(scores, by_pool=True)
     return _finish(
         "steplaw-dense",
         runs,

@@ -119,12 +119,20 @@ def drive(runs: RunTable, dynamics: Dynamics, *, use_params: bool = True, use_ba
                     f" ({len(missing)} of {len(runs)} runs); fill the column or leave it empty in every run of a fit"
                 )
             out[:] = values / unit
-    decay = runs.weight_decay
-    empty = ~np.isfinite(decay)
-    if empty.any():
-        decay = np.where(empty, _per_optimizer(runs.optimizer, default_weight_decay), decay)
-    plain = _per_optimizer(runs.optimizer, lambda name: float(regime(name) == PLAIN))
-    return Drive(n, b, decay, plain, not use_batch)
+    return Drive(n, b, effective_decay(runs), plain_sgd(runs), not use_batch)
+
+
+def effective_decay(runs: RunTable) -> FloatArray:
+    """Return the weight decay of each run, the optimizer's default where it does not say, shape (n,)."""
+    empty = ~np.isfinite(runs.weight_decay)
+    if not empty.any():
+        return runs.weight_decay
+    return np.where(empty, _per_optimizer(runs.optimizer, default_weight_decay), runs.weight_decay)
+
+
+def plain_sgd(runs: RunTable) -> FloatArray:
+    """Return 1 for runs with plain SGD and 0 for adaptive optimizers, shape (n,)."""
+    return _per_optimizer(runs.optimizer, lambda name: float(regime(name) == PLAIN))
 
 
 def _per_optimizer(names: Sequence[str | None], function: Callable[[str | None], float]) -> FloatArray:

@@ -54,6 +54,10 @@ def _partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
             labels = runs.column(group)
         except TableError as error:
             raise TableError(f"group must name a column; {error}") from None
+        if group in ("run_id", "final_loss", "schedule"):
+            raise FitError(f"group must be a column that several runs share, got {group!r}; choose another")
+        if labels.dtype.kind == "f" and np.isnan(labels).any():
+            raise FitError(f"group column {group!r} must be filled in every run, got an empty cell; fill it")
         parts = {group: labels}
     else:
         batch = runs.batch()
@@ -71,7 +75,9 @@ def _partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
         levels, index = np.unique(labels, return_inverse=True)
         if len(levels) < 2:
             continue
-        if labels.dtype.kind == "f" and len(levels) > 12:  # neighbours together, about equal numbers of runs
+        if (
+            group is None and labels.dtype.kind == "f" and len(levels) > 12
+        ):  # neighbours together, about equal numbers of runs
             edges = np.quantile(labels, np.linspace(0, 1, 9)[1:-1])
             index = np.searchsorted(edges, labels, side="right")
         out[name] = index.astype(float)
@@ -109,25 +115,21 @@ class _Fit:
         rows = {name: i for i, name in enumerate(self.runs.run_id)}
         batch = self.runs.batch()
         warm, total = np.asarray(batch.warmup_steps), np.asarray(batch.total_steps)
-        matched = False
         for name, index in curves.runs().items():
             if name not in rows:
                 continue
-            matched = True
             i = rows[name]
             step, loss = curves.step[index], curves.loss[index]
-            good = (
-                np.isfinite(loss) & (loss > 0) & (step > max(warm[i], CURVE_START * total[i], 1)) & (step <= total[i])
-            )
+            if step[-1] > total[i]:
+                raise FitError(
+                    f"curve of run {name!r} must end at step {total[i]:g}, the run's last, got step {step[-1]:g};"
+                    " correct the schedule or drop those readings"
+                )
+            good = np.isfinite(loss) & (loss > 0) & (step > max(warm[i], CURVE_START * total[i], 1))
             step, loss = step[good], loss[good]
             if len(step):
                 keep = np.unique(np.linspace(0, len(step) - 1, min(POINTS_PER_CURVE, len(step))).round().astype(int))
                 self.readings.append((i, step[keep], loss[keep]))
-        if not matched:
-            raise FitError(
-                f"run_id of the curves must occur in the run table, got none that does (such as {curves.run_id[0]!r});"
-                " give the run table that belongs to these curves"
-            )
 
     def problem(self, basis: Basis) -> tuple[Problem, np.ndarray]:
         """Return the points under a basis, and the run that each belongs to."""
@@ -253,6 +255,22 @@ def _fit_law(
                 " add runs or give --curves"
             )
         runs = runs.select(keep)
+    else:
+        logged = set(curves.run_id)
+        if not logged & set(runs.run_id):
+            raise FitError(
+                f"run_id of the curves must occur in the run table, got none that does (such as {curves.run_id[0]!r});"
+                " give the run table that belongs to these curves"
+            )
+        whole = np.array([status not in ("diverged", "nonfinite") for status in runs.status], dtype=bool)
+        wanted = whole & (keep | np.array([name in logged for name in runs.run_id], dtype=bool))
+        if not wanted.any():
+            raise FitError(
+                f"at least one run that did not diverge, with a final_loss or a curve, is needed,"
+                f" got none of {len(runs)}; add completed runs"
+            )
+        left_out = len(runs) - int(wanted.sum())
+        runs = runs.select(wanted)
     work = _Fit(runs, curves, basis, settings, group)
     if curves is not None:
         total = sum(len(s) for _, s, _ in work.readings)
@@ -278,7 +296,14 @@ def _fit_law(
                 f"{count} runs for 16 columns: the priors decide much of this law,"
                 " and its intervals are wide for that reason"
             ),
-            stacklevel=2,
+            stacklevel=3,
+        )
+    if work.partitions and not quality["groups"]:
+        warnings.warn(
+            OptlawsWarning(
+                "too many points, or too few, to leave groups out: interval widths are not calibrated by them"
+            ),
+            stacklevel=3,
         )
     if posterior.noise >= max(settings.noise_grid):
         warnings.warn(
@@ -286,7 +311,7 @@ def _fit_law(
                 f"these runs scatter by {100 * posterior.noise:g} % or more about any law of these columns: are they"
                 " from more than one data set, or the losses not smoothed? fit each source by itself"
             ),
-            stacklevel=2,
+            stacklevel=3,
         )
     values = domain_values(runs, work.use_params, work.use_batch)
     domain = {key: (float(v.min()), float(v.max())) for key, v in values.items() if key in UNITS}

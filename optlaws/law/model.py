@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
 from optlaws.dynamics.model import FloatArray
+from optlaws.dynamics.solve import effective_decay, plain_sgd
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.regression.kernel import field_features, matern32
@@ -42,6 +43,7 @@ UNITS = {
     "warmup_steps": "steps",
     "restarts": "times that the rate rises after a fall",
     "weight_decay": "",
+    "plain_sgd": "1 for plain SGD, 0 for adaptive optimizers",
 }
 
 
@@ -207,6 +209,8 @@ class Law:
         InputError
             A size or batch that the law needs is neither given nor has a default.
         """
+        if not len(runs):
+            raise InputError("runs must be at least one, got an empty table; add a run")
         full, assumed = self.complete(runs)
         states = final_states(
             full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
@@ -250,6 +254,8 @@ class Law:
         if isinstance(steps, np.ndarray):
             steps = [steps] * len(schedules)
         lengths = [len(at) for at in steps]
+        if not lengths or min(lengths) == 0:
+            raise InputError("steps must hold at least one step for every run, got none; name a step or drop the run")
         states = curve_states(schedules, steps, self.drive(full), self.basis.dynamics)
         index = np.repeat(np.arange(len(full)), lengths)
         peak = np.asarray(full.batch().peak, dtype=float)[index]
@@ -358,6 +364,6 @@ def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str
     if use_batch:
         out["batch_tokens"] = runs.batch_tokens
         out["tokens"] = np.where(np.isfinite(runs.tokens), runs.tokens, runs.batch_tokens * out["steps"])
-    if np.isfinite(runs.weight_decay).all():
-        out["weight_decay"] = runs.weight_decay
+    out["weight_decay"] = effective_decay(runs)
+    out["plain_sgd"] = plain_sgd(runs)
     return out

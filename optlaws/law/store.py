@@ -12,7 +12,7 @@ import numpy as np
 from optlaws.dynamics import Dynamics
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import LawError, OptlawsError
-from optlaws.features import get_basis
+from optlaws.features import COORDINATES, get_basis
 from optlaws.law.model import Law
 from optlaws.regression.trend_field import Posterior, Settings
 from optlaws.runs import atomic_write
@@ -27,6 +27,7 @@ KEYS = (
     "columns",
     "dynamics",
     "exponents",
+    "scales",
     "settings",
     "posterior",
     "use_params",
@@ -54,6 +55,7 @@ def law_to_dict(law: Law) -> dict[str, Any]:
         "columns": list(law.basis.names),
         "dynamics": law.basis.dynamics.to_dict(),
         "exponents": dict(law.basis.exponents),
+        "scales": dict(law.basis.scales),
         "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(p.settings).items()},
         "use_params": law.use_params,
         "use_batch": law.use_batch,
@@ -155,7 +157,10 @@ def _build(data: dict[str, Any]) -> Law:
             f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])};"
             " use the release that wrote it"
         )
+    modes = basis.dynamics.modes
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
+    if basis.dynamics.modes != modes:
+        raise LawError(f"modes must be {modes} for basis {basis.id!r}, got {basis.dynamics.modes}; fit the law again")
     p = data["posterior"]
     size = int(p["root_size"])
     root = np.zeros((size, size))
@@ -192,6 +197,17 @@ def _build(data: dict[str, Any]) -> Law:
         raise TypeError(f"name must be text, got {data['name']!r}")
     defaults = {str(key): float(value) for key, value in data["defaults"].items()}
     lost = (known ^ set(data["settings"])) | (set(Dynamics().to_dict()) ^ set(data["dynamics"]))
+    if dict(basis.scales) != {str(key): float(value) for key, value in data["scales"].items()}:
+        raise LawError(f"scales must be those of basis {basis.id!r}, got others; use the release that wrote it")
+    if posterior.inducing.shape[1] != len(COORDINATES):
+        raise ValueError(f"inducing points must have {len(COORDINATES)} coordinates, got {posterior.inducing.shape[1]}")
+    if not all(isinstance(j, int) and 0 <= j < width for j in posterior.damage_columns):
+        raise ValueError(f"damage_columns must be places of columns, 0 to {width - 1}")
+    if not (np.diag(root) > 0).all():
+        raise ValueError("the diagonal of root must be above 0")
+    numbers = [v for value in given.values() for v in (value if isinstance(value, tuple) else (value,))]
+    if not all(isinstance(v, (int, float)) and np.isfinite(v) and v > 0 for v in numbers):
+        raise ValueError("settings must be numbers above 0")
     if lost:
         raise ValueError(f"settings and dynamics must hold this version's constants, {min(lost)!r} is missing or new")
     info = data["info"]

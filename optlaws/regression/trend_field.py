@@ -69,7 +69,6 @@ class Settings:
     robust: float = 3.0
     rounds: int = 3
     most_inducing: int = 400
-    peak_scale: float = 0.75
     peak_gaps: float = 2.2
 
 

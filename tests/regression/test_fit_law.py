@@ -251,3 +251,32 @@ def test_columns_that_the_runs_do_not_determine_are_named():
     assert undetermined(x, "abcd") == ["c"]
     x[:, 3] = x[:, 1] - 0.5 * x[:, 0]
     assert undetermined(x, "abcd") == ["c", "d"]
+
+
+def test_curves_of_diverged_runs_are_not_fitted(few):
+    """A diverged run's rising curve changes nothing."""
+    from dataclasses import replace
+
+    curves, runs = curves_of(few, noise=0.0005), with_losses(few, noise=0.0005, seed=1)
+    last = runs.run_id[-1]
+    rising = CurveTable(
+        curves.run_id,
+        curves.step,
+        np.where(np.array(curves.run_id) == last, curves.loss + 5.0, curves.loss),
+    )
+    broken = fit_law(replace(runs, status=(*runs.status[:-1], "diverged")), rising)
+    without = fit_law(runs.select(slice(0, len(runs) - 1)), curves)
+    np.testing.assert_allclose(broken.predict(runs).loss, without.predict(runs).loss, rtol=1e-9)
+
+
+@pytest.mark.parametrize("column", ["run_id", "final_loss"])
+def test_groups_of_single_runs_are_refused(few, column):
+    with pytest.raises(FitError, match="column that several runs share"):
+        fit_law(with_losses(few, noise=0.0005, seed=1), group=column)
+
+
+def test_another_optimizer_is_out_of_the_domain(law):
+    from dataclasses import replace
+
+    new = plan(steps=(12000,), params=(6e7,))
+    assert "plain_sgd" in law.predict(replace(new, optimizer=("sgd",) * len(new))).reasons[0]

@@ -297,8 +297,11 @@ def _features_text(
         lines.append(f"{place + 1}  {name}" + (f" ({', '.join(sizes)})" if sizes else ""))
     missing = [key for key in ("params", "batch_tokens", "weight_decay") if np.isnan(getattr(runs, key)).any()]
     if missing:
-        lines.append(f"not given, so the basis's reference values stand in: {', '.join(missing)}")
-    return "\n".join([*lines, "", text_table(header, rows, right)]) + "\n"
+        lines.append(f"not given, so the reference size and batch and AdamW's decay stand in: {', '.join(missing)}")
+    sources = text_table(
+        ["column", "where it comes from"], [[e["name"], e["derivation"]] for e in about], [False, False]
+    )
+    return "\n".join([*lines, "", text_table(header, rows, right), "", sources]) + "\n"
 
 
 def schedule(spec: str, style: str, plot: str | None, output: str) -> None:

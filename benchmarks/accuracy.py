@@ -88,6 +88,10 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
     long.append(
         f"Top-2 hit rate over these pools: {hits} of {pools} = {100 * hits / pools:.1f} % (target {mark(100 * hits / pools, TOP2_TARGET, True)})."
     )
+    low = [f"{name} ({r['pool_spearman']:.3f})" for name, r in s.items() if r["pool_spearman"] < 0.97]
+    long.append(f"Spearman within pools below the target of 0.97: {', '.join(low) or 'none'}.")
+    off = [f"{name} ({r['cover']:.2f})" for name, r in s.items() if not 0.86 <= r["cover"] <= 0.94]
+    long.append(f"Cover outside the target of 86 to 94 %: {', '.join(off) or 'none'}.")
     inside = sum(r["cover"] * r["runs"] for r in s.values()) / sum(r["runs"] for r in s.values())
     long.append(f"90 % intervals cover {100 * inside:.1f} % of all held-out runs of this table.")
     body = [

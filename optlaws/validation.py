@@ -60,7 +60,7 @@ class Predictor(Protocol):
 
 def sizes(runs: RunTable) -> FloatArray:
     """Return parameters per token, shape (n,): `active_params` where given, else `params`; NaN = missing."""
-    return np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
+    return runs.size
 
 
 def finished(runs: RunTable) -> Mask:

@@ -105,7 +105,7 @@ def drive(runs: RunTable, dynamics: Dynamics, *, use_params: bool = True, use_ba
     InputError
         A size or batch that the law needs is missing.
     """
-    size = np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
+    size = runs.size
     n, b = np.ones(len(runs)), np.ones(len(runs))
     for wanted, values, name, unit, out in (
         (use_params, size, "params", dynamics.params_ref, n),
@@ -331,18 +331,22 @@ def final_states(
             for name in ("t", "d", "peak", "tau", "radius", "escape", "variance"):
                 out[name][where] = getattr(part, name)
 
-    starts = range(0, total, BLOCK)
-    workers = threads or min(len(starts), os.cpu_count() or 1)
-    if workers <= 1:
-        for start in starts:
-            work(start)
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, starts))
+    spread_over_threads(work, range(0, total, BLOCK), threads)
     # the cells' ends may miss the highest rate of a noisy array
     highest = np.asarray(batch.peak) * everything.n**dynamics.size_exponent / dynamics.lr_ref
     out["peak"] = np.maximum(out["peak"], highest)
     return States(**out)
+
+
+def spread_over_threads(work: Callable[[int], None], starts: Sequence[int], threads: int | None) -> None:
+    """Call work(start) for every start, on as many threads as asked for, or as there are processors."""
+    workers = threads or min(len(starts), os.cpu_count() or 1)
+    if workers <= 1:
+        for start in starts:
+            work(start)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(work, starts))
 
 
 def curve_grid(

@@ -65,7 +65,7 @@ def _partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
             "family": np.array([s.kind for s in runs.schedule_tuple()]),
             "horizon": np.asarray(batch.total_steps),
             "peak rate": np.asarray(batch.peak).round(12),
-            "size": np.where(np.isfinite(runs.active_params), runs.active_params, runs.params),
+            "size": runs.size,
             "batch": runs.batch_tokens,
         }
     out = {}
@@ -96,7 +96,7 @@ class _Fit:
         self, runs: RunTable, curves: CurveTable | None, basis: Basis, settings: Settings, group: str | None
     ) -> None:
         self.runs, self.basis, self.settings = runs, basis, settings
-        sizes = np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
+        sizes = runs.size
         self.use_params = _known(sizes, "params", runs)
         self.use_batch = _known(runs.batch_tokens, "batch_tokens", runs)
         self.final = np.flatnonzero(usable(runs))

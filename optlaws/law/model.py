@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
 from optlaws.dynamics.model import FloatArray
-from optlaws.dynamics.solve import effective_decay, plain_sgd
+from optlaws.dynamics.solve import effective_decay, plain_sgd, spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.regression.kernel import field_features, matern32
@@ -339,15 +337,8 @@ class Law:
 
 def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> None:
     """Call work(start) for every piece of `count` points, on as many threads as asked for or as processors."""
-    starts = range(0, count, PIECE)
-    workers = threads or min(len(starts), os.cpu_count() or 1)
     with threadpool_limits(1):  # the pieces are small: more threads inside each only get in each other's way
-        if workers <= 1:
-            for start in starts:
-                work(start)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(work, starts))
+        spread_over_threads(work, range(0, count, PIECE), threads)
 
 
 def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str, FloatArray]:
@@ -360,7 +351,7 @@ def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str
         "restarts": np.asarray(batch.restarts, dtype=float),
     }
     if use_params:
-        out["params"] = np.where(np.isfinite(runs.active_params), runs.active_params, runs.params)
+        out["params"] = runs.size
     if use_batch:
         out["batch_tokens"] = runs.batch_tokens
         out["tokens"] = np.where(np.isfinite(runs.tokens), runs.tokens, runs.batch_tokens * out["steps"])

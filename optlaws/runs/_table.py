@@ -236,6 +236,11 @@ final_loss, extra
             **numbers,
         )
 
+    @property
+    def size(self) -> FloatArray:
+        """Parameters per token: `active_params` where given, else `params`, shape (n,)."""
+        return np.where(np.isfinite(self.active_params), self.active_params, self.params)
+
     def schedule_tuple(self) -> tuple[Schedule, ...]:
         """Return the schedules as objects.
 

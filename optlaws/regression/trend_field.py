@@ -35,14 +35,14 @@ SPREADS = (0.4, 4.0)  # range of the calibrated factor
 
 @dataclass(frozen=True)
 class Settings:
-    """Constants of the fit, none of them chosen by the user's runs except `noise_grid`'s winner.
+    """Constants of the fit; of them the runs decide only which value of `noise_grid` holds.
 
     Attributes
     ----------
     trend_sd, field_sd : float
         Prior sd of the field (relative to the loss) while the trend is found, and afterwards.
     curve_field_sd : float
-        Prior sd of the field, in both places, where curves are fitted: what a curve leaves is its own.
+        Replaces both of them where curves are fitted: what a curve leaves is its own.
     size_sd : float
         Prior sd of the offset of one model size.
     source_sd : float
@@ -53,10 +53,13 @@ class Settings:
         Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and
         escape.
     robust : float
-        Residuals beyond this many noise sds lose weight (soft L1); rounds of reweighting.
+        Residuals beyond this many noise sds lose weight (soft L1).
     rounds : int
+        Rounds of reweighting.
     most_inducing : int
         Largest number of inducing points.
+    peak_gaps : float
+        The field's length scale in ln peak rate is at least this many mean gaps between the rates of the runs.
     """
 
     trend_sd: float = 0.004
@@ -79,9 +82,10 @@ class Problem:
     Attributes
     ----------
     columns : (m, 16), loss : (m,), coordinates : (m, k)
-    size : (m,) ln of the scaled model size; equal values share an offset.
+    size : (m,) ln of the scaled model size; values within about SIZE_WIDTH share an offset.
     curve : (m,) 1 for curve points, 0 for final losses.
     share : (m,) noise variance of a point is multiplied by this (points of one curve share their information).
+    damage_columns : places of the columns whose share of the loss widens the noise.
     """
 
     columns: FloatArray

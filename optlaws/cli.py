@@ -103,9 +103,9 @@ def rank(**options: Any) -> None:
 
     A schedule without steps=... gets tokens / batch-tokens steps.
     """
-    from optlaws import commands
+    from optlaws.commands import core
 
-    commands.rank(**options)
+    core.rank(**options)
 
 
 @cli.command()
@@ -117,9 +117,9 @@ def rank(**options: Any) -> None:
 @output_option(required=True, help="Law file to write.")
 def fit(**options: Any) -> None:
     """Fit a law to training runs and write it as one JSON file."""
-    from optlaws import commands
+    from optlaws.commands import core
 
-    commands.fit(**options)
+    core.fit(**options)
 
 
 @cli.command()
@@ -139,9 +139,9 @@ def predict(**options: Any) -> None:
 
     Adds predicted_loss, lower, upper, divergence_risk and in_domain to the columns of RUNS.
     """
-    from optlaws import commands
+    from optlaws.commands import core
 
-    commands.predict(**options)
+    core.predict(**options)
 
 
 @cli.command()
@@ -152,9 +152,9 @@ def predict(**options: Any) -> None:
 @output_option(help="Write there instead of to standard output.")
 def features(**options: Any) -> None:
     """Print the 16 columns of a basis for one or more schedules."""
-    from optlaws import commands
+    from optlaws.commands import show
 
-    commands.features(**options)
+    show.features(**options)
 
 
 @cli.command()
@@ -164,9 +164,9 @@ def features(**options: Any) -> None:
 @output_option(help="Write there instead of to standard output.")
 def schedule(**options: Any) -> None:
     """Print a schedule, one row per step: step, lr (17 significant digits)."""
-    from optlaws import commands
+    from optlaws.commands import show
 
-    commands.schedule(**options)
+    show.schedule(**options)
 
 
 @cli.command()
@@ -175,9 +175,9 @@ def schedule(**options: Any) -> None:
 @output_option(help="Write there instead of to standard output.")
 def laws(**options: Any) -> None:
     """List the built-in laws with their domains and errors, or show one (built-in or a law file)."""
-    from optlaws import commands
+    from optlaws.commands import show
 
-    commands.laws(**options)
+    show.laws(**options)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

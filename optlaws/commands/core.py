@@ -1,0 +1,228 @@
+"""The commands about a law: rank, fit, predict."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.commands.shared import (
+    check_figure,
+    check_outputs,
+    errors_text,
+    progress,
+    quiet,
+    stem,
+    tell_assumed,
+    write_text,
+)
+from optlaws.errors import InputError, OptlawsWarning, TableError, nearest
+from optlaws.runs import (
+    CurveTable,
+    RunTable,
+    check_table_name,
+    gather_candidates,
+    read_curves,
+    read_runs,
+    write_columns,
+    write_runs,
+)
+
+if TYPE_CHECKING:
+    from optlaws.law import Law
+    from optlaws.schedules import Schedule
+
+CURVE_STEPS = 200
+
+
+def rank(
+    candidates: Sequence[str],
+    law_name: str,
+    style: str,
+    plot: str | None,
+    html: str | None,
+    curves: bool,
+    output: str,
+    **sizes: float | None,
+) -> None:
+    """Rank candidates and write the ranking, the figure and the page that were asked for."""
+    from optlaws import report
+    from optlaws.law import load_law
+    from optlaws.ranking import rank as rank_runs
+
+    if curves and not (plot or html or style == "json"):
+        raise InputError("--curves adds loss curves to --plot, --html or --format json; give one of them too")
+    if plot:
+        check_figure(plot)
+    check_outputs(plot, html, output)
+    law = load_law(law_name)
+    found = gather_candidates(candidates, sizes, law.defaults)
+    with quiet():
+        ranking = rank_runs(found.runs, law)
+        shown = ranking.order if style == "json" else ranking.order[: report.TABLE_ROWS]
+        drawn = _predicted_curves(law, found.runs, shown.tolist()) if curves else None
+    if plot or html:
+        from optlaws import plotting
+
+        figure = plotting.rank_figure(ranking, drawn)
+        if plot:
+            plotting.save_figure(figure, plot)
+        if html:
+            write_text(html, report.rank_html(ranking, plotting.png_bytes(figure), found.assumed))
+    if style == "csv":
+        text = report.rank_csv(ranking)
+    elif style == "json":
+        text = report.rank_json(ranking, found.assumed, drawn)
+    else:
+        text = report.rank_table(ranking, found.assumed)
+    write_text(output, text)
+
+
+def _predicted_curves(law: Law, runs: RunTable, rows: Sequence[int]) -> dict[int, dict[str, list[float]]]:
+    curves = {}
+    for row in progress(rows, "curves"):
+        run = runs.select([row])
+        steps = _curve_steps(run.schedule_tuple()[0])
+        prediction = law.predict_curve(run, steps)
+        curves[row] = {
+            "step": steps.astype(np.int64).tolist(),
+            "loss": prediction.loss.tolist(),
+            "lower": prediction.lower.tolist(),
+            "upper": prediction.upper.tolist(),
+        }
+    return curves
+
+
+def _curve_steps(schedule: Schedule) -> npt.NDArray[np.float64]:
+    """Return about `CURVE_STEPS` numbers of updates done: evenly spread, the kinks too, and T at the end."""
+    total = schedule.total_steps
+    even = np.linspace(0, total, min(CURVE_STEPS, total) + 1).round().astype(np.int64)[1:]
+    kinks = np.asarray(schedule.breakpoints, dtype=np.int64)
+    kinks = kinks[kinks > 0] if len(kinks) <= CURVE_STEPS else kinks[-1:]
+    return np.unique(np.concatenate([even, kinks])).astype(np.float64)
+
+
+def fit(
+    runs: Sequence[str], curves: Sequence[str], group: str | None, basis: str | None, name: str | None, output: str
+) -> None:
+    """Fit a law to run tables (and curve tables) and write it."""
+    from optlaws.law import fit_law
+
+    check_outputs(output)
+    if [*runs, *curves].count("-") > 1:
+        raise InputError("standard input ('-') can be read only once; give the other tables as files")
+    table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
+    readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
+    if readings is not None:
+        readings = _known_readings(readings, table)
+    if group is not None:
+        table.column(group)
+    law = fit_law(table, readings, group=group, basis=basis, name=name or stem(output))
+    law.save(output)
+    click.echo(_fit_summary(law, output), err=output == "-")
+
+
+def _fit_summary(law: Law, output: str) -> str:
+    left_out = law.info.get("n_left_out", 0)
+    without = f" ({left_out} more left out: diverged, interrupted or without a loss)" if left_out else ""
+    count = law.info.get("n_runs", "unknown")
+    lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
+    for split, errors in (law.info.get("leave_group_out") or {}).items():
+        lines.append(f"{split} left out: {errors_text(errors)}")
+    if law.info.get("undetermined"):
+        names = ", ".join(law.info["undetermined"])
+        lines.append(f"Not told apart by these runs from the other columns: {names} (the priors share them out).")
+    return "\n".join(lines)
+
+
+def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
+    """Predict final losses, or losses along the curve, and write them beside the columns of the input."""
+    from optlaws.law import load_law
+
+    check_table_name(output)
+    check_outputs(output)
+    law = load_law(law_name)
+    if runs == "-" and curves == "-":
+        raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")
+    table = read_runs(runs)
+    if curves is None:
+        prediction = law.predict(table)
+        tell_assumed(prediction.assumed)
+        write_runs(output, table, _prediction_columns(prediction, len(table)))
+        return
+    asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
+    asked = _known_readings(asked, table)
+    row_of = {name: row for row, name in enumerate(table.run_id)}
+    columns: dict[str, npt.NDArray[Any]] = {
+        "predicted_loss": np.full(len(asked), np.nan),
+        "lower": np.full(len(asked), np.nan),
+        "upper": np.full(len(asked), np.nan),
+        "in_domain": np.zeros(len(asked), dtype=bool),
+    }
+    assumed: dict[str, float] = {}
+    for name, index in progress(asked.runs().items(), "curves"):
+        run = table.select([row_of[name]])
+        steps = asked.step[index]
+        wrong = steps[(steps < 1) | (steps > run.steps[0])]
+        if len(wrong):
+            allowed = f"1 to {int(run.steps[0])}, the updates done"
+            raise TableError(f"run {name!r}: step must be {allowed}, got {int(wrong[0])}; drop the row")
+        prediction = law.predict_curve(run, steps)
+        assumed.update(prediction.assumed)
+        columns["predicted_loss"][index] = prediction.loss
+        columns["lower"][index] = prediction.lower
+        columns["upper"][index] = prediction.upper
+        columns["in_domain"][index] = prediction.in_domain
+    base: dict[str, Any] = {"run_id": asked.run_id, "step": asked.step}
+    if not np.isnan(asked.loss).all():
+        base["loss"] = asked.loss
+    tell_assumed(assumed)
+    in_domain = columns.pop("in_domain")
+    risk = [None] * len(asked)
+    write_columns(
+        output, {**base, **asked.extra, **columns, "divergence_risk": risk, "in_domain": in_domain}, len(asked)
+    )
+
+
+def _prediction_columns(prediction: Any, n: int) -> dict[str, Any]:
+    return {
+        "predicted_loss": np.asarray(prediction.loss, dtype=np.float64),
+        "lower": np.asarray(prediction.lower, dtype=np.float64),
+        "upper": np.asarray(prediction.upper, dtype=np.float64),
+        "divergence_risk": [None] * n,
+        "in_domain": np.asarray(prediction.in_domain, dtype=bool),
+    }
+
+
+def _all_steps(table: RunTable) -> CurveTable:
+    """Ask for evenly spread steps of every run."""
+    steps = [_curve_steps(schedule) for schedule in table.schedule_tuple()]
+    names = tuple(name for name, some in zip(table.run_id, steps, strict=True) for _ in some)
+    return CurveTable(names, np.concatenate(steps), np.full(len(names), np.nan))
+
+
+def _known_readings(readings: CurveTable, table: RunTable) -> CurveTable:
+    """Return the readings of runs in the table; others are named in a warning, and none at all is an error."""
+    known = set(table.run_id)
+    strangers = [name for name in dict.fromkeys(readings.run_id) if name not in known]
+    if not strangers:
+        return readings
+    hint = nearest(strangers[0], table.run_id[:2000])
+    keep = np.array([name in known for name in readings.run_id], dtype=bool)
+    if not keep.any():
+        raise TableError(
+            f"curves: run_id {strangers[0]!r} is not in the run table, nor is any other of the curves{hint};"
+            " give the run table that belongs to them"
+        )
+    warnings.warn(
+        OptlawsWarning(
+            f"curves: readings of {len(strangers)} runs that are not in the run table are left out"
+            f" (first: {strangers[0]!r})"
+        ),
+        stacklevel=2,
+    )
+    return readings.select(keep)

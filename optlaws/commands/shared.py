@@ -1,0 +1,114 @@
+"""What several commands need: checks of outputs, progress, words for numbers."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optlaws.errors import ExtrapolationWarning, InputError
+from optlaws.runs import (
+    atomic_write,
+    check_target,
+    format_quantity,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+ERROR_NAMES = {
+    "mean_error_pct": "mean error %",
+    "max_error_pct": "max error %",
+    "spearman": "Spearman",
+    "coverage": "90 % covers",
+    "width_pct": "width %",
+    "n_runs": "runs",
+}
+
+
+def check_figure(path: str) -> None:
+    """Raise an `InputError` unless figures can be written under that name."""
+    from optlaws.plotting import check_suffix
+
+    check_suffix(path)
+
+
+def check_outputs(*paths: str | None) -> None:
+    """Raise an `InputError` before any work unless every output can be written, each to its own place."""
+    seen: set[str] = set()
+    for path in paths:
+        if path is None:
+            continue
+        check_target(path)
+        place = "-" if path == "-" else os.path.realpath(path)
+        if place in seen and place != os.devnull:
+            what = "standard output ('-')" if path == "-" else path
+            raise InputError(f"every output must have its own place, got {what} twice; name another file")
+        seen.add(place)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text file whole, or standard output for "-"."""
+    with atomic_write(path) as stream:
+        stream.write(text)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop the warnings on extrapolation: the table says it in its own column."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        yield
+
+
+def progress(items: Iterable[Any], what: str) -> Iterable[Any]:
+    """Show a progress bar on standard error after two seconds, where it is a terminal."""
+    from tqdm import tqdm
+
+    bar: Iterable[Any] = tqdm(list(items), desc=what, delay=2.0, leave=False, disable=None)
+    return bar
+
+
+def amount(name: str, value: float) -> str:
+    """Return a size for people: a weight decay as it is, counts like 85M."""
+    return f"{value:g}" if name == "weight_decay" else format_quantity(value)
+
+
+def tell_assumed(assumed: Mapping[str, float]) -> None:
+    """Say on standard error which values the law assumed where the table leaves them empty."""
+    if assumed:
+        values = ", ".join(f"{name} {amount(name, value)}" for name, value in assumed.items())
+        click.echo(f"optlaws: note: assumed where the table says nothing: {values}", err=True)
+
+
+def stem(output: str) -> str:
+    """Return the name that a law gets from its file."""
+    return "law" if output == "-" else Path(output).stem
+
+
+def figure_of(axes: Any) -> Any:
+    """Return the figure that axes are on."""
+    return axes.figure
+
+
+def errors_text(errors: dict[str, Any]) -> str:
+    """Return the errors of a left-out split in words."""
+    parts = [f"{ERROR_NAMES.get(key, key)} {error_text(key, value)}" for key, value in errors.items()]
+    return ", ".join(parts)
+
+
+def error_text(key: str, value: Any) -> str:
+    """Return one error of a left-out split as a number with its unit."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool | str):
+        return str(value)
+    if key == "coverage":
+        return f"{100 * value:.0f} %"
+    return f"{value:.0f}" if key == "n_runs" else f"{value:.3g}"

@@ -1,0 +1,190 @@
+"""Commands that show what is built in or asked for: features, schedule, laws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.commands.shared import (
+    ERROR_NAMES,
+    amount,
+    check_figure,
+    check_outputs,
+    error_text,
+    figure_of,
+    write_text,
+)
+from optlaws.errors import InputError
+from optlaws.runs import (
+    RunTable,
+    atomic_write,
+    format_quantity,
+    gather_candidates,
+)
+
+if TYPE_CHECKING:
+    from optlaws.law import Law
+
+_CHUNK = 1 << 16
+
+
+def features(specs: Sequence[str], basis: str | None, style: str, output: str, **sizes: float | None) -> None:
+    """Print the columns of a basis for schedules."""
+    from optlaws import report
+    from optlaws.features import feature_table, get_basis
+
+    check_outputs(output)
+    chosen = get_basis(basis)
+    found = gather_candidates(specs, sizes)
+    values = np.asarray(feature_table(found.runs, chosen), dtype=np.float64)
+    names = found.runs.run_id
+    fields = ("name", "group", "formula", "unit", "rescaling", "derivation")
+    about = [{key: getattr(column, key) for key in fields} for column in chosen.columns]
+    if style == "json":
+        schedules = [
+            {
+                "name": name,
+                "schedule": schedule.to_dict(),
+                "values": dict(zip((entry["name"] for entry in about), row.tolist(), strict=True)),
+            }
+            for name, schedule, row in zip(names, found.runs.schedule_tuple(), values, strict=True)
+        ]
+        write_text(output, report.to_json({"basis": chosen.id, "columns": about, "schedules": schedules}))
+    elif style == "csv":
+        columns: dict[str, Any] = {"candidate": [name for name in names for _ in about]}
+        columns["column"] = [entry["name"] for entry in about] * len(names)
+        columns["group"] = [entry["group"] for entry in about] * len(names)
+        columns["value"] = values.ravel()
+        for key in fields[2:]:
+            columns[key] = [str(entry[key]) for entry in about] * len(names)
+        with atomic_write(output) as stream:
+            report.write_csv(stream, columns)
+    else:
+        write_text(output, _features_text(chosen.id, names, found.runs, about, values))
+
+
+def _features_text(
+    basis: str, names: Sequence[str], runs: RunTable, about: list[dict[str, Any]], values: npt.NDArray[np.float64]
+) -> str:
+    from optlaws.report import text_table
+
+    several = len(names) > 1
+    heads = [str(i + 1) for i in range(len(names))] if several else ["value"]
+    header = ["column", "group", *heads, "formula", "unit", "rescaling"]
+    rows = [
+        [e["name"], e["group"], *(f"{v:.6g}" for v in values[:, j]), e["formula"], str(e["unit"]), str(e["rescaling"])]
+        for j, e in enumerate(about)
+    ]
+    right = [False, False, *(True for _ in heads), False, False, False]
+    lines = [f"Basis {basis}"]
+    for place, name in enumerate(names):
+        sizes = [
+            f"{key} {format_quantity(float(getattr(runs, key)[place]))}"
+            for key in ("params", "tokens", "batch_tokens")
+            if not np.isnan(getattr(runs, key)[place])
+        ]
+        lines.append(f"{place + 1}  {name}" + (f" ({', '.join(sizes)})" if sizes else ""))
+    missing = [key for key in ("params", "batch_tokens", "weight_decay") if np.isnan(getattr(runs, key)).any()]
+    if missing:
+        lines.append(f"not given, so the reference size and batch and AdamW's decay stand in: {', '.join(missing)}")
+    sources = text_table(
+        ["column", "where it comes from"], [[e["name"], e["derivation"]] for e in about], [False, False]
+    )
+    return "\n".join([*lines, "", text_table(header, rows, right), "", sources]) + "\n"
+
+
+def schedule(spec: str, style: str, plot: str | None, output: str) -> None:
+    """Print a schedule, one row a step."""
+    if plot:
+        check_figure(plot)
+    check_outputs(plot, output)
+    found = gather_candidates([spec]).runs.schedule_tuple()
+    if len(found) != 1:
+        raise InputError(f"SPEC must be one schedule, got {len(found)}; name one of them")
+    chosen = found[0]
+    if plot:
+        from optlaws import plotting
+
+        axes = plotting.new_axes(7.0, 3.2)
+        plotting.plot_schedule(chosen, axes)
+        axes.set_title(str(chosen), fontsize=9, wrap=True)
+        plotting.save_figure(figure_of(axes), plot)
+    total = chosen.total_steps
+    with atomic_write(output) as stream:
+        stream.write("[\n" if style == "json" else "step,lr\n")
+        for start in range(0, total, _CHUNK):
+            steps = np.arange(start, min(start + _CHUNK, total))
+            pairs = zip(steps.tolist(), np.asarray(chosen.lr(steps)).tolist(), strict=True)
+            if style == "json":
+                text = ",\n".join(f'{{"step": {step}, "lr": {rate:.17g}}}' for step, rate in pairs)
+                stream.write(text + ("\n" if start + _CHUNK >= total else ",\n"))
+            else:
+                stream.write("".join(f"{step},{rate:.17g}\n" for step, rate in pairs))
+        if style == "json":
+            stream.write("]\n")
+
+
+def laws(name: str | None, style: str, output: str) -> None:
+    """List the built-in laws, or show one law."""
+    from optlaws import report
+    from optlaws.law import builtin_names, load_law
+
+    check_outputs(output)
+    if name is not None:
+        law = load_law(name)
+        write_text(output, report.to_json(_law_record(law)) if style == "json" else _law_text(law))
+        return
+    found = [load_law(each) for each in builtin_names()]
+    if style == "json":
+        write_text(output, report.to_json([_law_record(law) for law in found]))
+        return
+    rows = []
+    for law in found:
+        errors = law.info.get("leave_group_out") or {}
+        means = [f"{split} {e['mean_error_pct']:.2f} %" for split, e in errors.items() if "mean_error_pct" in e]
+        domain = [f"{key} {_range(key, ends)}" for key, ends in law.domain.items()]
+        for place in range(max(len(means), len(domain), 1)):
+            first = [law.name, str(law.info.get("n_runs", ""))] if place == 0 else ["", ""]
+            rows.append([*first, *(some[place] if place < len(some) else "" for some in (domain, means))])
+    header = ["law", "runs", "domain", "mean error, group left out"]
+    table = report.text_table(header, rows, [False, True, False, False])
+    write_text(output, f"{table}\n\noptlaws laws NAME shows one of them.\n")
+
+
+def _law_record(law: Law) -> dict[str, Any]:
+    domain = {key: list(ends) for key, ends in law.domain.items()}
+    return {"name": law.name, "basis": law.basis_id, "domain": domain, "defaults": dict(law.defaults), **law.info}
+
+
+def _law_text(law: Law) -> str:
+    from optlaws.report import text_table
+
+    info = law.info
+    lines = [f"Law {law.name}, basis {law.basis_id}, {info.get('n_runs', 'unknown')} runs"]
+    lines += [f"Notes: {info['notes']}"] if info.get("notes") else []
+    lines += [f"Sources: {', '.join(info['sources'])}"] if info.get("sources") else []
+    lines += [f"Rebuild: {info['rebuild']}"] if info.get("rebuild") else []
+    lines += [f"Digest of the runs: {info['digest']}"] if info.get("digest") else []
+    rows = [[key, _range(key, ends)] for key, ends in law.domain.items()]
+    lines += ["", text_table(["domain", "range of training"], rows, [False, False])]
+    defaults = [f"{key} {amount(key, value)}" for key, value in law.defaults.items()]
+    lines += ["", f"Assumed where a candidate says nothing: {', '.join(defaults) or 'nothing'}"]
+    errors = info.get("leave_group_out") or {}
+    if errors:
+        keys = list(dict.fromkeys(key for entry in errors.values() for key in entry))
+        heads = ["left out", *(ERROR_NAMES.get(key, key) for key in keys)]
+        table = [[split, *(error_text(key, entry.get(key)) for key in keys)] for split, entry in errors.items()]
+        lines += ["", text_table(heads, table, [False, *(True for _ in keys)])]
+    return "\n".join(lines) + "\n"
+
+
+def _range(key: str, ends: Sequence[Any]) -> str:
+    def text(value: Any) -> str:
+        if not isinstance(value, int | float):
+            return str(value)
+        return format_quantity(value) if abs(value) >= 1000 else f"{value:.4g}"
+
+    return " .. ".join(text(end) for end in ends)

@@ -79,8 +79,13 @@ class Basis:
 
     @property
     def prior(self) -> FloatArray:
-        """Scales of the half-normal priors on the coefficients, relative to the loss, inf = free; shape (16,)."""
+        """Scales of the priors on the coefficients, relative to the loss, inf = free; shape (16,)."""
         return np.array([np.inf if column.prior is None else column.prior for column in self.columns])
+
+    @property
+    def centre(self) -> FloatArray:
+        """Centres of the priors on the coefficients, relative to the loss; shape (16,)."""
+        return np.array([column.centre for column in self.columns])
 
     def with_constants(
         self, dynamics: Mapping[str, float] | None = None, exponents: Mapping[str, float] | None = None
@@ -187,9 +192,9 @@ _FIELD_SCALES = {
 _VARIANCES = tuple(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2)))
 _EXPONENTS = {"aN": 0.13, "aT": 0.36, "aD": 0.3, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15}
 _COMMON = (
-    c.CONSTANT,
-    c.SIZE,
-    c.BIAS,
+    c.constant(0.35, 0.1),
+    c.size(0.5, 0.15),
+    c.bias(0.055, 0.025),
     c.transient(0.011),
     c.inverse_norm(0.005),
     *_VARIANCES,

@@ -37,9 +37,12 @@ class Column:
     derivation : str
         Where it comes from.
     prior : float or None
-        Scale of the half-normal prior on its coefficient, relative to the loss; None = free (not penalised).
+        Scale of the prior on its coefficient, relative to the loss: a normal one about `centre`, cut off at 0;
+        None = free (not penalised).
     evaluate : callable
         (states, exponents) -> ndarray of shape (m,).
+    centre : float
+        What the coefficient is before any run was seen, relative to the loss.
     """
 
     name: str
@@ -50,6 +53,7 @@ class Column:
     derivation: str
     prior: float | None
     evaluate: Callable[[States, Exponents], FloatArray]
+    centre: float = 0.0
 
 
 def _ones(s: States, e: Exponents) -> FloatArray:
@@ -157,27 +161,39 @@ def variance_size(mode: int, prior: float) -> Column:
     )
 
 
-CONSTANT = Column("constant", "convergence", "1", "1", "0", "loss that no training removes", None, _ones)
-SIZE = Column(
-    "size",
-    "convergence",
-    "n^-aN",
-    "params_ref",
-    "0",
-    "modes that the model does not have: tail of the spectrum",
-    None,
-    _size,
-)
-BIAS = Column(
-    "bias",
-    "convergence",
-    "tau^-aT Q(aT, lc n^-r tau)",
-    "thousands of intrinsic time",
-    "-aT",
-    "bias exp(-2 l tau) averaged over a power-law spectrum that ends at the model's last mode",
-    None,
-    _bias,
-)
+def constant(centre: float, prior: float) -> Column:
+    """Return the constant column."""
+    return Column("constant", "convergence", "1", "1", "0", "loss that no training removes", prior, _ones, centre)
+
+
+def size(centre: float, prior: float) -> Column:
+    """Return the column of the finite model."""
+    return Column(
+        "size",
+        "convergence",
+        "n^-aN",
+        "params_ref",
+        "0",
+        "modes that the model does not have: tail of the spectrum",
+        prior,
+        _size,
+        centre,
+    )
+
+
+def bias(centre: float, prior: float) -> Column:
+    """Return the column of what is not yet learnt."""
+    return Column(
+        "bias",
+        "convergence",
+        "tau^-aT Q(aT, lc n^-r tau)",
+        "thousands of intrinsic time",
+        "-aT",
+        "bias exp(-2 l tau) averaged over a power-law spectrum that ends at the model's last mode",
+        prior,
+        _bias,
+        centre,
+    )
 
 
 def escape_probability(prior: float) -> Column:

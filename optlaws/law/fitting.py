@@ -23,8 +23,8 @@ from optlaws.runs import CurveTable, RunTable
 FEWEST_RUNS = 4
 FEWEST_READINGS = 20
 POINTS_PER_CURVE = 80  # readings kept of each curve, evenly spread
-FREE_POINTS_PER_CURVE = 30.0  # readings of one curve count as this many independent ones
-CURVE_START = 0.02  # fraction of a run before which its curve is not looked at
+FREE_POINTS_PER_CURVE = 20.0  # readings of one curve count as this many independent ones
+CURVE_START = 0.125  # fraction of a run before which its curve is not looked at: repeats differ most there
 DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others
 CALIBRATION_TRIALS = 40
 CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
@@ -185,6 +185,7 @@ class _Fit:
             problem,
             basis.prior,
             self.settings,
+            centre=basis.centre,
             groups=groups,
             names=list(self.partitions) if calibrate else [],
             pool=pool,
@@ -282,7 +283,7 @@ def _fit_law(
     calibrated: dict[str, float] = {}
     if work.readings:
         own = settings.curve_field_sd
-        work.settings = settings = replace(settings, trend_sd=own, field_sd=own)
+        work.settings = settings = replace(settings, trend_sd=own, field_sd=own, spreads=settings.curve_spreads)
         basis, calibrated = _calibrate(work, basis)
     pool = None
     if inducing_pool is not None:
@@ -376,7 +377,9 @@ def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
 
     def cost(x: FloatArray) -> float:
         trial = build(x)[0]
-        return 0.5 * float(x @ x) - trend_evidence(work.problem(trial)[0], trial.prior, work.settings)
+        return 0.5 * float(x @ x) - trend_evidence(
+            work.problem(trial)[0], trial.prior, work.settings, centre=trial.centre
+        )
 
     zero = np.zeros(len(names))
     simplex = np.vstack([zero, 0.6 * np.eye(len(names))])

@@ -13,16 +13,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError, InputError, RankDeficiencyWarning
+from optlaws.regression.linear import least_norm, prior_centres, prior_scales, solve_squares
 from optlaws.regression.trend_field import Problem, Settings, fit_trend_field, predict_trend_field
 
 FLAT = 1e-12  # a column whose range is below this share of its largest value is constant
-SHARED = 1e-6  # a column with more than this in a direction that the rows do not determine is not determined
 MAD_TO_SD = 1.482602218505602  # sd of a normal distribution over its median absolute deviation
 FIRST_NOISE = 0.01  # relative noise sd before the first residuals are seen
 LEAST_NOISE = 1e-8
@@ -93,7 +92,7 @@ class PlainLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         used = ~flat if self.fit_intercept else (columns != 0).any(axis=0)
         scale = np.where(used, np.sqrt((moved**2).mean(axis=0)), 1.0)
         target = loss - loss.mean() if self.fit_intercept else loss
-        scaled, self.rank_, loose = _least_norm(moved[:, used] / scale[used], target)
+        scaled, self.rank_, loose = least_norm(moved[:, used] / scale[used], target)
         self.coef_ = np.zeros(columns.shape[1])
         self.coef_[used] = scaled / scale[used]
         self.intercept_ = float(loss.mean() - centre @ self.coef_) if self.fit_intercept else 0.0
@@ -111,19 +110,21 @@ class PlainLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """Linear law with coefficients of at least 0, half-normal priors, and outliers that lose weight.
+    """Linear law with coefficients of at least 0, priors, and outliers that lose weight.
 
     With e_i = 1 - (b + x_i . c) / y_i the relative residuals, s their noise sd and m the mean loss, minimises
 
-        sum_i 2 k^2 (sqrt(1 + (e_i / (k s))^2) - 1) + sum_j (c_j / (m prior_j))^2,    c >= 0,  k = robust
+        sum_i 2 k^2 (sqrt(1 + (e_i / (k s))^2) - 1) + sum_j ((c_j / m - centre_j) / prior_j)^2,    c >= 0,  k = robust
 
     by reweighted non-negative least squares; s is the scaled median of |e_i|, settled in the first rounds.
 
     Parameters
     ----------
     prior : float or array-like of shape (p,), optional
-        Scale of the half-normal prior on each coefficient, as a multiple of the mean loss, above 0; inf = free.
+        Scale of the prior on each coefficient, as a multiple of the mean loss, above 0; inf = free.
         Default: all free. `Basis.prior` is such an array.
+    centre : float or array-like of shape (p,), default 0
+        Centre of the prior on each coefficient, as a multiple of the mean loss. `Basis.centre` is such an array.
     robust : float or None, default 3.0
         k: residuals beyond this many noise sds lose weight, above 0; None: plain squares.
     positive : bool, default True
@@ -158,6 +159,7 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         prior: float | npt.ArrayLike | None = None,
+        centre: float | npt.ArrayLike = 0.0,
         robust: float | None = 3.0,
         positive: bool = True,
         fit_intercept: bool = True,
@@ -167,6 +169,7 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         """Keep the parameters as they are; `fit` checks them."""
         self.prior = prior
+        self.centre = centre
         self.robust = robust
         self.positive = positive
         self.fit_intercept = fit_intercept
@@ -203,7 +206,7 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if self.max_iter < 1:
             raise InputError(f"max_iter must be at least 1, got {self.max_iter!r}; 100 is the default")
         n, p = columns.shape
-        scales = np.append(_scales(self.prior, p), np.inf)
+        scales = np.append(prior_scales(self.prior, p), np.inf)
         names = [*_names(self, p), "intercept"]
         x = np.column_stack([columns, np.ones(n)]) / loss[:, None]
         flat = _flat(columns) & (columns != 0).any(axis=0)
@@ -212,8 +215,9 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         keep &= size > 0
         x = x[:, keep] / size[keep]
         strength = 1.0 / (scales * loss.mean() * size)[keep]
-        _, _, loose = _least_norm(np.vstack([x, FIRST_NOISE * np.diag(strength)]), np.zeros(n + x.shape[1]))
-        found = self._reweight(x, strength)
+        pull = (np.append(prior_centres(self.centre, p), 0.0) / scales)[keep]
+        _, _, loose = least_norm(np.vstack([x, FIRST_NOISE * np.diag(strength)]), np.zeros(n + x.shape[1]))
+        found = self._reweight(x, strength, pull)
         whole = np.zeros(p + 1)
         whole[keep] = found / size[keep]
         self.coef_, self.intercept_ = whole[:p], float(whole[p])
@@ -223,7 +227,7 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.undetermined_ = _warn_rank(undetermined, names, n, "other coefficients fit as well")
         return self
 
-    def _reweight(self, x: FloatArray, strength: FloatArray) -> FloatArray:
+    def _reweight(self, x: FloatArray, strength: FloatArray, pull: FloatArray) -> FloatArray:
         """Return coefficients of the scaled columns x (n, q) by reweighted least squares; sets noise_ and n_iter_."""
         n = len(x)
         weight, noise, found = np.ones(n), FIRST_NOISE, np.zeros(x.shape[1])
@@ -231,7 +235,7 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         for turn in range(self.max_iter):
             root = np.sqrt(weight) / noise
             rows = np.vstack([x * root[:, None], np.diag(strength)])
-            found = _solve(rows, np.concatenate([root, np.zeros(len(strength))]), self.positive)
+            found = solve_squares(rows, np.concatenate([root, pull]), self.positive)
             before, fitted = fitted, x @ found
             residual = 1.0 - fitted
             self.n_iter_ = turn + 1
@@ -266,6 +270,8 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         In standard deviations of a column; used where `n_columns` is None.
     prior : float or array-like of shape (n_columns,), optional
         As in `SignedLinear`.
+    centre : float or array-like of shape (n_columns,), default 0
+        As in `SignedLinear`.
     fit_intercept : bool, default True
         Add a free constant column, unless a column is constant.
     settings : Settings, optional
@@ -291,6 +297,7 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         n_columns: int | None = None,
         length_scale: float = 3.0,
         prior: float | npt.ArrayLike | None = None,
+        centre: float | npt.ArrayLike = 0.0,
         fit_intercept: bool = True,
         settings: Settings | None = None,
     ) -> None:
@@ -298,6 +305,7 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         self.n_columns = n_columns
         self.length_scale = length_scale
         self.prior = prior
+        self.centre = centre
         self.fit_intercept = fit_intercept
         self.settings = settings
 
@@ -353,12 +361,13 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
                 raise InputError(f"groups must have shape ({n},), one label a row, got {labels.shape}; give one a row")
             parts = [np.unique(labels, return_inverse=True)[1].astype(float)]
         zeros, ones = np.zeros(n), np.ones(n)
-        prior = np.append(_scales(self.prior, columns.shape[1]), np.inf)[: x.shape[1]]
+        prior = np.append(prior_scales(self.prior, columns.shape[1]), np.inf)[: x.shape[1]]
         settings = replace(self.settings) if self.settings is not None else Settings()
         self.posterior_, about = fit_trend_field(
             Problem(x, loss, coordinates, zeros, zeros, ones),
             prior,
             settings,
+            centre=np.append(prior_centres(self.centre, columns.shape[1]), 0.0)[: x.shape[1]],
             groups=parts,
             names=["groups"] * len(parts),
         )
@@ -432,20 +441,6 @@ def _names(estimator: Any, count: int) -> list[str]:
     return names
 
 
-def _scales(prior: float | npt.ArrayLike | None, count: int) -> FloatArray:
-    """Return the prior scales, one a column."""
-    if prior is None:
-        return np.full(count, np.inf)
-    scales = np.asarray(prior, dtype=np.float64)
-    if scales.shape not in ((), (count,)):
-        raise InputError(
-            f"prior must be one number or {count}, one a column of X, got shape {scales.shape}; inf = free"
-        )
-    if not (scales > 0).all():
-        raise InputError(f"prior must be above 0, got {float(np.min(scales)):g}; inf leaves a coefficient free")
-    return np.broadcast_to(scales, (count,)).copy()
-
-
 def _flat(columns: FloatArray) -> npt.NDArray[np.bool_]:
     """Return which columns have one value only, shape (p,)."""
     return np.asarray(np.ptp(columns, axis=0) <= FLAT * np.abs(columns).max(axis=0))
@@ -454,26 +449,6 @@ def _flat(columns: FloatArray) -> npt.NDArray[np.bool_]:
 def _intercept_column(columns: FloatArray, flat: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
     """Return the index of the first constant column that is not 0, or no index."""
     return np.flatnonzero(flat & (columns != 0).any(axis=0))[:1]
-
-
-def _least_norm(x: FloatArray, y: FloatArray) -> tuple[FloatArray, int, npt.NDArray[np.bool_]]:
-    """Return the least-squares solution of least norm (p,), the rank, and what is not determined (p,)."""
-    if x.shape[1] == 0:
-        return np.zeros(0), 0, np.zeros(0, dtype=bool)
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    rank = int((s > s[0] * max(x.shape) * np.finfo(float).eps).sum())
-    solution = vt[:rank].T @ ((u[:, :rank].T @ y) / s[:rank])
-    determined = np.square(vt[:rank]).sum(axis=0)  # 1 where the coefficient lies in the row space
-    return solution, rank, 1.0 - determined > SHARED
-
-
-def _solve(rows: FloatArray, target: FloatArray, positive: bool) -> FloatArray:
-    """Return the least-squares solution, non-negative if `positive`."""
-    if not positive:
-        return np.asarray(np.linalg.lstsq(rows, target, rcond=None)[0])
-    triangle = np.asarray(np.linalg.qr(np.column_stack([rows, target]), mode="r"))
-    solution, _ = nnls(triangle[:, :-1], triangle[:, -1], maxiter=30 * rows.shape[1] + 100)
-    return np.asarray(solution)
 
 
 def _warn_rank(undetermined: npt.NDArray[np.bool_], names: Sequence[str], rows: int, what: str) -> tuple[str, ...]:

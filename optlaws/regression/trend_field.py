@@ -5,10 +5,9 @@ Data, 3.4):
 
     L (1 - f(z) - o) = a . c  + noise,      c >= 0,  f ~ GP(0, field_sd^2 Matern32),  o ~ N(0, size_sd^2) per model size
 
-so that f and o are relative residuals of the trend a . c. The coefficients have half-normal priors; they are found
-first, by non-negative least squares whitened with the field's covariance, the field then given them. Everything after
-that is a Bayesian linear regression in the features [field | size offsets | active columns], which gives joint
-covariances.
+so that f and o are relative residuals of the trend a . c. The coefficients have normal priors cut off at 0; they are
+found first, by non-negative least squares whitened with the field's covariance, the field then given them. Everything
+after that is a Bayesian linear regression in [field | size offsets | active columns], which gives joint covariances.
 """
 
 from __future__ import annotations
@@ -30,7 +29,6 @@ LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and interva
 SIZE_WIDTH = 0.05  # in ln of the size: how near two sizes must be to share an offset
 MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
-SPREADS = (0.4, 4.0)  # range of the calibrated factor
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,8 @@ class Settings:
         Prior sd of the offset between final losses and curves (another evaluation set).
     noise_grid : tuple of float
         Relative run-to-run sds among which the evidence chooses.
+    noise_typical, noise_range : float
+        Median of the prior of the noise, and sd of its logarithm: a few runs do not show that they are free of noise.
     noise_growth : float
         Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and
         escape.
@@ -58,6 +58,10 @@ class Settings:
         Rounds of reweighting.
     most_inducing : int
         Largest number of inducing points.
+    spreads, curve_spreads : (float, float)
+        Range of the calibrated factor of the sds of expected losses; the second where curves are fitted, since a few
+        curves that share their calibrated time-scales say too little about it (its lower end was chosen on two sizes
+        of the Multi-Power-Law runs).
     peak_gaps : float
         The field's length scale in ln peak rate is at least this many mean gaps between the rates of the runs.
     """
@@ -67,11 +71,15 @@ class Settings:
     curve_field_sd: float = 0.0005
     size_sd: float = 0.003
     source_sd: float = 0.02
-    noise_grid: tuple[float, ...] = (0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
+    noise_grid: tuple[float, ...] = (0.0003, 0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
+    noise_typical: float = 0.001
+    noise_range: float = 0.5
     noise_growth: float = 0.1
     robust: float = 3.0
     rounds: int = 3
     most_inducing: int = 400
+    spreads: tuple[float, float] = (0.4, 4.0)
+    curve_spreads: tuple[float, float] = (3.0, 6.0)
     peak_gaps: float = 2.2
 
 
@@ -184,20 +192,22 @@ class _Whitened:
         return float(np.log(self.d).sum() + 2.0 * np.log(np.diag(self.inner[0])).sum())
 
 
-def _signed_trend(white: _Whitened, x: FloatArray, precision: FloatArray) -> tuple[FloatArray, float]:
-    """Return c >= 0 minimising (1 - x c)' K^-1 (1 - x c) + c' P c, and the approximate log evidence."""
+def _signed_trend(
+    white: _Whitened, x: FloatArray, precision: FloatArray, centre: FloatArray
+) -> tuple[FloatArray, float]:
+    """Return c >= 0 minimising (1 - x c)' K^-1 (1 - x c) + (c - m)' P (c - m), and the approximate log evidence."""
     from scipy.optimize import nnls  # slow to import, and only a fit needs it
 
     kx, one = white.solve(x), np.ones(len(x))
     gram = x.T @ kx + np.diag(precision)
-    rhs = kx.T @ one
+    rhs = kx.T @ one + precision * centre
     low = np.linalg.cholesky(gram)
     c, _ = nnls(low.T, solve_triangular(low, rhs, lower=True), maxiter=2000)
-    r = one - x @ c
+    r, moved = one - x @ c, c - centre
     active = c > 0
     inner = np.diag(precision)[np.ix_(active, active)] + (x.T @ kx)[np.ix_(active, active)]
     curvature = np.linalg.slogdet(inner)[1] - np.log(precision[active]).sum()
-    evidence = -0.5 * (r @ white.solve(r) + c @ (precision * c) + white.logdet() + curvature)
+    evidence = -0.5 * (r @ white.solve(r) + moved @ (precision * moved) + white.logdet() + curvature)
     return c, float(evidence)
 
 
@@ -218,13 +228,20 @@ class _Trend:
     evidence: float
 
 
-def trend_evidence(problem: Problem, prior: FloatArray, settings: Settings, rounds: int = 2) -> float:
+def trend_evidence(
+    problem: Problem, prior: FloatArray, settings: Settings, rounds: int = 2, centre: FloatArray | None = None
+) -> float:
     """Return the log evidence of the trend, for comparing constants; arguments as in `fit_trend_field`."""
-    return _find_trend(problem, prior, settings, rounds, None).evidence
+    return _find_trend(problem, prior, settings, rounds, None, centre).evidence
 
 
 def _find_trend(
-    problem: Problem, prior: FloatArray, settings: Settings, rounds: int, pool: FloatArray | None
+    problem: Problem,
+    prior: FloatArray,
+    settings: Settings,
+    rounds: int,
+    pool: FloatArray | None,
+    centre: FloatArray | None,
 ) -> _Trend:
     """Find coefficients and noise in rounds of reweighting."""
     y = problem.loss
@@ -235,7 +252,9 @@ def _find_trend(
     raw = problem.columns / y[:, None]
     mean = raw.mean(axis=0) + 1e-300
     x = raw / mean
-    precision = np.where(np.isfinite(prior), 1.0 / np.maximum(prior * y.mean() * mean, 1e-12), 1.0 / FREE) ** 2
+    unit = y.mean() * mean
+    precision = np.where(np.isfinite(prior), 1.0 / np.maximum(prior * unit, 1e-12), 1.0 / FREE) ** 2
+    middle = np.zeros(x.shape[1]) if centre is None else centre * unit
     candidates = problem.coordinates if pool is None else pool
     inducing = candidates[choose_inducing(candidates, settings.most_inducing)]
     phi = field_features(problem.coordinates, inducing, whitening(inducing))
@@ -251,8 +270,9 @@ def _find_trend(
         for trial in trials:
             variance = trial**2 * problem.share * growth / weight
             white = _Whitened(trend_features, variance + trend_rest)
-            found, evidence = _signed_trend(white, x, precision)
+            found, evidence = _signed_trend(white, x, precision, middle)
             evidence += 0.5 * float(np.log(1.0 / weight).sum())
+            evidence -= 0.5 * float(np.log(trial / settings.noise_typical) / settings.noise_range) ** 2
             if evidence > best:
                 best, noise, c, chosen, kept = evidence, trial, found, white, variance
         alpha = chosen.solve(1.0 - x @ c)
@@ -267,6 +287,7 @@ def fit_trend_field(
     prior: FloatArray,
     settings: Settings,
     *,
+    centre: FloatArray | None = None,
     groups: list[FloatArray] | None = None,
     names: list[str] | None = None,
     pool: FloatArray | None = None,
@@ -278,9 +299,11 @@ def fit_trend_field(
     problem : Problem
         The points.
     prior : ndarray of shape (16,)
-        Scales of the half-normal priors on c / loss; inf = free.
+        Scales of the priors on c / loss: normal about the centre, cut off at 0; inf = free.
     settings : Settings
         Constants.
+    centre : ndarray of shape (16,)
+        Centres of the priors; default 0.
     groups : list of integer arrays of shape (m,)
         Each a partition; their leave-group-out residuals calibrate the intervals.
     names : list of str
@@ -293,13 +316,12 @@ def fit_trend_field(
     FitError
         The columns are not finite.
     """
-    trend = _find_trend(problem, prior, settings, settings.rounds, pool)
+    trend = _find_trend(problem, prior, settings, settings.rounds, pool, centre)
     x, mean, precision, c, noise = trend.x, trend.mean, trend.precision, trend.c, trend.noise
     weight, growth, phi, rest, inducing = trend.weight, trend.growth, trend.phi, trend.rest, trend.inducing
     sizes = _levels(problem.size)
-    offsets = np.hstack(
-        [settings.size_sd * group_matrix(problem.size, sizes), settings.source_sd * problem.curve[:, None]]
-    )
+    shared = settings.size_sd * group_matrix(problem.size, sizes)
+    offsets = np.hstack([shared, settings.source_sd * problem.curve[:, None]])
     variance = noise**2 * problem.share * growth / weight
     diagonal = variance + settings.field_sd**2 * rest
     features = np.hstack([settings.field_sd * phi, offsets])
@@ -321,6 +343,7 @@ def fit_trend_field(
         variance * weight,
         variance,
         dict(zip(names or [], groups or [], strict=True)),
+        settings.spreads,
     )
     posterior = Posterior(c / mean, inducing, sizes, inner_mean, root, noise, spread, settings, problem.damage_columns)
     info = {
@@ -336,6 +359,7 @@ def fit_trend_field(
 def _calibrate(
     r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray,
     noise_variance: FloatArray, weighted_noise: FloatArray, groups: dict[str, FloatArray],
+    spreads: tuple[float, float],
 ) -> tuple[float, dict[str, dict[str, float]]]:  # fmt: skip
     """Return the factor of the model's sds with which 90 % intervals cover 90 % of left-out residuals, and errors.
 
@@ -362,7 +386,7 @@ def _calibrate(
     spread = 1.0
     if sum(len(squares) for squares, _, _ in left.values()) >= FEWEST_CHECKED:
         squares, own, noise = (np.concatenate(part) for part in zip(*left.values(), strict=True))
-        tried = np.geomspace(*SPREADS, 200)
+        tried = np.geomspace(*spreads, 200)
         shares = [(squares <= NORMAL_90**2 * (s * s * own + noise)).mean() for s in tried]
         spread = float(tried[min(int(np.searchsorted(shares, 0.9)), len(tried) - 1)])
     checked = {}

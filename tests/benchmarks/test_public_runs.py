@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optlaws.errors import OptlawsWarning
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
@@ -43,7 +45,7 @@ SPLITS = (
     "sizes > 60M",
     "sizes > 100M",
 )
-MISSED = {"sizes > 60M": 0.26}  # the target is not reached: a little above the measured figure
+MISSED: dict[str, float] = {}  # targets that are not reached, with a figure a little above the measured one
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -76,10 +78,10 @@ def test_left_out_sizes_of_the_step_law_grid(public):
 def test_whole_curves_beat_the_multi_power_law(public):
     need(public, "mpl", 21)
     rows = public.mpl_rows()
-    assert rows["25M"]["pred_e"] <= 0.00072  # Multi-Power Law 0.00110
+    assert rows["25M"]["pred_e"] <= 0.00070  # Multi-Power Law 0.00110
     assert rows["100M"]["pred_e"] <= 0.00060  # 0.00143
-    assert rows["25M"]["final"] <= 0.0045  # 0.0050
-    assert rows["100M"]["final"] <= 0.0045  # 0.0089
+    assert rows["25M"]["final"] <= 0.0036  # 0.0050
+    assert rows["100M"]["final"] <= 0.0042  # 0.0089
 
 
 def test_the_built_in_law_carries_no_run(public):
@@ -95,3 +97,9 @@ def test_the_built_in_law_carries_no_run(public):
     assert apart.min() > 1e-3
     error = 100 * np.abs(law.predict(runs).loss / runs.final_loss - 1)
     assert error.mean() < 0.06
+
+
+def test_tiny_batches_and_few_steps(public):
+    with pytest.warns(OptlawsWarning, match="scatter by 1 % or more"):
+        rows = public.nqs_rows()
+    assert max(row["rmsle"] for row in rows.values()) <= 3.5

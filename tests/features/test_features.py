@@ -107,10 +107,18 @@ def test_exponents_of_the_formulas_are_constants_of_the_basis() -> None:
 
 
 def test_priors_are_infinite_where_a_coefficient_is_free() -> None:
-    assert BASIS.prior.shape == (WIDTH,)
-    for column, prior in zip(BASIS.columns, BASIS.prior, strict=True):
+    free = replace(BASIS, columns=(replace(BASIS.columns[0], prior=None), *BASIS.columns[1:]))
+    assert free.prior.shape == (WIDTH,)
+    for column, prior in zip(free.columns, free.prior, strict=True):
         assert prior == (np.inf if column.prior is None else column.prior)
-    assert BASIS.prior[0] == np.inf
+    assert free.prior[0] == np.inf
+
+
+def test_levels_have_a_centre_and_damage_has_none() -> None:
+    centre = dict(zip(BASIS.names, BASIS.centre, strict=True))
+    assert {name for name, value in centre.items() if value > 0} == {"constant", "size", "bias"}
+    assert min(BASIS.centre) == 0.0
+    assert (BASIS.prior[BASIS.centre > 0] < BASIS.centre[BASIS.centre > 0]).all()
 
 
 # values

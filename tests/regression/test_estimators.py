@@ -176,6 +176,21 @@ class TestSignedLinear:
         assert free.coef_[5] == pytest.approx(3.0, rel=1e-6)
         assert 0 <= tight.coef_[5] < 0.1
 
+    def test_a_tight_prior_about_a_centre_holds_one_coefficient_there(self, rng):
+        x = columns(rng)
+        y = x @ sparse_truth()
+        prior, centre = np.full(16, np.inf), np.zeros(16)
+        prior[5], centre[5] = 1e-9, 0.3
+        model = SignedLinear(prior=prior, centre=centre, robust=None).fit(x, y)
+        assert model.coef_[5] == pytest.approx(0.3 * y.mean(), rel=1e-3)
+        wide = SignedLinear(prior=1e4, centre=0.3).fit(x, y)
+        np.testing.assert_allclose(wide.coef_, SignedLinear(prior=1e4).fit(x, y).coef_, atol=1e-4)
+
+    @pytest.mark.parametrize("centre", [np.zeros(3), np.nan])
+    def test_a_centre_is_one_finite_number_or_one_a_column(self, rng, centre):
+        with pytest.raises(InputError, match="centre must be one finite number or 16, one a column of X"):
+            SignedLinear(prior=1.0, centre=centre).fit(columns(rng), np.ones(120))
+
     @pytest.mark.parametrize("factor", [1e-6, 1e5])
     def test_units_do_not_matter(self, rng, factor):
         x = columns(rng)

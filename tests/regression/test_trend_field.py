@@ -192,6 +192,29 @@ class TestInvariance:
         np.testing.assert_allclose(predict(b, problem)[0].loss, predict(a, problem)[0].loss, rtol=1e-8)
 
 
+class TestCentre:
+    def test_where_the_runs_say_nothing_the_prior_does(self, rng):
+        problem, _ = make(rng, 40)
+        unit = problem.loss.mean()
+        prior, centre = np.full(5, 1e-7), np.array([0.5, 0.1, 0.1, 0.05, 0.05])
+        posterior, _ = fit_trend_field(problem, prior, Settings(), centre=centre)
+        np.testing.assert_allclose(posterior.coefficients, centre * unit, rtol=1e-3)
+
+    def test_where_the_runs_say_all_the_centre_does_not_matter(self, rng):
+        problem, _ = make(rng, 200)
+        prior = np.full(5, 1e3)
+        a, b = (fit_trend_field(problem, prior, PLAIN, centre=c)[0] for c in (None, np.full(5, 0.2)))
+        np.testing.assert_allclose(b.coefficients, a.coefficients, rtol=1e-3, atol=1e-4)
+
+    def test_a_few_runs_do_not_show_that_they_have_no_noise(self, rng):
+        problem, _ = make(rng, 200, noise=1e-5)
+        few = part(problem, np.arange(6))
+        posterior = [fit_trend_field(p, PRIOR, Settings())[0] for p in (few, problem)]
+        assert posterior[1].noise <= 0.0004 <= posterior[0].noise
+        tight = fit_trend_field(few, PRIOR, Settings(noise_typical=0.0035, noise_range=0.05))[0]
+        assert tight.noise == 0.0035
+
+
 class TestUncertainty:
     def test_wider_outside_the_training_domain(self, rng):
         problem, _ = make(rng, 60)

@@ -22,11 +22,14 @@ from optlaws.runs import CurveTable, RunTable
 
 FEWEST_RUNS = 4
 FEWEST_READINGS = 20
-POINTS_PER_CURVE = 80  # readings kept of each curve, evenly spread
+POINTS_PER_CURVE = 80  # most readings kept of each curve, evenly spread
+MOST_READINGS = 3600  # of all curves together: more of them cost time and calibrate no widths
+FEWEST_PER_CURVE = 6
 FREE_POINTS_PER_CURVE = 20.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.125  # fraction of a run before which its curve is not looked at: repeats differ most there
 DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others
 CALIBRATION_TRIALS = 40
+CALIBRATION_INDUCING = 240  # most inducing points while constants are tried
 CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
 
 
@@ -115,9 +118,9 @@ class _Fit:
         rows = {name: i for i, name in enumerate(self.runs.run_id)}
         batch = self.runs.batch()
         warm, total = np.asarray(batch.warmup_steps), np.asarray(batch.total_steps)
-        for name, index in curves.runs().items():
-            if name not in rows:
-                continue
+        logged = {name: index for name, index in curves.runs().items() if name in rows}
+        most = min(POINTS_PER_CURVE, max(MOST_READINGS // max(len(logged), 1), FEWEST_PER_CURVE))
+        for name, index in logged.items():
             i = rows[name]
             step, loss = curves.step[index], curves.loss[index]
             if step[-1] > total[i]:
@@ -128,7 +131,7 @@ class _Fit:
             good = np.isfinite(loss) & (loss > 0) & (step > max(warm[i], CURVE_START * total[i], 1))
             step, loss = step[good], loss[good]
             if len(step):
-                keep = np.unique(np.linspace(0, len(step) - 1, min(POINTS_PER_CURVE, len(step))).round().astype(int))
+                keep = np.unique(np.linspace(0, len(step) - 1, min(most, len(step))).round().astype(int))
                 self.readings.append((i, step[keep], loss[keep]))
 
     def problem(self, basis: Basis) -> tuple[Problem, np.ndarray]:
@@ -368,6 +371,7 @@ def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
 
     names = list(CALIBRATED)
     start = {**basis.dynamics.to_dict(), **basis.exponents}
+    settings = replace(work.settings, most_inducing=min(CALIBRATION_INDUCING, work.settings.most_inducing))
 
     def build(x: FloatArray) -> tuple[Basis, dict[str, float]]:
         values = {name: start[name] * float(np.exp(CALIBRATED[name] * v)) for name, v in zip(names, x, strict=True)}
@@ -377,9 +381,7 @@ def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
 
     def cost(x: FloatArray) -> float:
         trial = build(x)[0]
-        return 0.5 * float(x @ x) - trend_evidence(
-            work.problem(trial)[0], trial.prior, work.settings, centre=trial.centre
-        )
+        return 0.5 * float(x @ x) - trend_evidence(work.problem(trial)[0], trial.prior, settings, centre=trial.centre)
 
     zero = np.zeros(len(names))
     simplex = np.vstack([zero, 0.6 * np.eye(len(names))])

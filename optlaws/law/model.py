@@ -24,9 +24,13 @@ from optlaws.regression.trend_field import (
     unshared,
 )
 from optlaws.runs import RunTable, format_quantity
+from optlaws.schedules import ScheduleBatch
+from optlaws.schedules.cells import cells
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from optlaws.risk import RiskModel
 
 PIECE = 1024  # points per pass of a prediction
 SLACK = 1.05  # the domain reaches this factor beyond the training range
@@ -37,6 +41,7 @@ UNITS = {
     "tokens": "tokens",
     "batch_tokens": "tokens per step",
     "peak_lr": "",
+    "mean_rate": "of the peak rate",
     "steps": "steps",
     "warmup_steps": "steps",
     "restarts": "times that the rate rises after a fall",
@@ -131,6 +136,8 @@ class Law:
         Values taken where a candidate leaves them empty.
     info : dict
         Number and digest of the runs, sources, leave-group-out errors, versions, how to rebuild it.
+    risk : RiskModel, optional
+        How likely a run is to diverge; None where the law does not know.
     """
 
     name: str
@@ -143,6 +150,7 @@ class Law:
     domain: Mapping[str, tuple[float, float]]
     defaults: Mapping[str, float]
     info: Mapping[str, Any]
+    risk: RiskModel | None = None
 
     @property
     def basis_id(self) -> str:
@@ -341,6 +349,15 @@ def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> N
         spread_over_threads(work, range(0, count, PIECE), threads)
 
 
+def mean_rate(batch: ScheduleBatch) -> FloatArray:
+    """Return the mean rate of each schedule over its peak, 0 .. 1, shape (n,): 1 if constant, about 1/2 for a cosine."""
+    area = np.empty(len(batch))
+    for index, grid in cells(batch):
+        area[index] = (grid.mean * grid.width).sum(axis=1)
+    peak = np.asarray(batch.peak)
+    return np.asarray(np.divide(area, peak * batch.total_steps, out=np.zeros(len(batch)), where=peak > 0))
+
+
 def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str, FloatArray]:
     """Return the quantities whose range is a law's domain, by name, shape (n,)."""
     batch = runs.batch()
@@ -349,6 +366,7 @@ def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str
         "steps": np.asarray(batch.total_steps, dtype=float),
         "warmup_steps": np.asarray(batch.warmup_steps, dtype=float),
         "restarts": np.asarray(batch.restarts, dtype=float),
+        "mean_rate": mean_rate(batch),
     }
     if use_params:
         out["params"] = runs.size

@@ -10,10 +10,12 @@ from threadpoolctl import threadpool_limits
 
 from optlaws.errors import FitError, InputError, OptlawsWarning, TableError
 from optlaws.features import feature_table, get_basis
-from optlaws.law import fit_law
+from optlaws.law import fit_law, fitting
 from optlaws.law.fitting import _Fit
+from optlaws.law.model import mean_rate
 from optlaws.regression import Settings
 from optlaws.runs import CurveTable, RunTable
+from optlaws.schedules import parse
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -280,3 +282,44 @@ def test_another_optimizer_is_out_of_the_domain(law):
 
     new = plan(steps=(12000,), params=(6e7,))
     assert "plain_sgd" in law.predict(replace(new, optimizer=("sgd",) * len(new))).reasons[0]
+
+
+def test_a_mean_rate_never_seen_is_out_of_the_domain(law):
+    """Training held cosine, WSD and constant schedules: from half of the peak on average to all of it."""
+    low, high = law.domain["mean_rate"]
+    assert 0.5 < low < 0.56
+    assert 0.95 < high <= 1.0
+    steep = RunTable.build(
+        [parse("polynomial:peak=1e-3,steps=6000,warmup=300,power=4"), parse("wsd:peak=1e-3,steps=6000,warmup=300")],
+        params=6e7,
+        batch_tokens=51200.0,
+        weight_decay=0.1,
+    )
+    p = law.predict(steep)
+    assert p.in_domain.tolist() == [False, True]
+    assert p.reasons[0].startswith("mean_rate 0.2")
+    assert "the lowest in training" in p.reasons[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["cosine:peak=1e-3,steps=2000,warmup=100", "wsd:peak=1e-3,steps=2000,warmup=100", "array:values=0.1/0.3/0.2/0.1"],
+)
+def test_mean_rate_is_the_mean_over_the_steps(text):
+    schedule = parse(text)
+    direct = schedule.lr(np.arange(schedule.total_steps)).mean() / schedule.peak
+    assert mean_rate(RunTable.build([schedule]).batch())[0] == pytest.approx(direct, rel=2e-3)
+
+
+def test_many_curves_are_thinned(few, monkeypatch):
+    """All curves together give no more readings than intervals can be calibrated with."""
+
+    def counts():
+        work = _Fit(few, curves_of(few, every=10), get_basis(), Settings(), None)
+        return [len(steps) for _, steps, _ in work.readings]
+
+    assert counts() == [fitting.POINTS_PER_CURVE] * len(few)
+    monkeypatch.setattr(fitting, "MOST_READINGS", 180)
+    assert counts() == [180 // len(few)] * len(few)
+    monkeypatch.setattr(fitting, "MOST_READINGS", 1)
+    assert counts() == [fitting.FEWEST_PER_CURVE] * len(few)

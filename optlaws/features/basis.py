@@ -190,7 +190,7 @@ _FIELD_SCALES = {
 }
 
 _VARIANCES = tuple(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2)))
-_EXPONENTS = {"aN": 0.13, "aT": 0.36, "aD": 0.3, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15}
+_EXPONENTS = {"aN": 0.13, "aT": 0.36, "aD": 0.3, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15, "pn": 0.25}
 _COMMON = (
     c.constant(0.35, 0.1),
     c.size(0.5, 0.15),
@@ -200,13 +200,13 @@ _COMMON = (
     *_VARIANCES,
     c.variance_size(3, 1.4),
     c.escape_probability(0.013),
-    c.peak_time(1.0),
+    c.peak_time(1.5),
 )
 
 register_basis(
     Basis(
         id=DEFAULT_BASIS,
-        columns=(*_COMMON, c.tokens(0.01), c.peak_fourth(0.005)),
+        columns=(*_COMMON, c.tokens(0.02), c.peak_fourth(0.005)),
         exponents=_EXPONENTS,
         scales=_FIELD_SCALES,
         note="bias over a spectrum that ends at the model's size, priors in physical units",

@@ -43,6 +43,8 @@ class Column:
         (states, exponents) -> ndarray of shape (m,).
     centre : float
         What the coefficient is before any run was seen, relative to the loss.
+    of_data : bool
+        It says more than the number of steps only where the batch is known; else a fit leaves it out.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Column:
     prior: float | None
     evaluate: Callable[[States, Exponents], FloatArray]
     centre: float = 0.0
+    of_data: bool = False
 
 
 def _ones(s: States, e: Exponents) -> FloatArray:
@@ -97,9 +100,9 @@ def _escape(s: States, e: Exponents) -> FloatArray:
 
 
 def _peak_time(s: States, e: Exponents) -> FloatArray:
-    """Return x_max^2 / (sqrt(t) (sqrt(t) + sqrt(t0)))."""
+    """Return x_max^2 n^-pn / (sqrt(t) (sqrt(t) + sqrt(t0)))."""
     root: FloatArray = np.sqrt(s.t)
-    out: FloatArray = s.peak**2 / (root * (root + np.sqrt(e["t0"])))
+    out: FloatArray = s.peak**2 * s.n ** -e["pn"] / (root * (root + np.sqrt(e["t0"])))
     return out
 
 
@@ -215,8 +218,8 @@ def peak_time(prior: float) -> Column:
     return Column(
         "peak_time",
         "escape",
-        "x_max^2 / (sqrt(t) (sqrt(t) + sqrt(t0)))",
-        "lr_ref, steps_ref",
+        "x_max^2 n^-pn / (sqrt(t) (sqrt(t) + sqrt(t0)))",
+        "lr_ref, steps_ref, params_ref",
         "2",
         "escape by the highest rate: undone as t^-1/2 while the walk spreads, as 1/t once it has mixed (t > t0)",
         prior,
@@ -235,6 +238,7 @@ def peak_tokens(prior: float) -> Column:
         "escape by the highest rate, repaired by data",
         prior,
         _peak_tokens,
+        of_data=True,
     )
 
 
@@ -263,6 +267,7 @@ def batch_noise(prior: float) -> Column:
         "steps that a batch above the critical one leaves out: batch x time",
         prior,
         _batch_noise,
+        of_data=True,
     )
 
 
@@ -305,4 +310,5 @@ def tokens(prior: float) -> Column:
         "one-pass estimation error of finite data (Chinchilla's term)",
         prior,
         _tokens,
+        of_data=True,
     )

@@ -161,13 +161,16 @@ class _Fit:
             curve.append(np.full(len(loss[-1]), float(len(self.final) > 0)))
             share.append(np.concatenate([np.full(len(s), max(len(s) / FREE_POINTS_PER_CURVE, 1.0)) for s in steps]))
         states = join_states(parts)
+        columns = basis.evaluate(states)
+        if not self.use_batch:  # data are steps then, and columns of data would be steps once more
+            columns[:, [j for j, column in enumerate(basis.columns) if column.of_data]] = 0.0
         rows = np.concatenate(index).astype(int)
         damage = tuple(
             j for j, column in enumerate(basis.columns) if column.name.startswith(("variance", "peak", "escape"))
         )
         return (
             Problem(
-                basis.evaluate(states),
+                columns,
                 np.concatenate(loss),
                 basis.coordinates(states, self.peak[rows], self.peak_scale),
                 np.log(states.n),

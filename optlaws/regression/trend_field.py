@@ -69,7 +69,7 @@ class Settings:
     trend_sd: float = 0.004
     field_sd: float = 0.0075
     curve_field_sd: float = 0.0005
-    size_sd: float = 0.003
+    size_sd: float = 0.0021
     source_sd: float = 0.02
     noise_grid: tuple[float, ...] = (0.0003, 0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
     noise_typical: float = 0.001

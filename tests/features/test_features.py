@@ -102,7 +102,7 @@ def test_every_column_says_what_it_is(column: Column) -> None:
 
 
 def test_exponents_of_the_formulas_are_constants_of_the_basis() -> None:
-    used = {name for c in BASIS.columns for name in re.findall(r"\b(aN|aT|aD|lc|r|gv|nv|t0)\b", c.formula)}
+    used = {name for c in BASIS.columns for name in re.findall(r"\b(aN|aT|aD|lc|r|gv|nv|t0|pn)\b", c.formula)}
     assert used == set(BASIS.exponents)
 
 
@@ -151,7 +151,7 @@ def formulas(e: Mapping[str, float]) -> dict[str, Callable[[States], Array]]:
         **{f"variance_{mode}": variance(mode) for mode in range(BASIS.dynamics.modes)},
         "variance_size": lambda s: variance(sized)(s) * s.n ** e["nv"],
         "escape_probability": lambda s: 1 - 1 / np.sqrt(1 + s.escape),
-        "peak_time": lambda s: s.peak**2 / (s.t + np.sqrt(s.t * e["t0"])),
+        "peak_time": lambda s: s.peak**2 * s.n ** -e["pn"] / (s.t + np.sqrt(s.t * e["t0"])),
         "peak_tokens": lambda s: s.peak**2 / s.d,
         "peak_fourth": lambda s: s.peak**2 * s.peak**2 / np.sqrt(s.t),
         "batch_noise": lambda s: np.sqrt(s.b / s.t),

@@ -1,7 +1,17 @@
 """Stochastic dynamics of a training run under a learning-rate schedule."""
 
 from optlaws.dynamics.model import Dynamics
-from optlaws.dynamics.solve import Drive, States, curve_grid, curve_states, drive, final_states, integrate, join_states
+from optlaws.dynamics.solve import (
+    Drive,
+    States,
+    curve_grid,
+    curve_states,
+    drive,
+    final_states,
+    integrate,
+    join_states,
+    weight_norm,
+)
 
 __all__ = [
     "Drive",
@@ -13,4 +23,5 @@ __all__ = [
     "final_states",
     "integrate",
     "join_states",
+    "weight_norm",
 ]

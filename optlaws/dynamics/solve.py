@@ -161,17 +161,8 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     edges, width = grid.edges.T, np.diff(grid.edges, axis=1).T  # (K, n): a cell of all schedules is contiguous
     scale = run.n**c.size_exponent / c.lr_ref
     left, mean, right = (np.ascontiguousarray(rate.T) for rate in (grid.left, grid.mean, grid.right))
-    shrink = 2.0 * run.weight_decay * mean * width
-    average = -np.expm1(-shrink)  # 1 - exp(-a)
-    keep = 1.0 - average
-    average = (average + SMALLEST) / (shrink + SMALLEST)  # 1 at a = 0
-    grow = c.kappa * (mean * scale) ** 2 * width * average
+    square = _squared_norm(mean, width, scale, run, c)
     count = len(width)
-    square = np.empty((count + 1, len(run.n)))
-    square[0] = 1.0
-    for k in range(count):
-        np.multiply(square[k], keep[k], out=square[k + 1])
-        square[k + 1] += grow[k]
     middle, crowd = np.ones((count, 1)), np.ones((count + 1, 1))  # in the middle of the cells, and at their edges
     if not run.noise_limited:
         relief = run.b / c.critical_batch
@@ -204,6 +195,30 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     return States(run.n, run.b, t, t * run.b, peak, step.sum(axis=0), radius[-1], variance, escape)
 
 
+def weight_norm(grid: Cells, run: Drive, dynamics: Dynamics) -> FloatArray:
+    """Return the weight norm R at the edges of the cells, shape (n, K + 1), without the other states."""
+    scale = run.n**dynamics.size_exponent / dynamics.lr_ref
+    mean = np.ascontiguousarray(grid.mean.T)
+    square = _squared_norm(mean, np.diff(grid.edges, axis=1).T, scale, run, dynamics)
+    return np.asarray(np.sqrt(square).T)
+
+
+def _squared_norm(mean: FloatArray, width: FloatArray, scale: FloatArray, run: Drive, c: Dynamics) -> FloatArray:
+    """Solve (R^2)' = -2 wd eta R^2 + kappa x^2, R(0) = 1, over cells of shape (K, n); shape (K + 1, n)."""
+    shrink = 2.0 * run.weight_decay * mean * width
+    average = -np.expm1(-shrink)  # 1 - exp(-a)
+    keep = 1.0 - average
+    average = (average + SMALLEST) / (shrink + SMALLEST)  # 1 at a = 0
+    grow = c.kappa * (mean * scale) ** 2 * width * average
+    count = len(width)
+    square = np.empty((count + 1, len(run.n)))
+    square[0] = 1.0
+    for k in range(count):
+        np.multiply(square[k], keep[k], out=square[k + 1])
+        square[k + 1] += grow[k]
+    return square
+
+
 def _power(base: FloatArray, exponent: FloatArray | float) -> FloatArray:
     """Return base^exponent for base >= 0, through exp and log, which NumPy runs several at a time."""
     out: FloatArray = np.exp(exponent * np.log(np.maximum(base, 1e-300)))
@@ -222,8 +237,8 @@ def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures:
     jump[1:] += right[:-1]
     z, fade, source = _buffers((len(step), len(curvatures), step.shape[1]))
     np.multiply(step[:, None], -rate, out=z)
-    np.maximum(z, -LARGEST_DECAY, out=z)  # what is left of the past is below rounding; exp is slow where it underflows
-    np.exp(z, out=fade)
+    np.maximum(z, -LARGEST_DECAY, out=fade)  # beyond it nothing is left of the past; exp is slow where it underflows
+    np.exp(fade, out=fade)
     np.subtract(fade, 1.0, out=source)
     source -= TINY
     z -= TINY

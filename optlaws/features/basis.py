@@ -213,6 +213,13 @@ register_basis(
     )
 )
 register_basis(
+    replace(
+        get_basis().with_constants({"kappa": 1e-12, "size_exponent": 1e-12}, {"gv": 0.0}),
+        id="sde16-plain",
+        note="plain SGD on weights without a norm: no weight norm, and no growth of the felt rate with size",
+    )
+)
+register_basis(
     Basis(
         id="sde16-batch",
         columns=(*_COMMON, c.peak_tokens(0.04), c.batch_noise(0.015)),

@@ -21,12 +21,11 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
-from optlaws.regression.kernel import choose_inducing, field_features, matern32, whitening
+from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, matern32, whitening
 
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 NORMAL_90 = 1.6448536269514722
 LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and intervals would run out of range
-SIZE_WIDTH = 0.05  # in ln of the size: how near two sizes must be to share an offset
 MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
 
@@ -149,19 +148,6 @@ class Posterior:
     def active(self) -> np.ndarray:
         """Indices of the columns with a coefficient above 0."""
         return np.flatnonzero(self.coefficients > 0)
-
-
-def group_matrix(values: FloatArray, levels: FloatArray) -> FloatArray:
-    """Return how far values of ln size share the offsets of the levels, shape (n, len(levels)).
-
-    1 where they are equal, exp(-(difference / SIZE_WIDTH)^2 / 2) else: 85M parameters are the size of 84.9M.
-    """
-    return np.asarray(np.exp(-0.5 * ((values[:, None] - levels[None]) / SIZE_WIDTH) ** 2))
-
-
-def unshared(known: FloatArray) -> FloatArray:
-    """Return the share of an offset's variance that the levels leave, shape (n,), from `group_matrix`."""
-    return np.asarray(np.maximum(1.0 - (known**2).sum(axis=1), 0.0))
 
 
 def _levels(values: FloatArray) -> FloatArray:
@@ -400,6 +386,15 @@ def _calibrate(
     return spread, checked
 
 
+def new_size_variance(posterior: Posterior, known: FloatArray) -> FloatArray:
+    """Return the variance of the offsets of sizes that no run had, shape (n,); `known` is from `group_matrix`.
+
+    A calibrated factor below 1 is left out: runs of known sizes say nothing of how far a new one may lie off.
+    """
+    left = np.maximum(1.0 - (known**2).sum(axis=1), 0.0)  # share of an offset's variance that the levels leave
+    return np.asarray((max(posterior.spread, 1.0) * posterior.settings.size_sd) ** 2 * left)
+
+
 @dataclass(frozen=True)
 class Point:
     """Predictions at n points: mean and the pieces of their uncertainty.
@@ -478,8 +473,8 @@ def predict_trend_field(
     product = whole @ posterior.inverse_root
     length = np.sqrt((product**2).sum(axis=1))
     product *= np.minimum(1.0, LARGEST_SD / np.maximum(posterior.spread * length, LARGEST_SD))[:, None]
-    own = s.field_sd**2 * rest + s.size_sd**2 * unshared(known)
-    sd = posterior.spread * np.sqrt((product**2).sum(axis=1) + own)
+    own = posterior.spread**2 * s.field_sd**2 * rest + new_size_variance(posterior, known)
+    sd = np.sqrt(posterior.spread**2 * (product**2).sum(axis=1) + own)
     hurt = damage(columns, posterior.coefficients, posterior.damage_columns, loss)
     noise = posterior.noise * np.sqrt(1.0 + (hurt / s.noise_growth) ** 2)
     return Point(loss, sd, noise), product * posterior.spread if rows else rest
@@ -494,7 +489,7 @@ __all__ = [
     "damage",
     "fit_trend_field",
     "group_matrix",
+    "new_size_variance",
     "predict_trend_field",
     "trend_evidence",
-    "unshared",
 ]

@@ -24,8 +24,9 @@ from optlaws.schedules.schedule import Schedule
 from optlaws.schedules.shapes import SHAPES, Array, Table
 
 WARM_CELLS, CURVED_WARM_CELLS, FLAT_CELLS, VARYING_CELLS, TABLE_CELLS = 6, 12, 8, 40, 128
+COLD_FLAT_CELLS, COLD_CELLS = 16, 60  # of a phase that a run begins with at full rate: norm and noise move fast there
 MOST_CELLS, FEWEST_CELLS = 150, 4
-STRETCH_END, STRETCH_START = 1.6, 1.5
+STRETCH_END, STRETCH_START, STRETCH_COLD = 1.6, 1.5, 4.0
 STEEP_START = ("root", "reciprocal")  # shapes that may fall steeply at u = 0: cells denser there too
 GAUSS = 0.5 / np.sqrt(3.0)  # nodes of two-point Gauss, as fractions of the cell from its middle
 
@@ -61,6 +62,8 @@ def _plan(shapes: tuple[str, ...], warm: bool, resolution: float) -> tuple[Array
     base = [FLAT_CELLS if s == "constant" else TABLE_CELLS if s == "table" else VARYING_CELLS for s in shapes]
     if warm:
         base[0] = WARM_CELLS if shapes[0] == "linear" else CURVED_WARM_CELLS
+    elif shapes[0] != "table":
+        base[0] = COLD_FLAT_CELLS if shapes[0] == "constant" else COLD_CELLS
     few = MOST_CELLS / sum(base)
     if few < 1 and len(shapes) > 1:
         base = [max(round(n * few), FEWEST_CELLS) for n in base]
@@ -68,8 +71,11 @@ def _plan(shapes: tuple[str, ...], warm: bool, resolution: float) -> tuple[Array
     fractions = []
     for i, (n, shape) in enumerate(zip(base, shapes, strict=True)):
         x = np.linspace(0.0, 1.0, max(round(n * resolution), 1) + 1)
+        cold = i == 0 and not warm and shape != "table"
         if shape == "constant":
-            x = x**STRETCH_START
+            x = x ** (STRETCH_COLD if cold else STRETCH_START)
+        elif cold:
+            x = 1.0 - (1.0 - x * x) ** 2
         elif shape in STEEP_START:
             x = 1.0 - (1.0 - x * x) ** STRETCH_END
         elif varying and i == varying[-1]:

@@ -1,0 +1,137 @@
+"""The index `theory/README.md`, written from the results so that it cannot drift from them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from optlaws.features import Column, get_basis
+from theory import contradictions
+from theory.derivations import DERIVATIONS
+from theory.oracle.columns import registered
+from theory.result import HEURISTIC, PROVED, Result
+from theory.theorems import THEOREMS
+
+FOLDER = Path(__file__).resolve().parent
+HEADER = """# Theory
+
+<!-- written by `python -m theory`; do not edit -->
+
+From the update rules of SGD and Adam to every column that `optlaws` uses. Each result below is derived in a module
+that returns the sympy expression it proves and checks every step when it runs; a step that fails raises an error.
+
+```sh
+python -m theory                  # write this file
+python -m theory --build DIR      # write DIR/theory.html: all derivations in mathematical notation, with figures
+python -m pytest tests/theory     # check every step, the oracle and the simulations
+```
+
+*Proved* means: follows from the stated assumptions, every step checked. That training satisfies the assumptions is
+another matter. *Scaling argument* means: the algebra is checked, but the claim about training is not derived.
+"""
+ORACLE = """`theory/oracle/` holds the states and columns once more, from the derivations: closed forms over constant,
+linear and exponential phases (exponentials, incomplete gamma and Kummer functions), quadratures split at the kinks for
+cosine phases and for all equations together. `tests/theory/test_oracle.py` compares them with the code, one test a
+column and kind of phase (each kind with and without a warm-up), at random seeded constants and runs of AdamW, Adam and
+SGD:
+
+- Constant felt rate, where the cells of the code are exact: the columns equal the continuous closed forms to 1e-10.
+- Any phase: the columns equal the exact solution of the same cells (40 digits) to 1e-10. One departure of the code
+  is part of that comparison and bounded in a test of its own: `TINY` in (1 - exp(-z)) / z, which moves a variance by
+  less than 1e-8 of the temperature.
+- The cells themselves are not the continuous equations. At the resolution with which laws are fitted the states are
+  within 3 % of them on runs with a warm-up and within 1 % on those without (half of the runs drawn: less than 0.3 %).
+  Far below the critical batch the order is measured (2.0), and the limit is the continuous solution to 2e-5.
+"""
+
+
+def results() -> tuple[Result, ...]:
+    """Return all results, theorems first; every step is checked on the way."""
+    return tuple(make() for make in (*THEOREMS, *DERIVATIONS))
+
+
+def fed_by(column: Column, among: Iterable[Result]) -> list[Result]:
+    """Return the results on which a column rests."""
+    names = {column.name}
+    if column.name.startswith("variance_") and column.name.removeprefix("variance_").isdigit():
+        names.add("variance")
+    return [result for result in among if names & set(result.feeds)]
+
+
+def standing(column: Column, among: Iterable[Result]) -> str:
+    """Return whether a column is proved, or rests on a scaling argument somewhere."""
+    found = fed_by(column, among)
+    return HEURISTIC if not found or any(result.standing == HEURISTIC for result in found) else PROVED
+
+
+def _cell(text: str) -> str:
+    """Return text in which no bar ends a cell of a Markdown table."""
+    parts = re.split(r"(\$.+?\$)", text)
+    return "".join(p.replace("|", "\\vert ") if p.startswith("$") else p.replace("|", "\\|") for p in parts)
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    escaped = ([_cell(cell) for cell in row] for row in body)
+    lines = [head, ["---"] * len(head), *escaped]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _modules(folder: str) -> list[tuple[str, str]]:
+    """Return (file, first line of its docstring) of the modules of a folder beside this one."""
+    rows = []
+    for path in sorted((FOLDER / folder).glob("*.py")):
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        if path.name not in ("__init__.py", "__main__.py") and text:
+            rows.append((f"[{folder}/{path.name}]({folder}/{path.name})", text.splitlines()[0]))
+    return rows
+
+
+def markdown() -> str:
+    """Return the text of ``theory/README.md``."""
+    found = results()
+    rows = [
+        (
+            f"{r.title} (`{r.name}`)",
+            "; ".join(a.rstrip(".") for a in r.assumptions),
+            f"[{r.module}]({r.module})",
+            ", ".join(f"`{f}`" for f in r.feeds),
+            r.standing,
+        )
+        for r in found
+    ]
+    columns = [
+        (
+            f"`{name}`",
+            column.group,
+            f"`{column.formula}`",
+            ", ".join(f"`{r.name}`" for r in fed_by(column, found)),
+            standing(column, found),
+        )
+        for name, column in registered().items()
+    ]
+    parts = [
+        HEADER,
+        "## Results",
+        table(("result", "assumptions", "file", "feeds", "standing"), rows),
+        "## Columns",
+        f"All columns of the registered bases; those of `{get_basis().id}` are the default. *Proved* is said of a"
+        f" column's form;"
+        " its constants are fitted (next table).",
+        table(("column", "group", "formula", "rests on", "standing"), columns),
+        "## What theory says and data contradicts",
+        "Constants of the default basis. Values are read from the code. *Agrees*: within 10 %.",
+        table(
+            ("constant", "enters", "theory", "theory's value", "fitted", "verdict", "consequence"),
+            contradictions.rows(),
+        ),
+        table(("form", "theory", "code", "consequence"), contradictions.STRUCTURE),
+        "## The oracle",
+        ORACLE.rstrip(),
+    ]
+    simulated = _modules("montecarlo") + _modules("world")
+    if simulated:
+        parts += ["## Simulations", table(("file", "what it checks"), simulated)]
+    return "\n\n".join(part.rstrip() for part in parts) + "\n"

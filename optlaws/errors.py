@@ -30,6 +30,10 @@ class FitError(InputError):
     """The runs given cannot determine a law."""
 
 
+class RiskError(OptlawsError):
+    """Every candidate has a divergence risk above the accepted one; the command line turns it into exit code 3."""
+
+
 class OptlawsWarning(UserWarning):
     """Base class of every warning this package raises on purpose."""
 

@@ -16,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._advice import percent
 from optlaws.errors import InputError, nearest
-from optlaws.ranking import Ranking, percent
+from optlaws.ranking import Ranking
 from optlaws.report import rank_header, schedule_text
-from optlaws.runs import atomic_write
+from optlaws.runs import atomic_write, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from optlaws.risk.changes import RiskMap
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -312,3 +315,77 @@ def _plot_best_curves(
             drawn.append((curve["step"], curve["loss"]))
     zoom_late(ax, drawn[::-1])
     ax.text(0.99, 0.96, "band: 90 % interval of 1", transform=ax.transAxes, ha="right", va="top", fontsize=8.5)
+
+
+def _few_ticks(ax: Axes) -> None:
+    """Label logarithmic axes at 1, 2 and 5 times powers of ten: rates as they are, counts like 2K."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axis, text in ((ax.xaxis, lambda v, _: f"{v:g}"), (ax.yaxis, lambda v, _: format_quantity(v))):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(text))
+        axis.set_minor_formatter(NullFormatter())
+
+
+RISK_AXES = {"warmup_steps": "warm-up (steps)", "batch_tokens": "batch (tokens a step), tokens of the run kept"}
+
+
+def plot_risk_map(
+    risk: RiskMap,
+    accepted: float,
+    here: tuple[float, float],
+    others: Sequence[tuple[float, float]] = (),
+    ax: Axes | None = None,
+) -> list[Artist]:
+    """Draw the divergence risk over peak rate and one other quantity, with the region of accepted risk outlined.
+
+    `here` is the run that the map was made for, `others` are runs that differ from it on the axes only, both as
+    (peak rate, other quantity).
+    """
+    ax = new_axes(7.4, 5.0) if ax is None else ax
+    mesh = ax.pcolormesh(
+        risk.peak, risk.other, risk.probability, vmin=0.0, vmax=1.0, cmap="YlOrRd", shading="nearest", rasterized=True
+    )
+    artists: list[Artist] = [mesh]
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    values = risk.probability[np.isfinite(risk.probability)]
+    if len(values) and values.min() <= accepted:
+        safe = ax.contourf(
+            risk.peak, risk.other, risk.probability, levels=[-1.0, accepted], colors="none", hatches=["//"]
+        )
+        safe.set(edgecolor="#4d9a6a", linewidth=0.0)
+        artists.append(safe)
+    for level, style, colour, width in ((accepted, "-", "#1b6e3c", 2.0), (0.5, "--", "#4d4d4d", 1.2)):
+        if len(values) and values.min() < level < values.max():
+            lines = ax.contour(
+                risk.peak,
+                risk.other,
+                risk.probability,
+                levels=[level],
+                colors=colour,
+                linestyles=style,
+                linewidths=width,
+            )
+            ax.clabel(lines, fmt={level: f"{100 * level:g} %"}, fontsize=8.5)
+            artists.append(lines)
+    inside = [
+        (x, y)
+        for x, y in others
+        if risk.peak[0] <= x <= risk.peak[-1] and risk.other[0] <= y <= risk.other[-1] and (x, y) != here
+    ]
+    if inside:
+        artists += ax.plot(*zip(*inside, strict=True), "o", color="#4d4d4d", markerfacecolor="white", markersize=5)
+    if here[1] > 0:
+        artists += ax.plot(*here, "o", color="black", markersize=8, markeredgecolor="white", clip_on=False)
+    ax.set_xlabel("peak learning rate")
+    ax.set_ylabel(RISK_AXES[risk.over])
+    _few_ticks(ax)
+    ax.figure.colorbar(mesh, ax=ax, label="probability of divergence")
+    artists.append(
+        ax.text(
+            0.02, 0.98, f"hatched: at most {100 * accepted:g} %", transform=ax.transAxes, va="top", fontsize=8.5,
+            bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0.0},
+        )
+    )  # fmt: skip
+    return artists

@@ -22,7 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import InputError, LawError
+from optlaws._advice import advise, decimals
+from optlaws.errors import InputError, LawError, RiskError
 from optlaws.runs import RunTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -36,7 +37,7 @@ TOP = 256  # candidates that enter the sampling of P(best)
 HOPELESS = 6.0  # standard deviations above the best beyond which a candidate cannot be best (P < 1e-9)
 _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
-_CHEAPER = 0.05  # share of compute that counts as a reason to prefer a candidate
+RISKY = 0.05  # divergence risk above which a candidate is not recommended
 
 
 class PredictionLike(Protocol):
@@ -112,6 +113,10 @@ class Ranking:
         Whether the law was trained on such runs, and why not ("" where it was).
     advice
         One plain sentence.
+    risk
+        Probability that the run diverges; None where the law has no risk model, NaN where that cannot say.
+    max_risk
+        Risk above which a candidate is not recommended.
     """
 
     runs: RunTable
@@ -128,6 +133,8 @@ class Ranking:
     in_domain: BoolArray
     reasons: tuple[str, ...]
     advice: str
+    risk: FloatArray | None = None
+    max_risk: float = RISKY
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -141,10 +148,17 @@ class Ranking:
     @property
     def decimals(self) -> int:
         """Digits after the point that show the differences to about two figures (3 to 6)."""
-        return _decimals(self.difference_upper - self.difference, self.upper - self.loss, self.order)
+        return decimals(self.difference_upper - self.difference, self.upper - self.loss, self.order)
 
 
-def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, seed: int = 0) -> Ranking:
+def rank(
+    runs: RunTable,
+    law: LawLike,
+    names: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    max_risk: float | None = None,
+) -> Ranking:
     """Rank candidate runs by the loss that a law predicts for them.
 
     Parameters
@@ -157,6 +171,8 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
         What to call the candidates; their run ids if left out.
     seed
         Seed of the draws behind P(best), which then are the same on every call.
+    max_risk
+        Leave candidates out whose divergence risk is above this, 0 .. 1, or not known.
 
     Returns
     -------
@@ -168,6 +184,8 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
         If there is no candidate or the number of names does not fit.
     LawError
         If the law does not predict a finite loss for one of them.
+    RiskError
+        If `max_risk` leaves none.
     """
     n = len(runs)
     if n == 0:
@@ -177,8 +195,11 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
         raise InputError(
             f"names must have one entry a candidate ({n}), got {len(called)}; leave it out for the run ids"
         )
+    if max_risk is not None:
+        runs, called = _safe_ones(runs, law, called, max_risk)
+        n = len(runs)
     if n > JOINT and hasattr(law, "expected_loss"):
-        return _rank_many(runs, law, called, seed)
+        return _rank_many(runs, law, called, seed, max_risk)
     prediction = law.predict(runs)
     loss = np.asarray(prediction.loss, dtype=np.float64)
     sd = np.asarray(prediction.sd, dtype=np.float64)
@@ -213,7 +234,8 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
             prediction, loss, ratio, np.sqrt(expected + relative**2 + relative[best] ** 2), relative, seed
         ),
     }
-    advice = _advice(runs, order, upper - loss, in_domain, reasons, **result)
+    risk, limit = _risks(runs, law), RISKY if max_risk is None else max_risk
+    advice = advise(runs, order, upper - loss, in_domain, reasons, risk, limit, **result)
     return Ranking(
         runs=runs,
         names=called,
@@ -225,11 +247,51 @@ def rank(runs: RunTable, law: LawLike, names: Sequence[str] | None = None, *, se
         in_domain=in_domain,
         reasons=reasons,
         advice=advice,
+        risk=risk,
+        max_risk=limit,
         **result,
     )
 
 
-def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int) -> Ranking:
+def _risks(runs: RunTable, law: Any) -> FloatArray | None:
+    """Return the divergence risk of each run, None where the law has no risk model."""
+    model = getattr(law, "risk", None)
+    if model is None:
+        return None
+    return np.asarray(model.probability(runs, getattr(law, "defaults", None)), dtype=np.float64)
+
+
+def _safe_ones(
+    runs: RunTable, law: LawLike, names: tuple[str, ...], max_risk: float
+) -> tuple[RunTable, tuple[str, ...]]:
+    """Return the candidates whose divergence risk is at most `max_risk`, and their names."""
+    if not 0.0 <= max_risk <= 1.0:
+        raise InputError(f"max_risk must be a probability from 0 to 1, got {max_risk!r}; 0.05 is a usual choice")
+    risk = _risks(runs, law)
+    if risk is None:
+        raise InputError(
+            f"max_risk needs a law with a risk model, and law {law.name!r} has none; fit it again, or leave it out"
+        )
+    safe = risk <= max_risk
+    if not safe.any():
+        raise RiskError(too_risky(risk, max_risk, names))
+    if safe.all():
+        return runs, names
+    return runs.select(np.flatnonzero(safe)), tuple(name for name, ok in zip(names, safe.tolist(), strict=True) if ok)
+
+
+def too_risky(risk: FloatArray, max_risk: float, names: Sequence[str]) -> str:
+    """Return the sentence that says that no candidate is at or below the accepted risk."""
+    if np.isnan(risk).all():
+        return f"no candidate has a known divergence risk, so none is at or below {max_risk:g}; leave max_risk out"
+    least = int(np.nanargmin(risk))
+    return (
+        f"every candidate has a divergence risk above {max_risk:g}, the lowest {risk[least]:.3g} ({names[least]});"
+        " `optlaws risk` names the smallest safe change"
+    )
+
+
+def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int, max_risk: float | None) -> Ranking:
     """Rank more than `JOINT` candidates: all by their expected losses, and only the lowest `JOINT` with intervals."""
     loss = np.asarray(law.expected_loss(runs), dtype=np.float64)
     if not (np.isfinite(loss) & (loss > 0)).all():
@@ -240,6 +302,10 @@ def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int) -> R
     order = np.argsort(loss, kind="stable")
     head = np.sort(order[:JOINT])
     near = rank(runs.select(head), law, seed=seed)
+    risk = None
+    if near.risk is not None:
+        risk = np.full(len(loss), np.nan)
+        risk[head] = near.risk
     whole: dict[str, FloatArray] = {}
     for name in ("lower", "upper", "difference_lower", "difference_upper"):
         whole[name] = np.full(len(loss), np.nan)
@@ -260,6 +326,8 @@ def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int) -> R
         in_domain=in_domain,
         reasons=tuple(reasons),
         advice=near.advice,
+        risk=risk,
+        max_risk=near.max_risk if max_risk is None else max_risk,
         **whole,
     )
 
@@ -349,136 +417,3 @@ def _any_tied(mean: FloatArray, covariance: FloatArray, tie: float) -> bool:
     apart = own[:, None] + own[None, :] - 2.0 * covariance
     same = (np.abs(mean[:, None] - mean[None, :]) <= tie) & (apart <= max(tie * tie, 1e-14 * float(own.max())))
     return bool(same.sum() > len(mean))
-
-
-def _decimals(half: FloatArray, width: FloatArray, order: IndexArray) -> int:
-    widths = half[order[1:12]]
-    widths = widths[widths > 0]
-    typical = float(np.median(widths)) if len(widths) else float(width[order[0]])
-    if not np.isfinite(typical) or typical <= 0:
-        return 4
-    return int(np.clip(1 - np.floor(np.log10(typical)), 3, 6))
-
-
-def _advice(
-    runs: RunTable,
-    order: IndexArray,
-    width: FloatArray,
-    in_domain: BoolArray,
-    reasons: Sequence[str],
-    *,
-    difference: FloatArray,
-    difference_lower: FloatArray,
-    difference_upper: FloatArray,
-    p_best: FloatArray,
-) -> str:
-    """Say in one sentence what follows from the ranking; candidates are called by their rank, from 1."""
-    digits = _decimals(difference_upper - difference, width, order)
-    best = int(order[0])
-    if len(order) == 1:
-        text = "Only one candidate: nothing to compare it with"
-    else:
-        rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
-        if len(rivals) == 1:
-            second = int(order[1])
-            low, high = (number_text(end[second], digits) for end in (difference_lower, difference_upper))
-            lead = f"{number_text(difference[second], digits)} below the next, 90 % interval {low} .. {high}"
-            text = f"Choose 1: it is {lead}, P(best) {percent(p_best[best])}"
-        else:
-            text = _undecided(runs, order, rivals, in_domain, difference, difference_lower, difference_upper, digits)
-    return f"{text}{_outside(order, in_domain, reasons)}."
-
-
-def _undecided(
-    runs: RunTable,
-    order: IndexArray,
-    rivals: IndexArray,
-    in_domain: BoolArray,
-    difference: FloatArray,
-    difference_lower: FloatArray,
-    difference_upper: FloatArray,
-    digits: int,
-) -> str:
-    last = int(order[rivals[-1]])
-    low, high = (number_text(end[last], digits) for end in (difference_lower, difference_upper))
-    what = "difference" if len(rivals) == 2 else "largest difference"
-    numbers = f"{what} {number_text(difference[last], digits)}, 90 % interval {low} .. {high}"
-    choice, why = _prefer(runs, order, rivals, in_domain)
-    more = number_text(difference[order[choice]], digits)
-    cost = f", for {more} more predicted loss" if float(more) > 0 and len(rivals) > 2 else ""
-    return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}{cost}"
-
-
-def _prefer(runs: RunTable, order: IndexArray, rivals: IndexArray, in_domain: BoolArray) -> tuple[int, str]:
-    """Choose among ranks that cannot be told apart: inside the domain, then cheaper, then extendable, then lowest."""
-    inside = rivals[in_domain[order[rivals]]]
-    pool, why = (inside, "") if len(inside) else (rivals, "")
-    if len(inside) and inside[0] != rivals[0]:
-        why = "it lies inside the law's domain"
-    compute = (runs.params * runs.tokens)[order[pool]]
-    if np.isfinite(compute).all() and compute.min() < compute[0] * (1.0 - _CHEAPER):
-        saved = 1.0 - compute.min() / compute[0]
-        pool = pool[compute <= compute.min() * (1.0 + 1e-9)]
-        why = f"it needs {100 * saved:.0f} % less compute"
-    extendable = _first_extendable(runs, order[pool])
-    if extendable is not None:
-        choice, reason = int(pool[extendable]), "it can be extended without a restart"
-        if choice == 0:
-            reason = "it has the lowest predicted loss and can be extended without a restart"
-        return choice, f"{why}, and {reason}" if why else reason
-    return int(pool[0]), why or "it has the lowest predicted loss"
-
-
-def _first_extendable(runs: RunTable, rows: IndexArray) -> int | None:
-    """Return the place of the first schedule that can go on past its end without starting again, None if none can."""
-    schedules = runs.schedules
-    if not isinstance(schedules, tuple):
-        return None
-    return next((place for place, row in enumerate(rows.tolist()) if schedules[row].extendable), None)
-
-
-def _outside(order: IndexArray, in_domain: BoolArray, reasons: Sequence[str]) -> str:
-    """Name the candidates outside the law's domain: all of them if few, else how many, with the best one's reason."""
-    ranks = np.flatnonzero(~in_domain[order])
-    if not len(ranks):
-        return ""
-    first = reasons[int(order[ranks[0]])].rstrip(".")
-    why = f": {first}" if first else ""
-    if len(ranks) == 1:
-        return f" (careful: {ranks[0] + 1} lies outside the law's domain{why})"
-    what = "all" if len(ranks) == len(order) > 2 else _list(ranks + 1)
-    if len(ranks) > 6 and what != "all":
-        what = f"{len(ranks):,} candidates"
-    return f" (careful: {what} lie outside the law's domain{why})"
-
-
-def _list(ranks: npt.NDArray[Any]) -> str:
-    if len(ranks) > 3 and ranks[-1] - ranks[0] == len(ranks) - 1:
-        return f"{ranks[0]} to {ranks[-1]}"
-    if len(ranks) > 6:
-        return ", ".join(map(str, ranks[:5])) + f" and {len(ranks) - 5:,} more"
-    numbers = [int(rank) for rank in ranks]
-    if len(numbers) == 1:
-        return str(numbers[0])
-    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
-
-
-def percent(p: float) -> str:
-    """Return a probability for people; draws never make it quite 0 or 1.
-
-    >>> percent(0.971), percent(1.0), percent(0.0)
-    ('97 %', '> 99 %', '< 1 %')
-    """
-    if p < 0.005:
-        return "< 1 %"
-    return "> 99 %" if p > 0.995 else f"{100 * p:.0f} %"
-
-
-def number_text(value: float, digits: int, sign: bool = False) -> str:
-    """Return a loss or a difference for people, without a minus before zero; absurd ones as a power of ten.
-
-    >>> number_text(-0.00001, 3), number_text(0.01, 3, sign=True), number_text(1.234e9, 3)
-    ('0.000', '+0.010', '1.23e+09')
-    """
-    plus = "+" if sign else ""
-    return f"{value:{plus}z.{digits}f}" if abs(value) < 1e5 else f"{value:{plus}.3g}"

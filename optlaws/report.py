@@ -11,8 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
+import numpy as np
+
+from optlaws._advice import number_text, percent
 from optlaws.errors import ScheduleError
-from optlaws.ranking import Ranking, number_text, percent
+from optlaws.ranking import Ranking
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
 
@@ -108,6 +111,7 @@ def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
         "difference_lower": ranking.difference_lower,
         "difference_upper": ranking.difference_upper,
         "p_best": ranking.p_best,
+        "divergence_risk": np.full(len(ranking), np.nan) if ranking.risk is None else ranking.risk,
         "in_domain": ranking.in_domain,
     }
     values = {name: array[ranking.order].tolist() for name, array in columns.items()}
@@ -256,7 +260,8 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
     named = any(not _is_default(ranking.names[row], texts[row]) for row in shown)
     sizes = [(name, short) for name, short, _ in SIZES if _varies(ranking, name)]
     header = ["rank", *(["name"] if named else []), "schedule", *(short for _, short in sizes)]
-    header += ["loss", "90 % interval", "vs best", "90 % interval", "P(best)", "in domain"]
+    header += ["loss", "90 % interval", "vs best", "90 % interval", "P(best)"]
+    header += ["in domain"] if ranking.risk is None else ["risk", "in domain"]
     digits = ranking.decimals
     marks: dict[str, str] = {}
     rows = []
@@ -273,6 +278,8 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
             low, high = ranking.difference_lower[row], ranking.difference_upper[row]
             cells += [number_text(ranking.difference[row], digits, sign=True), _interval(low, high, digits, sign=True)]
         cells.append(percent(ranking.p_best[row]) if len(ranking) > 1 else "-")
+        if ranking.risk is not None:
+            cells.append(risk_text(float(ranking.risk[row])))
         if ranking.in_domain[row]:
             cells.append("yes")
         else:
@@ -281,6 +288,15 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
             cells.append(f"no [{mark}]")
         rows.append(cells)
     return header, rows, [(mark, reason) for reason, mark in marks.items()]
+
+
+def risk_text(p: float) -> str:
+    """Return a divergence risk for people.
+
+    >>> risk_text(0.31), risk_text(float("nan"))
+    ('31 %', 'unknown')
+    """
+    return "unknown" if math.isnan(p) else percent(p)
 
 
 def _is_default(name: str, text: str) -> bool:

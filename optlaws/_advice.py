@@ -1,0 +1,192 @@
+"""The sentence of advice under a ranking, and numbers written for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.runs import RunTable
+
+FloatArray = npt.NDArray[np.float64]
+BoolArray = npt.NDArray[np.bool_]
+IndexArray = npt.NDArray[np.intp]
+
+_CHEAPER = 0.05  # share of compute that counts as a reason to prefer a candidate
+
+
+def decimals(half: FloatArray, width: FloatArray, order: IndexArray) -> int:
+    widths = half[order[1:12]]
+    widths = widths[widths > 0]
+    typical = float(np.median(widths)) if len(widths) else float(width[order[0]])
+    if not np.isfinite(typical) or typical <= 0:
+        return 4
+    return int(np.clip(1 - np.floor(np.log10(typical)), 3, 6))
+
+
+def advise(
+    runs: RunTable,
+    order: IndexArray,
+    width: FloatArray,
+    in_domain: BoolArray,
+    reasons: Sequence[str],
+    risk: FloatArray | None,
+    max_risk: float,
+    *,
+    difference: FloatArray,
+    difference_lower: FloatArray,
+    difference_upper: FloatArray,
+    p_best: FloatArray,
+) -> str:
+    """Say in one sentence what follows from the ranking; candidates are called by their rank, from 1."""
+    safe = np.ones(len(order), dtype=bool) if risk is None else ~(risk > max_risk)
+    digits = decimals(difference_upper - difference, width, order)
+    best = int(order[0])
+    if len(order) == 1:
+        text = "Only one candidate: nothing to compare it with"
+    else:
+        rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
+        if not safe[order[rivals]].any():
+            text = _risky_best(order, rivals, safe, difference, digits)
+        elif len(rivals) == 1:
+            second = int(order[1])
+            low, high = (number_text(end[second], digits) for end in (difference_lower, difference_upper))
+            lead = f"{number_text(difference[second], digits)} below the next, 90 % interval {low} .. {high}"
+            text = f"Choose 1: it is {lead}, P(best) {percent(p_best[best])}"
+        else:
+            text = _undecided(
+                runs, order, rivals, in_domain, safe, difference, difference_lower, difference_upper, digits
+            )
+    return f"{text}{_risky(order, safe, risk, max_risk)}{_outside(order, in_domain, reasons)}."
+
+
+def _risky_best(order: IndexArray, rivals: IndexArray, safe: BoolArray, difference: FloatArray, digits: int) -> str:
+    """Say what to do where every candidate of lowest loss is likely to diverge."""
+    what = "has the lowest predicted loss, but is" if len(rivals) == 1 else "have the lowest predicted losses, but are"
+    text = f"Do not run {_list(rivals + 1)} as planned: {'it' if len(rivals) == 1 else 'they'} {what} likely to diverge"
+    others = np.flatnonzero(safe[order])
+    if not len(others):
+        return f"{text}, and no candidate is safe"
+    cost = number_text(difference[order[others[0]]], digits)
+    return f"{text}; the best safe one is {others[0] + 1}, for {cost} more predicted loss"
+
+
+def _risky(order: IndexArray, safe: BoolArray, risk: FloatArray | None, max_risk: float) -> str:
+    """Name the candidates above the accepted divergence risk: all of them if few, else how many."""
+    ranks = np.flatnonzero(~safe[order])
+    if risk is None or not len(ranks):
+        return ""
+    if len(ranks) > 6:
+        return f"; divergence risk above {_share(max_risk)}: {len(ranks):,} candidates"
+    named = ", ".join(f"{place + 1} ({percent(float(risk[order[place]]))})" for place in ranks.tolist())
+    return f"; divergence risk above {_share(max_risk)}: {named}"
+
+
+def _share(p: float) -> str:
+    return f"{100 * p:g} %"
+
+
+def _undecided(
+    runs: RunTable,
+    order: IndexArray,
+    rivals: IndexArray,
+    in_domain: BoolArray,
+    safe: BoolArray,
+    difference: FloatArray,
+    difference_lower: FloatArray,
+    difference_upper: FloatArray,
+    digits: int,
+) -> str:
+    last = int(order[rivals[-1]])
+    low, high = (number_text(end[last], digits) for end in (difference_lower, difference_upper))
+    what = "difference" if len(rivals) == 2 else "largest difference"
+    numbers = f"{what} {number_text(difference[last], digits)}, 90 % interval {low} .. {high}"
+    choice, why = _prefer(runs, order, rivals, in_domain, safe)
+    more = number_text(difference[order[choice]], digits)
+    cost = f", for {more} more predicted loss" if float(more) > 0 and len(rivals) > 2 else ""
+    return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}{cost}"
+
+
+def _prefer(
+    runs: RunTable, order: IndexArray, rivals: IndexArray, in_domain: BoolArray, safe: BoolArray
+) -> tuple[int, str]:
+    """Choose among ranks that cannot be told apart, one of them safe.
+
+    Safe ones, of those the ones inside the domain, then the cheapest, then the first extendable, then the lowest.
+    """
+    calm = rivals[safe[order[rivals]]]
+    reasons = ["it is not likely to diverge"] if calm[0] != rivals[0] else []
+    inside = calm[in_domain[order[calm]]]
+    pool = inside if len(inside) else calm
+    if len(inside) and inside[0] != calm[0]:
+        reasons.append("it lies inside the law's domain")
+    why = ", and ".join(reasons)
+    compute = (runs.params * runs.tokens)[order[pool]]
+    if np.isfinite(compute).all() and compute.min() < compute[0] * (1.0 - _CHEAPER):
+        saved = 1.0 - compute.min() / compute[0]
+        pool = pool[compute <= compute.min() * (1.0 + 1e-9)]
+        why = f"it needs {100 * saved:.0f} % less compute"
+    extendable = _first_extendable(runs, order[pool])
+    if extendable is not None:
+        choice, reason = int(pool[extendable]), "it can be extended without a restart"
+        if choice == 0:
+            reason = "it has the lowest predicted loss and can be extended without a restart"
+        return choice, f"{why}, and {reason}" if why else reason
+    return int(pool[0]), why or "it has the lowest predicted loss"
+
+
+def _first_extendable(runs: RunTable, rows: IndexArray) -> int | None:
+    """Return the place of the first schedule that can go on past its end without starting again, None if none can."""
+    schedules = runs.schedules
+    if not isinstance(schedules, tuple):
+        return None
+    return next((place for place, row in enumerate(rows.tolist()) if schedules[row].extendable), None)
+
+
+def _outside(order: IndexArray, in_domain: BoolArray, reasons: Sequence[str]) -> str:
+    """Name the candidates outside the law's domain: all of them if few, else how many, with the best one's reason."""
+    ranks = np.flatnonzero(~in_domain[order])
+    if not len(ranks):
+        return ""
+    first = reasons[int(order[ranks[0]])].rstrip(".")
+    why = f": {first}" if first else ""
+    if len(ranks) == 1:
+        return f" (careful: {ranks[0] + 1} lies outside the law's domain{why})"
+    what = "all" if len(ranks) == len(order) > 2 else _list(ranks + 1)
+    if len(ranks) > 6 and what != "all":
+        what = f"{len(ranks):,} candidates"
+    return f" (careful: {what} lie outside the law's domain{why})"
+
+
+def _list(ranks: npt.NDArray[Any]) -> str:
+    if len(ranks) > 3 and ranks[-1] - ranks[0] == len(ranks) - 1:
+        return f"{ranks[0]} to {ranks[-1]}"
+    if len(ranks) > 6:
+        return ", ".join(map(str, ranks[:5])) + f" and {len(ranks) - 5:,} more"
+    numbers = [int(rank) for rank in ranks]
+    if len(numbers) == 1:
+        return str(numbers[0])
+    return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
+
+
+def percent(p: float) -> str:
+    """Return a probability for people; draws never make it quite 0 or 1.
+
+    >>> percent(0.971), percent(1.0), percent(0.0)
+    ('97 %', '> 99 %', '< 1 %')
+    """
+    if p < 0.005:
+        return "< 1 %"
+    return "> 99 %" if p > 0.995 else f"{100 * p:.0f} %"
+
+
+def number_text(value: float, digits: int, sign: bool = False) -> str:
+    """Return a loss or a difference for people, without a minus before zero; absurd ones as a power of ten.
+
+    >>> number_text(-0.00001, 3), number_text(0.01, 3, sign=True), number_text(1.234e9, 3)
+    ('0.000', '+0.010', '1.23e+09')
+    """
+    plus = "+" if sign else ""
+    return f"{value:{plus}z.{digits}f}" if abs(value) < 1e5 else f"{value:{plus}.3g}"

@@ -1,0 +1,224 @@
+"""The command about divergence: how likely, why, and what makes a run safe."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import numpy as np
+
+from optlaws import report
+from optlaws._advice import percent
+from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, write_text
+from optlaws.errors import LawError
+from optlaws.ranking import too_risky
+from optlaws.risk import ACCEPTED, RiskModel, RiskPrediction
+from optlaws.risk.changes import DRIVERS, SafeChange, drivers, risk_map, safe_changes
+from optlaws.runs import RunTable, atomic_write, format_quantity, gather_candidates
+
+AXES = {"warmup": "warmup_steps", "batch": "batch_tokens"}
+WORDS = {
+    "peak_lr": ("lower the peak rate", "raise the peak rate"),
+    "warmup_steps": ("shorten the warm-up", "lengthen the warm-up"),
+    "batch_tokens": ("make the batch smaller", "make the batch larger"),
+    "beta1": ("lower beta1", "raise beta1"),
+}
+
+
+def risk(
+    law_name: str,
+    candidates: Sequence[str],
+    style: str,
+    max_risk: float | None,
+    plot: str | None,
+    over: str,
+    output: str,
+    **sizes: float | None,
+) -> int:
+    """Write the risk of every candidate; return 3 if `max_risk` is given and all are above it."""
+    from optlaws.law import load_law
+
+    if plot:
+        check_figure(plot)
+    check_outputs(plot, output)
+    law = load_law(law_name)
+    model = law.risk
+    if model is None:
+        raise LawError(
+            f"law {law.name!r} must have a risk model, got a law without one;"
+            " fit it again with `optlaws fit`, or name a built-in law"
+        )
+    found = gather_candidates(candidates, sizes, law.defaults)
+    accepted = ACCEPTED if max_risk is None else max_risk
+    runs, _ = model.complete(found.runs, law.defaults)
+    prediction = model.predict(runs)
+    cause, shares = drivers(runs, model)
+    changes = safe_changes(runs, model, accepted)
+    if plot:
+        _draw(plot, law.name, runs, model, AXES[over], accepted)
+    if style == "json":
+        records = _records(runs, prediction, accepted, cause, changes)
+        for record, row, run_shares, options in zip(records, range(len(runs)), shares.tolist(), changes, strict=True):
+            record["shares"] = dict(zip(DRIVERS, run_shares, strict=True))
+            record["changes"] = [_change_record(change) for change in options]
+            record["schedule"] = runs.schedule_tuple()[row].to_dict()
+        document = {"law": law.name, "accepted": accepted, "assumed": found.assumed, "candidates": records}
+        write_text(output, report.to_json(document))
+    elif style == "csv":
+        records = _records(runs, prediction, accepted, cause, changes)
+        columns: dict[str, Any] = {key: [record[key] for record in records] for key in records[0]}
+        columns = {"name": columns.pop("name"), "schedule": _schedules(runs, full=True), **columns}
+        with atomic_write(output) as stream:
+            report.write_csv(stream, columns)
+    else:
+        write_text(output, _text(law.name, runs, prediction, accepted, cause, changes, found.assumed))
+    if max_risk is not None and not (prediction.probability <= max_risk).any():
+        click.echo(f"optlaws: {too_risky(prediction.probability, max_risk, runs.run_id)}", err=True)
+        return 3
+    return 0
+
+
+def _schedules(runs: RunTable, full: bool = False) -> list[str]:
+    return [report.schedule_text(runs, row, full=full) for row in range(len(runs))]
+
+
+def _change_record(change: SafeChange) -> dict[str, Any]:
+    return {"lever": change.lever, "from": change.before, "to": change.after, "log_size": change.size}
+
+
+def _records(
+    runs: RunTable,
+    prediction: RiskPrediction,
+    accepted: float,
+    cause: Sequence[str],
+    changes: Sequence[Sequence[SafeChange]],
+) -> list[dict[str, Any]]:
+    """Return one flat record a run."""
+    out = []
+    for i, name in enumerate(runs.run_id):
+        first = changes[i][0] if changes[i] else None
+        out.append(
+            {
+                "name": name,
+                "params": float(runs.size[i]),
+                "tokens": float(runs.tokens[i]),
+                "steps": float(runs.steps[i]),
+                "batch_tokens": float(runs.batch_tokens[i]),
+                "beta1": float(runs.beta1[i]),
+                "weight_decay": float(runs.weight_decay[i]),
+                "divergence_risk": float(prediction.probability[i]),
+                "safe": bool(prediction.probability[i] <= accepted),
+                "criterion": float(prediction.criterion[i]),
+                "threshold": 1.0,
+                "felt_rate": float(prediction.felt[i]),
+                "felt_at_step": float(prediction.at[i]),
+                "critical_rate": float(prediction.critical[i]),
+                "driven_by": cause[i],
+                "change": first.lever if first else "",
+                "change_from": first.before if first else float("nan"),
+                "change_to": first.after if first else float("nan"),
+                "in_domain": bool(prediction.in_domain[i]),
+                "reasons": prediction.reasons[i],
+            }
+        )
+    return out
+
+
+def change_text(change: SafeChange) -> str:
+    """Return a change for people.
+
+    >>> change_text(SafeChange("peak_lr", 0.032, 0.014272, 0.81))
+    'lower the peak rate to 0.0142'
+    """
+    verb = WORDS[change.lever][int(change.after > change.before)]
+    if change.lever == "warmup_steps" and change.before == 0:
+        return f"add a warm-up of {change.after:,.0f} steps"
+    if change.lever == "peak_lr":  # rounded down, so that what is printed is safe
+        digits = 10.0 ** (np.floor(np.log10(change.after)) - 2)
+        return f"{verb} to {np.floor(change.after / digits * (1 + 1e-12)) * digits:.3g}"
+    if change.lever == "beta1":
+        return f"{verb} to {np.floor(change.after * 1000) / 1000:g}"
+    return f"{verb} to {change.after:,.0f} {'steps' if change.lever == 'warmup_steps' else 'tokens a step'}"
+
+
+def _text(
+    law: str,
+    runs: RunTable,
+    prediction: RiskPrediction,
+    accepted: float,
+    cause: Sequence[str],
+    changes: Sequence[Sequence[SafeChange]],
+    assumed: Mapping[str, float],
+) -> str:
+    sizes = (("params", runs.size, "params"), ("batch_tokens", runs.batch_tokens, "batch"))
+    varying = [(name, values, short) for name, values, short in sizes if len(set(values.tolist())) > 1]
+    shared = [
+        f"{format_quantity(float(values[0]))} {'parameters' if name == 'params' else 'tokens a step'}"
+        for name, values, _ in sizes
+        if len(set(values.tolist())) == 1
+    ]
+    lines = [", ".join([f"Law {law}", *shared, f"accepted risk {percent_text(accepted)}"])]
+    if assumed:
+        lines.append("assumed: " + ", ".join(f"{name} {amount(name, value)}" for name, value in assumed.items()))
+    texts = _schedules(runs)
+    named = any(
+        name != text and not name.startswith(f"{text} #") for name, text in zip(runs.run_id, texts, strict=True)
+    )
+    header = [*(["name"] if named else []), "schedule", *(short for _, _, short in varying)]
+    header += ["risk", "criterion", "felt rate", "driven by", "smallest safe change", "in domain"]
+    marks: dict[str, str] = {}
+    rows = []
+    for i in range(min(len(runs), report.TABLE_ROWS)):
+        p = float(prediction.probability[i])
+        cells = [*([runs.run_id[i]] if named else []), texts[i]]
+        cells += [format_quantity(float(values[i])) for _, values, _ in varying]
+        if np.isnan(p):
+            cells += ["unknown", "-", "-", "-", "-"]
+        else:
+            felt = f"{prediction.felt[i]:.3g} at step {prediction.at[i]:,.0f}"
+            cells += [percent(p), f"{prediction.criterion[i]:.2f}", felt, DRIVERS[cause[i]] if p > accepted else "-"]
+            cells.append("-" if p <= accepted else change_text(changes[i][0]) if changes[i] else "no single change")
+        if prediction.in_domain[i]:
+            cells.append("yes")
+        else:
+            mark = marks.setdefault(prediction.reasons[i], str(len(marks) + 1))
+            cells.append(f"no [{mark}]")
+        rows.append(cells)
+    right = [name in ("params", "batch", "risk", "criterion") for name in header]
+    lines += ["", *report.text_table(header, rows, right).splitlines()]
+    if len(runs) > len(rows):
+        lines.append(f"... and {len(runs) - len(rows):,} more; --format csv or json lists them all")
+    lines += [f"[{mark}] {reason}" for reason, mark in marks.items()]
+    safe = int((prediction.probability <= accepted).sum())
+    lines += ["", f"{safe} of {len(runs)} at or below {percent_text(accepted)}."]
+    lines.append("Criterion: highest felt rate over the critical one, where half of such runs diverge.")
+    return "\n".join(lines) + "\n"
+
+
+def percent_text(p: float) -> str:
+    """Return an accepted risk for people.
+
+    >>> percent_text(0.05), percent_text(0.001)
+    ('5 %', '0.1 %')
+    """
+    return f"{100 * p:g} %"
+
+
+def _draw(path: str, law: str, runs: RunTable, model: RiskModel, over: str, accepted: float) -> None:
+    from optlaws import plotting
+
+    chart = risk_map(runs.select([0]), model, over)
+    batch = runs.batch()
+    other = np.asarray(batch.warmup_steps if over == "warmup_steps" else runs.batch_tokens, dtype=float)
+    points = list(zip(np.asarray(batch.peak).tolist(), other.tolist(), strict=True))
+    kept = (runs.steps, runs.batch_tokens) if over == "warmup_steps" else (runs.tokens, batch.warmup_steps)
+    same = np.all([values == values[0] for values in (runs.size, runs.beta1, *kept)], axis=0)
+    axes = plotting.new_axes(7.4, 5.0)
+    beside = [point for point, alike in zip(points, same.tolist(), strict=True) if alike][: plotting.SHOWN]
+    plotting.plot_risk_map(chart, accepted, points[0], beside, axes)
+    size, tokens = (format_quantity(float(values[0])) for values in (runs.size, runs.batch_tokens))
+    title = f"{runs.run_id[0]}, {size} parameters, {tokens} tokens a step (law {law})"
+    axes.set_title("\n".join(textwrap.wrap(title, 80)), fontsize=9)
+    plotting.save_figure(figure_of(axes), path)

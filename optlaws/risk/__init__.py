@@ -1,0 +1,24 @@
+"""Divergence risk: quantities of a run, the criterion made of them, labels, fits, and the nearest safe change."""
+
+from optlaws.risk.criterion import PARAMETERS, Prior
+from optlaws.risk.fitting import RiskFit, fit_risk, usable
+from optlaws.risk.labels import CurveOutcome, curve_outcome, curve_outcomes, run_labels
+from optlaws.risk.model import ACCEPTED, RiskModel, RiskPrediction
+from optlaws.risk.quantities import Quantities, quantities
+
+__all__ = [
+    "ACCEPTED",
+    "PARAMETERS",
+    "CurveOutcome",
+    "Prior",
+    "Quantities",
+    "RiskFit",
+    "RiskModel",
+    "RiskPrediction",
+    "curve_outcome",
+    "curve_outcomes",
+    "fit_risk",
+    "quantities",
+    "run_labels",
+    "usable",
+]

@@ -1,0 +1,291 @@
+"""What would make a risky run safe, what drives its risk, and how risk varies about it.
+
+All changes act on the cells of the schedule: rates times a factor; time stretched so that the warm-up gets another
+length and the run keeps its own; a batch changed at equal tokens, which makes the run longer or shorter after a warm-up
+of equal length. A schedule without a warm-up gets a linear one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.dynamics import Drive, drive
+from optlaws.dynamics.model import FloatArray
+from optlaws.risk.criterion import PARAMETERS, log_critical
+from optlaws.risk.model import RiskModel
+from optlaws.risk.quantities import PIECE, Quantities, of_cells
+from optlaws.runs import RunTable
+from optlaws.schedules import Cells, cells
+
+LEVERS = ("peak_lr", "warmup_steps", "batch_tokens", "beta1")
+"""What is changed, one at a time; `beta1` by its 1 - beta1, and only towards 0.9."""
+
+FARTHEST = 64.0  # largest factor of a change that is looked at
+TRIED = 25  # factors looked at in each direction, evenly spread in ln
+HALVINGS = 12  # of the interval in which the smallest safe factor lies
+LONGEST_WARMUP = 0.5  # share of the run
+ADDED = 6  # cells of a warm-up that is put before a schedule without one
+NUDGE = 1.05  # factor by which a quantity is changed to see how the felt rate follows
+
+
+@dataclass(frozen=True)
+class SafeChange:
+    """The smallest change of one lever that reaches the accepted risk.
+
+    Attributes
+    ----------
+    lever : one of `LEVERS`.
+    before, after : its value; steps and tokens are rounded to whole ones, away from the risk.
+    size : |ln| of the change (of 1 - beta1 for beta1; a missing warm-up counts as one step).
+    """
+
+    lever: str
+    before: float
+    after: float
+    size: float
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Runs whose schedules have the same number of cells, with what the criterion needs to know of them, (m,)."""
+
+    index: npt.NDArray[np.int64]
+    grid: Cells
+    run: Drive
+    warm: FloatArray
+    total: FloatArray
+    slack: FloatArray
+
+    def risk(self, model: RiskModel, factors: dict[str, FloatArray]) -> FloatArray:
+        """Return the probabilities with levers multiplied by factors (m,)."""
+        return model.of_quantities(self.varied(model, factors))[1]
+
+    def varied(self, model: RiskModel, factors: dict[str, FloatArray]) -> Quantities:
+        """Return the quantities with levers multiplied by factors (m,)."""
+        one = np.ones(len(self.index))
+        peak, warm, batch, beta = (factors.get(lever, one) for lever in LEVERS)
+        total = np.maximum(self.total / batch, 1.0)
+        grid = _stretched(self.grid, self.warm, np.minimum(np.maximum(self.warm, warm > 1.0) * warm, total), total)
+        grid = Cells(grid.edges, *(rate * peak[:, None] for rate in (grid.left, grid.mean, grid.right)))
+        felt, at, high = of_cells(grid, self.run, model.dynamics)
+        return Quantities(felt, at, high, self.run.n, self.run.b * batch, self.slack * beta)
+
+
+def pieces(runs: RunTable, model: RiskModel) -> Iterator[Piece]:
+    """Yield the runs, whose cells must be complete (`RiskModel.complete`), piece by piece."""
+    batch, every = runs.batch(), drive(runs, model.dynamics)
+    warm, total = (np.asarray(v, dtype=float) for v in (batch.warmup_steps, batch.total_steps))
+    slack = (1.0 - runs.beta1) / 0.1
+    for index, grid in cells(batch, chunk=PIECE):
+        yield Piece(index, grid, every.take(index), warm[index], total[index], slack[index])
+
+
+def _stretched(grid: Cells, warm: FloatArray, new_warm: FloatArray, new_total: FloatArray) -> Cells:
+    """Return the cells with a warm-up of another length in a run of another length."""
+    total = grid.edges[:, -1:]
+    rest = np.maximum(total - warm[:, None], 1e-9)
+    edges = np.where(
+        (grid.edges <= warm[:, None]) & (warm[:, None] > 0),
+        grid.edges * (new_warm / np.maximum(warm, 1e-9))[:, None],
+        new_warm[:, None] + (grid.edges - warm[:, None]) * (new_total - new_warm)[:, None] / rest,
+    )
+    add = (warm == 0) & (new_warm > 0)
+    if not add.any():
+        return Cells(edges, grid.left, grid.mean, grid.right)
+    share = np.linspace(0.0, 1.0, ADDED + 1)
+    first = np.where(add, grid.left[:, 0], 0.0)[:, None]  # the other runs get cells without width
+    before = np.where(add, new_warm, 0.0)[:, None] * share[:-1]
+    low, top = first * share[:-1], first * share[1:]
+    return Cells(
+        np.concatenate([before, edges], axis=1),
+        *(
+            np.concatenate([new, old], axis=1)
+            for new, old in ((low, grid.left), (0.5 * (low + top), grid.mean), (top, grid.right))
+        ),
+    )
+
+
+def safe_changes(runs: RunTable, model: RiskModel, accepted: float) -> list[list[SafeChange]]:
+    """Return for every run the changes, one a lever, that bring its risk down to `accepted`, the smallest first.
+
+    Parameters
+    ----------
+    runs : RunTable
+        Completed by `RiskModel.complete`. A run that is safe already gets an empty list, as does one that no change of
+        a single lever by up to `FARTHEST` makes safe.
+    model : RiskModel
+    accepted : float
+        Probability, 0 .. 1.
+    """
+    found: list[list[SafeChange]] = [[] for _ in range(len(runs))]
+    rows = np.flatnonzero(model.probability(runs) > accepted)
+    if not len(rows):
+        return found
+    runs = runs.select(rows)
+    peak = np.asarray(runs.batch().peak, dtype=float)
+    for piece in pieces(runs, model):
+        limits: dict[str, tuple[float | FloatArray, float | FloatArray]] = {
+            "peak_lr": (FARTHEST, 1.0),
+            "warmup_steps": (1.0, np.maximum(LONGEST_WARMUP * piece.total / np.maximum(piece.warm, 1.0), 1.0)),
+            "batch_tokens": (FARTHEST, FARTHEST),
+            "beta1": (1.0, np.clip(1.0 / piece.slack, 1.0, None)),
+        }
+        for lever, (down, up) in limits.items():
+            factor = _smallest(piece, model, lever, accepted, down, up)
+            for k in np.flatnonzero(np.isfinite(factor)).tolist():
+                i = int(piece.index[k])
+                before, after = _values(lever, float(factor[k]), float(peak[i]), float(piece.warm[k]), runs, i)
+                found[rows[i]].append(SafeChange(lever, before, after, abs(float(np.log(factor[k])))))
+    return [sorted(changes, key=lambda change: change.size) for changes in found]
+
+
+def _values(lever: str, factor: float, peak: float, warm: float, runs: RunTable, i: int) -> tuple[float, float]:
+    if lever == "peak_lr":
+        return peak, peak * factor
+    if lever == "warmup_steps":
+        return warm, float(np.ceil(max(warm, 1.0) * factor))
+    if lever == "batch_tokens":
+        value = float(runs.batch_tokens[i])
+        return value, float(np.ceil(value * factor) if factor > 1 else np.floor(value * factor))
+    beta1 = float(runs.beta1[i])
+    return beta1, 1.0 - (1.0 - beta1) * factor
+
+
+def _smallest(
+    piece: Piece, model: RiskModel, lever: str, accepted: float, down: float | FloatArray, up: float | FloatArray
+) -> FloatArray:
+    """Return the factor nearest to 1 that makes each run of a piece safe, NaN where none does, (m,)."""
+    m = len(piece.index)
+    best = np.full(m, np.nan)
+    for sign, limit in ((-1.0, down), (1.0, up)):
+        reach = np.log(np.broadcast_to(limit, (m,)))
+        if not (reach > 0).any():
+            continue
+
+        def safe(share: FloatArray, far: FloatArray = sign * reach) -> npt.NDArray[np.bool_]:
+            return np.asarray(piece.risk(model, {lever: np.exp(share * far)}) <= accepted)
+
+        low, high = np.zeros(m), np.full(m, np.nan)
+        for share in np.linspace(0.0, 1.0, TRIED + 1)[1:]:
+            hit = safe(np.full(m, share)) & np.isnan(high)
+            high = np.where(hit, share, high)
+            low = np.where(np.isnan(high), share, low)
+            if not np.isnan(high).any():
+                break
+        within = np.isfinite(high) & (reach > 0)
+        for _ in range(HALVINGS if within.any() else 0):
+            middle = 0.5 * (low + np.where(within, high, 0.0))
+            hit = safe(middle)
+            high, low = np.where(hit, middle, high), np.where(hit, low, middle)
+        size = np.where(within, high * reach, np.inf)
+        better = within & ~(size >= np.abs(np.log(best)))
+        best = np.where(better, np.exp(sign * size), best)
+    return best
+
+
+DRIVERS = {
+    "peak_lr": "high peak rate",
+    "warmup_steps": "short warm-up",
+    "batch_tokens": "small batch",
+    "params": "model size",
+    "length": "few steps to recover in",
+    "beta1": "long momentum",
+}
+"""What may drive the risk, in words."""
+
+
+def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
+    """Return what drives the risk of each run (a key of `DRIVERS`), and each one's share of ln criterion, (n, 6).
+
+    A share is how much ln criterion is above that of a typical run that went well (`RiskModel.typical`) on account of
+    one quantity; for peak rate, warm-up and size by the slope of ln u at the run itself.
+    """
+    shares = np.zeros((len(runs), len(DRIVERS)))
+    typical, batch = model.typical, runs.batch()
+    theta = dict(zip(PARAMETERS, model.mean, strict=False))
+    for piece in pieces(runs, model):
+        i, one = piece.index, np.ones(len(piece.index))
+        q = piece.varied(model, {})
+        slope = {
+            lever: np.log(piece.varied(model, {lever: one * NUDGE}).felt / q.felt) / np.log(NUDGE)
+            for lever in ("peak_lr", "warmup_steps")
+        }
+        above = {
+            "peak_lr": np.log(np.asarray(batch.peak)[i] / typical["peak_lr"]),
+            "warmup_steps": np.log(np.maximum(piece.warm, 1.0) / max(typical["warmup_steps"], 1.0)),
+            "params": np.log(runs.size[i] / typical["params"]),
+        }
+        size = slope["peak_lr"] * model.dynamics.size_exponent - theta["size"]
+        usual_b = one * typical["batch_tokens"] / model.dynamics.batch_ref
+        usual_h = one * 0.5 * typical["steps"] / model.dynamics.steps_ref
+        columns = (
+            slope["peak_lr"] * above["peak_lr"],
+            slope["warmup_steps"] * above["warmup_steps"],
+            _fall(model, q, b=usual_b),
+            size * above["params"],
+            _fall(model, q, high=usual_h),
+            -theta["momentum"] * np.log(q.slack),
+        )
+        shares[i] = np.stack(columns, axis=1)
+    names = list(DRIVERS)
+    return [names[k] for k in shares.argmax(axis=1).tolist()], shares
+
+
+def _fall(model: RiskModel, q: Quantities, **usual: FloatArray) -> FloatArray:
+    """Return by how much ln criterion falls with one quantity at its usual value."""
+    values = {name: getattr(q, name) for name in Quantities.__dataclass_fields__}
+    other = Quantities(**{**values, **usual})
+    return np.asarray(log_critical(other, model.mean[:-1])[0] - log_critical(q, model.mean[:-1])[0])
+
+
+@dataclass(frozen=True)
+class RiskMap:
+    """Risk about one run: probability (len(other), len(peak)) over its peak rate and one other lever.
+
+    Attributes
+    ----------
+    over : "warmup_steps" or "batch_tokens".
+    peak, other : the values on the axes, ascending.
+    probability : NaN where the combination is impossible (a warm-up longer than the run).
+    """
+
+    over: str
+    peak: FloatArray
+    other: FloatArray
+    probability: FloatArray
+
+
+def risk_map(run: RunTable, model: RiskModel, over: str, points: int = 97, reach: float = 8.0) -> RiskMap:
+    """Return the risk over peak rate and `over` ("warmup_steps" or "batch_tokens") about one run.
+
+    Both axes reach from the run's value / `reach` to its value * `reach`; a run without a warm-up gets 1 .. half its
+    steps. `run` is one run completed by `RiskModel.complete`.
+    """
+    piece = next(pieces(run, model))
+    peak = float(np.asarray(run.batch().peak)[0])
+    factor = np.geomspace(1.0 / reach, reach, points)
+    warm, total = float(piece.warm[0]), float(piece.total[0])
+    if over == "warmup_steps":
+        start = max(warm, 1.0)
+        other = start * factor if warm > 0 else np.geomspace(1.0, max(LONGEST_WARMUP * total, 2.0), points)
+    else:
+        start = float(run.batch_tokens[0])
+        other = start * factor
+    out = np.empty((points, points))
+    whole: Callable[[FloatArray], FloatArray] = lambda column: np.repeat(column, points, axis=0)  # noqa: E731
+    grid = Cells(*(whole(getattr(piece.grid, name)) for name in ("edges", "left", "mean", "right")))
+    many = Piece(
+        np.zeros(points, dtype=np.int64), grid, piece.run.take(np.zeros(points, dtype=np.intp)),
+        whole(piece.warm), whole(piece.total), whole(piece.slack),
+    )  # fmt: skip
+    for k, value in enumerate(other):
+        # a warm-up is changed from at least one step on: where there is none, factors just above 1 stand for one step
+        ratio = max(value / start, 1.0 + 1e-9) if over == "warmup_steps" and warm == 0 else value / start
+        out[k] = many.risk(model, {"peak_lr": factor, over: np.full(points, ratio)})
+        if over == "warmup_steps" and value > total:
+            out[k] = np.nan
+    return RiskMap(over, peak * factor, other, out)

@@ -1,0 +1,73 @@
+"""The criterion: the highest felt rate of a run over the rate at which runs like it blow up.
+
+A run is expected to diverge where u_max / u_c > 1, with
+
+    ln u_c = level + size ln n + recovery ln(1 + h / h0) - ln(1 + (s / b) h / (h + h1)) + momentum ln((1 - beta1) / .1)
+
+h = steps at a rate of at least half the peak, n = parameters, b = tokens a step, in the units of `Dynamics`.
+
+- `size`: beyond the n^cN in the felt rate itself. A network of width w takes peak rates like 1 / w, and N grows like
+  w^2 (depth kept) to w^3 (depth grown alike).
+- `recovery`, h0: a run that blew up early and has steps enough left comes back and does not end diverged.
+- s: the fastest mode under multiplicative noise is stable up to 2 / (1 + s / b) instead of 2 (the escape of its
+  covariance); noise needs about h1 steps to tell.
+- `momentum`: a memory of 1 / (1 - beta1) steps makes a warm-up shorter in units of it.
+
+theory/stability.py derives what can be derived: the maximum of u, both edges, the role of beta1 in them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from optlaws.dynamics.model import FloatArray
+from optlaws.risk.quantities import Quantities
+
+PARAMETERS = ("level", "size", "recovery", "ln_recovery_steps", "ln_noise", "ln_noise_steps", "momentum")
+"""Names of theta: level, size, recovery, ln h0 and ln h1 (steps_ref), ln s (batch_ref), momentum; h0, s, h1 > 0."""
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Normal priors of theta and of what varies from row to row, chosen by hand; see docs/divergence.md.
+
+    Attributes
+    ----------
+    mean, sd : of the seven `PARAMETERS`.
+    scatter, scatter_sd : median and log standard deviation of the scatter of ln u_c from one row of runs to the next.
+    cell_sd : standard deviation of ln u_c that runs of one source, N and D share.
+    source_sd : standard deviation of ln u_c that runs of one source share.
+    """
+
+    mean: tuple[float, ...] = (np.log(0.13), -0.04, 0.0, np.log(0.3), np.log(0.03), np.log(3.0), 1.0 / 6.0)
+    sd: tuple[float, ...] = (0.2, 0.02, 0.1, 0.7, 0.5, 0.7, 1.0 / 12.0)
+    scatter: float = 0.06
+    scatter_sd: float = 0.25
+    cell_sd: float = 0.015
+    source_sd: float = 0.06
+
+
+def log_critical(q: Quantities, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return ln u_c of n runs, shape (n,), and its derivatives by theta, shape (n, 7)."""
+    level, size, recovery, ln_h0, ln_s, ln_h1, momentum = theta
+    h = q.high
+    back = np.log1p(h * np.exp(-ln_h0))
+    late = h / (h + np.exp(ln_h1))
+    noise = np.exp(ln_s) / q.b * late
+    value = level + size * np.log(q.n) + recovery * back - np.log1p(noise) + momentum * np.log(q.slack)
+    share = noise / (1.0 + noise)
+    slopes = np.stack(
+        [
+            np.ones_like(h),
+            np.log(q.n),
+            back,
+            -recovery * h / (h + np.exp(ln_h0)),
+            -share,
+            share * (1.0 - late),
+            np.log(q.slack),
+        ],
+        axis=1,
+    )
+    return value, slopes

@@ -1,0 +1,119 @@
+"""Labels: which runs diverged, by their status, and by their loss curve where nobody said.
+
+A curve counts as diverged where its loss rose far above what it had reached and did not come back:
+
+1. `nonfinite`: any reading is infinite or not a number.
+2. `diverged`: the running median of `WINDOW` readings ends above `RISE` times its lowest value so far, and has been
+   above it without a break for at least `SUSTAINED` of the readings.
+3. `completed` otherwise: a spike that the run recovers from is no divergence, and neither is the rise of a schedule
+   whose rate goes up again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError
+from optlaws.runs import CurveTable, RunTable
+
+RISE = 1.15
+"""Loss over the lowest loss before it, from which a rise is no noise and no effect of a schedule: the running medians
+of the public curves stay below 1.01, the diverged runs of the public tables end above 1.3 of the best loss."""
+
+SUSTAINED = 0.05
+"""Share of a curve's readings, its end included, that must lie above `RISE`."""
+
+WINDOW = 5
+"""Readings in the running median (fewer at the start): a single bad reading is no rise."""
+
+FEWEST = 3
+"""Readings that a sustained rise needs at least."""
+
+
+@dataclass(frozen=True)
+class CurveOutcome:
+    """What the detector says of one curve.
+
+    Attributes
+    ----------
+    status : "completed", "diverged" or "nonfinite".
+    since : step from which the loss stays above `RISE` times the lowest before, or of the first reading that is not
+        finite; NaN for a completed run.
+    rise : last value of the running median over the lowest before it (at least 1); infinity if nonfinite.
+    largest : the highest such ratio at any reading.
+    """
+
+    status: str
+    since: float
+    rise: float
+    largest: float
+
+
+def curve_outcome(step: npt.ArrayLike, loss: npt.ArrayLike) -> CurveOutcome:
+    """Return what the detector says of one curve.
+
+    Parameters
+    ----------
+    step : (m,) array
+        Updates done at each reading, ascending.
+    loss : (m,) array
+        Nats per token; a value that is not finite means that the run broke down there.
+
+    Raises
+    ------
+    InputError
+        The two differ in length, there is no reading, or the steps do not ascend.
+    """
+    at, values = np.asarray(step, dtype=np.float64), np.asarray(loss, dtype=np.float64)
+    if at.ndim != 1 or at.shape != values.shape or not len(at):
+        raise InputError(
+            f"step and loss must be two lists of equal length, at least 1, got shapes {at.shape} and {values.shape};"
+            " give one loss a step"
+        )
+    if not (np.diff(at) > 0).all():
+        raise InputError("step must ascend without repeats, got a step at or below the one before; sort the readings")
+    broken = np.flatnonzero(~np.isfinite(values))
+    if len(broken):
+        return CurveOutcome("nonfinite", float(at[broken[0]]), np.inf, np.inf)
+    smooth = _running_median(values)
+    lowest = np.minimum.accumulate(smooth)
+    ratio = smooth / lowest
+    above = ratio > RISE
+    calm = np.flatnonzero(~above)
+    first = int(calm[-1]) + 1 if len(calm) else 0
+    lasting = len(values) - first
+    needed = max(FEWEST, int(np.ceil(SUSTAINED * len(values))))
+    diverged = lasting >= needed
+    return CurveOutcome(
+        "diverged" if diverged else "completed",
+        float(at[first]) if diverged else np.nan,
+        float(ratio[-1]),
+        float(ratio.max()),
+    )
+
+
+def _running_median(values: FloatArray) -> FloatArray:
+    """Return the median of the last `WINDOW` readings at each reading, of all so far at the start."""
+    padded = np.concatenate([np.full(WINDOW - 1, np.nan), values])
+    return np.asarray(np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, WINDOW), axis=1))
+
+
+def curve_outcomes(curves: CurveTable) -> dict[str, CurveOutcome]:
+    """Return what the detector says of every run of a curve table, in order of appearance."""
+    return {name: curve_outcome(curves.step[rows], curves.loss[rows]) for name, rows in curves.runs().items()}
+
+
+def run_labels(runs: RunTable) -> FloatArray:
+    """Return 1 for runs that diverged (or broke down), 0 for those that did not, NaN where it is not known, (n,).
+
+    A run without a status counts as completed if it has a final loss; an interrupted one says nothing.
+    """
+    known = {"diverged": 1.0, "nonfinite": 1.0, "completed": 0.0, "interrupted": np.nan}
+    pairs = zip(runs.status, np.isfinite(runs.final_loss).tolist(), strict=True)
+    return np.array(
+        [known[status] if status is not None else (0.0 if lost else np.nan) for status, lost in pairs], dtype=float
+    )

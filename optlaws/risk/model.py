@@ -1,0 +1,233 @@
+"""A fitted risk model: plain numbers that give the probability that a run diverges."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from scipy.special import ndtr
+
+from optlaws.dynamics import Dynamics
+from optlaws.dynamics.model import FloatArray
+from optlaws.dynamics.solve import effective_decay, plain_sgd
+from optlaws.errors import LawError
+from optlaws.risk.criterion import PARAMETERS, log_critical
+from optlaws.risk.quantities import Quantities, quantities
+from optlaws.runs import RunTable, format_quantity
+
+ACCEPTED = 0.05
+"""Probability of divergence that is accepted where nobody says otherwise."""
+
+USUAL = {"beta1": 0.9}
+"""What a run counts as where it says nothing: AdamW's default."""
+
+SLACK = 1.05  # the domain reaches this factor beyond the range of training
+SLACKS = {"warmup_steps": 2.0, "steps": 1.5, "params": 1.5, "batch_tokens": 1.5, "peak_lr": 1.5}
+UNIT = len(PARAMETERS)  # place of the offset
+
+
+@dataclass(frozen=True)
+class RiskPrediction:
+    """Risk of n runs, arrays of shape (n,); NaN where the model cannot say (plain SGD).
+
+    Attributes
+    ----------
+    probability : that the run ends diverged.
+    criterion : highest felt rate over the critical one; at 1 the probability is one half.
+    felt, at : highest felt rate, dimensionless, and the step at which it is felt.
+    critical : felt rate at which half of such runs diverge.
+    in_domain, reasons : whether the model was fitted on runs like it, and why not ("" inside).
+    assumed : values filled in where the runs left them empty.
+    """
+
+    probability: FloatArray
+    criterion: FloatArray
+    felt: FloatArray
+    at: FloatArray
+    critical: FloatArray
+    in_domain: np.ndarray
+    reasons: Sequence[str]
+    assumed: Mapping[str, float]
+
+    def __len__(self) -> int:
+        """Return the number of runs."""
+        return len(self.probability)
+
+
+@dataclass(frozen=True, eq=False)
+class RiskModel:
+    """Criterion, its uncertainty and its domain.
+
+    Attributes
+    ----------
+    mean, covariance : of theta (`PARAMETERS`) and of the offset of the runs' source, (8,) and (8, 8).
+    scatter, cell_sd : standard deviations of ln u_c from row to row, and of a source's (N, D) cell.
+    source_sd : standard deviation of the offset of a source not seen.
+    dynamics : constants of the felt rate, and units.
+    domain : ranges of the runs that it was fitted on.
+    typical : medians of those that went well, of the half of them that felt most.
+    info : number of runs and of diverged ones, sources, digest, scores, how to rebuild it.
+    """
+
+    mean: FloatArray
+    covariance: FloatArray
+    scatter: float
+    cell_sd: float
+    source_sd: float
+    dynamics: Dynamics
+    domain: Mapping[str, tuple[float, float]]
+    typical: Mapping[str, float]
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def complete(
+        self, runs: RunTable, defaults: Mapping[str, float] | None = None
+    ) -> tuple[RunTable, dict[str, float]]:
+        """Return the runs with values in the cells that the model needs, and what was filled in.
+
+        `defaults` (a law's) come first, then the medians of the runs that the model was fitted on.
+        """
+        given = dict(defaults or {})
+        filled, changes = {}, {}
+        for name, values in (("params", runs.size), ("batch_tokens", runs.batch_tokens), ("beta1", runs.beta1)):
+            empty = ~np.isfinite(values)
+            if empty.any():
+                value = given.get(name, USUAL.get(name, self.typical.get(name, np.nan)))
+                changes[name] = np.where(empty, value, getattr(runs, name) if name != "params" else values)
+                if name not in USUAL:
+                    filled[name] = float(value)
+        decay = runs.weight_decay
+        if "weight_decay" in given and not np.isfinite(decay).all():
+            unsaid = ~np.isfinite(decay) & np.array([o is None or o.lower() == "adamw" for o in runs.optimizer])
+            if unsaid.any():
+                changes["weight_decay"] = np.where(unsaid, given["weight_decay"], decay)
+                filled["weight_decay"] = float(given["weight_decay"])
+        return (replace(runs, **changes) if changes else runs), filled  # type: ignore[arg-type]
+
+    def predict(
+        self, runs: RunTable, defaults: Mapping[str, float] | None = None, *, threads: int | None = None
+    ) -> RiskPrediction:
+        """Return the risk of n runs; `defaults` stand in for empty cells, as in `complete`."""
+        full, assumed = self.complete(runs, defaults)
+        q = quantities(full, self.dynamics, threads=threads)
+        ratio, probability = self.of_quantities(q)
+        criterion = np.exp(ratio)
+        inside, reasons = self._domain_check(full, assumed)
+        plain = plain_sgd(full) > 0
+        if plain.any():
+            probability, criterion = np.where(plain, np.nan, probability), np.where(plain, np.nan, criterion)
+            inside = inside & ~plain
+            why = "the risk of plain SGD is not known"
+            reasons = [why if bad else text for text, bad in zip(reasons, plain, strict=True)]
+        return RiskPrediction(probability, criterion, q.felt, q.at, q.felt / np.exp(ratio), inside, reasons, assumed)
+
+    def probability(
+        self, runs: RunTable, defaults: Mapping[str, float] | None = None, *, threads: int | None = None
+    ) -> FloatArray:
+        """Return the probability of divergence alone, shape (n,); quicker than `predict` for many runs."""
+        full, _ = self.complete(runs, defaults)
+        risk = self.of_quantities(quantities(full, self.dynamics, threads=threads))[1]
+        return np.where(plain_sgd(full) > 0, np.nan, risk)
+
+    def of_quantities(self, q: Quantities) -> tuple[FloatArray, FloatArray]:
+        """Return ln of the criterion and the probability of n runs, each (n,)."""
+        ln_u, slopes = log_critical(q, self.mean[:UNIT])
+        slopes = np.concatenate([slopes, np.ones((len(ln_u), 1))], axis=1)
+        known = ((slopes @ self.covariance) * slopes).sum(axis=1)
+        sd = np.sqrt(self.scatter**2 + self.cell_sd**2 + known)
+        ratio = np.log(q.felt) - ln_u - self.mean[UNIT]
+        return ratio, np.asarray(ndtr(ratio / sd))
+
+    def _domain_check(self, runs: RunTable, assumed: Mapping[str, float]) -> tuple[np.ndarray, list[str]]:
+        texts: dict[int, list[str]] = {}
+        for name, values in range_values(runs).items():
+            low, high = self.domain[name]
+            slack = SLACKS.get(name, SLACK)
+            for i in np.flatnonzero((values < low / slack - 1e-12) | (values > high * slack + 1e-12)).tolist():
+                below = values[i] < low
+                value, end = (
+                    format_quantity(x) if x >= 1000 else f"{x:.4g}" for x in (values[i], low if below else high)
+                )
+                side = f"below {end}, the lowest" if below else f"above {end}, the highest"
+                texts.setdefault(i, []).append(f"{name} {value} {side} in the risk model's runs")
+        for name in ("params", "batch_tokens"):
+            if name in assumed:
+                for i in range(len(runs)):
+                    texts.setdefault(i, []).append(f"{name} not given, {format_quantity(assumed[name])} assumed")
+        inside = np.ones(len(runs), dtype=bool)
+        inside[list(texts)] = False
+        return inside, ["; ".join(texts[i]) if i in texts else "" for i in range(len(runs))]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the model as plain numbers, lists and texts."""
+        rows, columns = np.triu_indices(UNIT + 1)
+        return {
+            "parameters": [*PARAMETERS, "offset"],
+            "mean": self.mean.tolist(),
+            "covariance_upper_triangle": self.covariance[rows, columns].tolist(),
+            "scatter": self.scatter,
+            "cell_sd": self.cell_sd,
+            "source_sd": self.source_sd,
+            "dynamics": self.dynamics.to_dict(),
+            "domain": {name: list(ends) for name, ends in self.domain.items()},
+            "typical": dict(self.typical),
+            "info": dict(self.info),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RiskModel:
+        """Return the model of `to_dict`.
+
+        Raises
+        ------
+        LawError
+            An entry is missing or damaged.
+        """
+        again = "build it again, or remove the entry 'risk'"
+        try:
+            if list(data["parameters"]) != [*PARAMETERS, "offset"]:
+                raise LawError(
+                    f"risk parameters must be {', '.join(PARAMETERS)}, offset, got {data['parameters']}; {again}"
+                )
+            size = UNIT + 1
+            mean = np.array(data["mean"], dtype=float).reshape(size)
+            covariance = np.zeros((size, size))
+            rows, columns = np.triu_indices(size)
+            covariance[rows, columns] = data["covariance_upper_triangle"]
+            covariance = np.where(np.tri(size, k=-1, dtype=bool), covariance.T, covariance)
+            numbers = {name: float(data[name]) for name in ("scatter", "cell_sd", "source_sd")}
+            domain = {str(name): (float(low), float(high)) for name, (low, high) in data["domain"].items()}
+            typical = {str(name): float(value) for name, value in data["typical"].items()}
+            model = cls(
+                mean=mean, covariance=covariance, dynamics=Dynamics.from_dict(data["dynamics"]), domain=domain,
+                typical=typical, info=dict(data["info"]), **numbers,
+            )  # fmt: skip
+            good = np.isfinite(mean).all() and np.linalg.eigvalsh(covariance).min() > -1e-12
+            if not good or not all(0 < value < np.inf for value in numbers.values()):
+                raise ValueError("numbers must be finite, standard deviations above 0")
+            if set(domain) != set(RANGES) or set(typical) != set(RANGES):
+                raise ValueError(f"domain and typical must have the entries {', '.join(RANGES)}")
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+            if isinstance(error, LawError):
+                raise
+            raise LawError(f"the entry 'risk' is damaged ({type(error).__name__}: {error}); {again}") from None
+        return model
+
+
+def known_runs(runs: RunTable) -> RunTable:
+    """Return the runs with AdamW's beta1 where they say nothing."""
+    return replace(runs, beta1=np.where(np.isfinite(runs.beta1), runs.beta1, USUAL["beta1"]))
+
+
+RANGES = ("peak_lr", "warmup_steps", "steps", "params", "batch_tokens", "beta1", "weight_decay", "restarts")
+
+
+def range_values(runs: RunTable) -> dict[str, FloatArray]:
+    """Return the quantities whose range is the domain, by name (`RANGES`), shape (n,)."""
+    batch = runs.batch()
+    values = (
+        batch.peak, batch.warmup_steps, batch.total_steps, runs.size, runs.batch_tokens, runs.beta1,
+        effective_decay(runs), batch.restarts,
+    )  # fmt: skip
+    return {name: np.asarray(value, dtype=float) for name, value in zip(RANGES, values, strict=True)}

@@ -1,0 +1,59 @@
+"""The derivation of the criterion is the oracle of the code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import sympy as sp
+from theory.stability import BETA, KAPPA, PEAK, RATE, STEP, WARM, WD, C, result
+
+from optlaws.dynamics import Dynamics
+from optlaws.risk import quantities
+from optlaws.runs import RunTable
+from optlaws.schedules import parse
+
+
+def felt(spec, decay):
+    run = RunTable.build([parse(spec)], params=1e8, batch_tokens=524288.0, beta1=0.9, weight_decay=decay)
+    return quantities(run, Dynamics())
+
+
+def test_the_top_of_a_warm_up():
+    c, peak, warm = Dynamics(), 2e-2, 1000
+    values = {PEAK: peak / c.lr_ref, KAPPA: c.kappa, WARM: warm}
+    growth = c.kappa * values[PEAK] ** 2 * warm / 3
+    q = felt(f"constant:peak={peak},steps=5000,warmup={warm}", 0.0)
+    proved = result().expressions
+    assert q.felt[0] == pytest.approx(float(proved["top"].subs(values)), rel=4e-3)
+    assert q.at[0] == pytest.approx(warm * float(proved["share"].subs(C, growth)), rel=0.05)
+
+
+def test_where_a_long_run_settles():
+    """After a warm-up so long that it overshoots nothing, u is that of the balance of growth and decay."""
+    c = Dynamics()
+    q = felt("constant:peak=1e-3,steps=300000,warmup=100000", 0.3)
+    value = result().expressions["settled"].subs({WD: 0.3, RATE: 1e-3, KAPPA: c.kappa})
+    assert q.felt[0] == pytest.approx(float(value), rel=0.01)
+
+
+def test_edges():
+    proved = result().expressions
+    beta = 0.9
+    edge = float(proved["momentum_edge"].subs(BETA, beta))
+    for factor, grows in ((0.99, False), (1.01, True)):
+        roots = np.roots([1.0, -(1 + beta - (1 - beta) * edge * factor), beta])
+        assert (np.abs(roots).max() > 1) == grows
+    noise, b = (s for s in sorted(proved["noisy_edge"].free_symbols, key=str, reverse=True))
+    value = float(proved["noisy_edge"].subs({noise: 0.5, b: 1.0}))
+    assert (1 - value) ** 2 + value**2 * 0.5 == pytest.approx(1.0)
+    assert STEP not in proved["noisy_edge"].free_symbols
+
+
+def test_the_prior_of_the_size():
+    """Its mean lies midway between N ~ width^2 and N ~ width^3."""
+    from optlaws.risk import PARAMETERS, Prior
+
+    k, power = sorted(result().expressions["size"].free_symbols, key=str, reverse=True)
+    ends = [float(result().expressions["size"].subs({k: width, power: Dynamics().size_exponent})) for width in (2, 3)]
+    assert Prior().mean[PARAMETERS.index("size")] == pytest.approx(np.mean(ends), abs=2e-3)
+    assert isinstance(result().expressions["excursion"], sp.Expr)

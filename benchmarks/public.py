@@ -136,5 +136,6 @@ def mpl_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, float]]:
             "width": float(np.mean(widths)),
             "curves": len(test),
             "seconds": seconds,
+            "pred_e_sd": float(np.std([row[3] for row in figures])),
         }
     return out

@@ -34,6 +34,7 @@ from optlaws.runs import (
 
 if TYPE_CHECKING:
     from optlaws.law import Law
+    from optlaws.law.baseline import BaselineFit
     from optlaws.schedules import Schedule
 
 CURVE_STEPS = 200
@@ -46,12 +47,13 @@ def rank(
     plot: str | None,
     html: str | None,
     curves: bool,
+    max_risk: float | None,
     output: str,
     **sizes: float | None,
 ) -> None:
     """Rank candidates and write the ranking, the figure and the page that were asked for."""
     from optlaws import report
-    from optlaws.law import load_law
+    from optlaws.law import load_any_law
     from optlaws.ranking import rank as rank_runs
 
     if curves and not (plot or html or style == "json"):
@@ -59,12 +61,12 @@ def rank(
     if plot:
         check_figure(plot)
     check_outputs(plot, html, output)
-    law = load_law(law_name)
+    law = load_any_law(law_name)
     found = gather_candidates(candidates, sizes, law.defaults)
     with quiet():
-        ranking = rank_runs(found.runs, law)
+        ranking = rank_runs(found.runs, law, max_risk=max_risk)
         shown = ranking.order if style == "json" else ranking.order[: report.TABLE_ROWS]
-        drawn = _predicted_curves(law, found.runs, shown.tolist()) if curves else None
+        drawn = _predicted_curves(law, ranking.runs, shown.tolist()) if curves else None
     if plot or html:
         from optlaws import plotting
 
@@ -82,7 +84,7 @@ def rank(
     write_text(output, text)
 
 
-def _predicted_curves(law: Law, runs: RunTable, rows: Sequence[int]) -> dict[int, dict[str, list[float]]]:
+def _predicted_curves(law: Law | BaselineFit, runs: RunTable, rows: Sequence[int]) -> dict[int, dict[str, list[float]]]:
     curves = {}
     for row in progress(rows, "curves"):
         run = runs.select([row])
@@ -107,10 +109,16 @@ def _curve_steps(schedule: Schedule) -> npt.NDArray[np.float64]:
 
 
 def fit(
-    runs: Sequence[str], curves: Sequence[str], group: str | None, basis: str | None, name: str | None, output: str
+    runs: Sequence[str],
+    curves: Sequence[str],
+    group: str | None,
+    basis: str | None,
+    calibrate: str | None,
+    name: str | None,
+    output: str,
 ) -> None:
     """Fit a law to run tables (and curve tables) and write it."""
-    from optlaws.law import fit_law
+    from optlaws.law import fit_law, with_risk
 
     check_outputs(output)
     if [*runs, *curves].count("-") > 1:
@@ -118,10 +126,12 @@ def fit(
     table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
     readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
     if readings is not None:
-        readings = _known_readings(readings, table)
+        readings = known_readings(readings, table)
     if group is not None:
         table.column(group)
-    law = fit_law(table, readings, group=group, basis=basis, name=name or stem(output))
+    free = [word.strip() for word in (calibrate or "").split(",") if word.strip()]
+    law = fit_law(table, readings, group=group, basis=basis, calibrate=free, name=name or stem(output))
+    law = with_risk(law, table)
     law.save(output)
     click.echo(_fit_summary(law, output), err=output == "-")
 
@@ -133,6 +143,9 @@ def _fit_summary(law: Law, output: str) -> str:
     lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
+    if law.info.get("calibrated"):
+        values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["calibrated"].items())
+        lines.append(f"Calibrated: {values}.")
     if law.info.get("undetermined"):
         names = ", ".join(law.info["undetermined"])
         lines.append(f"Not told apart by these runs from the other columns: {names} (the priors share them out).")
@@ -141,21 +154,21 @@ def _fit_summary(law: Law, output: str) -> str:
 
 def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
     """Predict final losses, or losses along the curve, and write them beside the columns of the input."""
-    from optlaws.law import load_law
+    from optlaws.law import load_any_law
 
     check_table_name(output)
     check_outputs(output)
-    law = load_law(law_name)
+    law = load_any_law(law_name)
     if runs == "-" and curves == "-":
         raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")
     table = read_runs(runs)
     if curves is None:
         prediction = law.predict(table)
         tell_assumed(prediction.assumed)
-        write_runs(output, table, _prediction_columns(prediction, len(table)))
+        write_runs(output, table, _prediction_columns(prediction, _risks(law, table)))
         return
     asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
-    asked = _known_readings(asked, table)
+    asked = known_readings(asked, table)
     row_of = {name: row for row, name in enumerate(table.run_id)}
     columns: dict[str, npt.NDArray[Any]] = {
         "predicted_loss": np.full(len(asked), np.nan),
@@ -182,18 +195,27 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
         base["loss"] = asked.loss
     tell_assumed(assumed)
     in_domain = columns.pop("in_domain")
-    risk = [None] * len(asked)
+    of_run = dict(zip(table.run_id, _risks(law, table).tolist(), strict=True))
+    risk = np.array([of_run[name] for name in asked.run_id], dtype=np.float64)
     write_columns(
         output, {**base, **asked.extra, **columns, "divergence_risk": risk, "in_domain": in_domain}, len(asked)
     )
 
 
-def _prediction_columns(prediction: Any, n: int) -> dict[str, Any]:
+def _risks(law: Any, table: RunTable) -> npt.NDArray[np.float64]:
+    """Return the divergence risk of every run, NaN where the law has no risk model."""
+    model = getattr(law, "risk", None)
+    if model is None:
+        return np.full(len(table), np.nan)
+    return np.asarray(model.probability(table, law.defaults), dtype=np.float64)
+
+
+def _prediction_columns(prediction: Any, risk: npt.NDArray[np.float64]) -> dict[str, Any]:
     return {
         "predicted_loss": np.asarray(prediction.loss, dtype=np.float64),
         "lower": np.asarray(prediction.lower, dtype=np.float64),
         "upper": np.asarray(prediction.upper, dtype=np.float64),
-        "divergence_risk": [None] * n,
+        "divergence_risk": risk,
         "in_domain": np.asarray(prediction.in_domain, dtype=bool),
     }
 
@@ -205,7 +227,7 @@ def _all_steps(table: RunTable) -> CurveTable:
     return CurveTable(names, np.concatenate(steps), np.full(len(names), np.nan))
 
 
-def _known_readings(readings: CurveTable, table: RunTable) -> CurveTable:
+def known_readings(readings: CurveTable, table: RunTable) -> CurveTable:
     """Return the readings of runs in the table; others are named in a warning, and none at all is an error."""
     known = set(table.run_id)
     strangers = [name for name in dict.fromkeys(readings.run_id) if name not in known]

@@ -27,6 +27,7 @@ from optlaws.runs import (
 
 if TYPE_CHECKING:
     from optlaws.law import Law
+    from optlaws.law.baseline import BaselineFit
 
 _CHUNK = 1 << 16
 
@@ -130,11 +131,11 @@ def schedule(spec: str, style: str, plot: str | None, output: str) -> None:
 def laws(name: str | None, style: str, output: str) -> None:
     """List the built-in laws, or show one law."""
     from optlaws import report
-    from optlaws.law import builtin_names, load_law
+    from optlaws.law import builtin_names, load_any_law, load_law
 
     check_outputs(output)
     if name is not None:
-        law = load_law(name)
+        law = load_any_law(name)
         write_text(output, report.to_json(_law_record(law)) if style == "json" else _law_text(law))
         return
     found = [load_law(each) for each in builtin_names()]
@@ -154,12 +155,12 @@ def laws(name: str | None, style: str, output: str) -> None:
     write_text(output, f"{table}\n\noptlaws laws NAME shows one of them.\n")
 
 
-def _law_record(law: Law) -> dict[str, Any]:
+def _law_record(law: Law | BaselineFit) -> dict[str, Any]:
     domain = {key: list(ends) for key, ends in law.domain.items()}
     return {"name": law.name, "basis": law.basis_id, "domain": domain, "defaults": dict(law.defaults), **law.info}
 
 
-def _law_text(law: Law) -> str:
+def _law_text(law: Law | BaselineFit) -> str:
     from optlaws.report import text_table
 
     info = law.info

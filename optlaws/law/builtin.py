@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from optlaws.errors import LawError, nearest
 from optlaws.law.model import Law
+
+if TYPE_CHECKING:
+    from optlaws.law.baseline import BaselineFit
+    from optlaws.risk import RiskModel
+    from optlaws.runs import RunTable
 
 
 def builtin_names() -> list[str]:
@@ -34,3 +40,52 @@ def load_law(law: str | os.PathLike[str]) -> Law:
     if not os.path.exists(name):
         raise LawError(f"law must be a law file or one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
     return Law.load(name)
+
+
+def load_any_law(law: str | os.PathLike[str]) -> Law | BaselineFit:
+    """Return a built-in law by name, or the law in a file, which may also be a fitted rival law.
+
+    Raises
+    ------
+    LawError
+        There is neither.
+    """
+    name = os.fspath(law)
+    if name in builtin_names() or not os.path.exists(name):
+        return load_law(law)
+    from optlaws.law.store import read_any
+
+    return read_any(law)
+
+
+def public_risk() -> RiskModel:
+    """Return the risk model of the public runs for a source that is not among them."""
+    from dataclasses import replace
+
+    law = load_law("steplaw-dense")
+    if law.risk is None:
+        raise LawError("law 'steplaw-dense' must have a risk model, got none; install the package again")
+    model = law.risk
+    mean, covariance = model.mean.copy(), model.covariance.copy()
+    mean[-1], covariance[-1], covariance[:, -1] = 0.0, 0.0, 0.0
+    covariance[-1, -1] = model.source_sd**2
+    return replace(model, mean=mean, covariance=covariance)
+
+
+def with_risk(law: Law, runs: RunTable) -> Law:
+    """Return a law with the risk model of the public runs, moved by what became of the law's own runs.
+
+    `runs` are all runs, diverged ones included; they count as one source. Where none of them can be used, the law is
+    returned as it is.
+    """
+    from dataclasses import replace
+
+    from optlaws.risk import fit_risk, run_labels, usable
+
+    kept = usable(runs)
+    if not kept.any():
+        return law
+    own = replace(runs, source=("own",) * len(runs))
+    labels = run_labels(runs)[kept]
+    about = {"n_runs": int(kept.sum()), "n_diverged": int(labels.sum()), "from": "public runs, moved by the law's own"}
+    return replace(law, risk=fit_risk(own, start=public_risk()).model("own", **about))

@@ -20,8 +20,8 @@ from optlaws.regression.trend_field import (
     Posterior,
     expected_loss,
     group_matrix,
+    new_size_variance,
     predict_trend_field,
-    unshared,
 )
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import ScheduleBatch
@@ -337,9 +337,9 @@ class Law:
         _, rows_b = predict_trend_field(p, b.columns, b.coordinates, b.size, curve=b.curve, rows=True)
         phi_a, phi_b = (field_features(v.coordinates, p.inducing, p.whitening) for v in (a, b))
         own = s.field_sd**2 * (matern32(a.coordinates, b.coordinates) - phi_a @ phi_b.T)
-        left_a, left_b = (np.sqrt(unshared(group_matrix(v.size, p.sizes))) for v in (a, b))
-        own += s.size_sd**2 * group_matrix(a.size, b.size) * left_a[:, None] * left_b
-        out = (rows_a @ rows_b.T + p.spread**2 * own) * loss_a[:, None] * loss_b[None]
+        left_a, left_b = (np.sqrt(new_size_variance(p, group_matrix(v.size, p.sizes))) for v in (a, b))
+        new = group_matrix(a.size, b.size) * left_a[:, None] * left_b
+        out = (rows_a @ rows_b.T + p.spread**2 * own + new) * loss_a[:, None] * loss_b[None]
         return np.asarray(out)
 
 
@@ -350,7 +350,7 @@ def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> N
 
 
 def mean_rate(batch: ScheduleBatch) -> FloatArray:
-    """Return the mean rate of each schedule over its peak, 0 .. 1, shape (n,): 1 if constant, about 1/2 for a cosine."""
+    """Return the mean rate of each schedule over its peak, 0 .. 1, shape (n,): 1 if constant, 1/2 for a cosine."""
     area = np.empty(len(batch))
     for index, grid in cells(batch):
         area[index] = (grid.mean * grid.width).sum(axis=1)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -13,12 +14,18 @@ from optlaws.dynamics import Dynamics
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import LawError, OptlawsError
 from optlaws.features import COORDINATES, get_basis
+from optlaws.law.baseline import KIND, BaselineFit
 from optlaws.law.model import Law
 from optlaws.regression.trend_field import Posterior, Settings
+from optlaws.risk.model import RiskModel
 from optlaws.runs import atomic_write
 
 FORMAT = "optlaws-law"
 VERSION = 1
+PREDICTING = frozenset({"field_sd", "size_sd", "source_sd", "noise_growth"})  # the other settings serve a fit only
+AGAIN = "fit it again with `optlaws fit`"
+RIVAL_KEYS = ("name", "law", "parameters", "residuals", "domain", "info")
+T = TypeVar("T")
 KEYS = (
     "format",
     "version",
@@ -72,13 +79,19 @@ def law_to_dict(law: Law) -> dict[str, Any]:
             "root_size": len(p.root),
             "root_upper_triangle": p.root[rows, columns].tolist(),
         },
+        **({"risk": law.risk.to_dict()} if law.risk is not None else {}),
     }
 
 
 def write_law(law: Law, path: str | os.PathLike[str]) -> None:
     """Write a law file."""
+    write_document(law_to_dict(law), path)
+
+
+def write_document(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """Write the content of a law file, whole or not at all."""
     with atomic_write(path) as stream:
-        json.dump(law_to_dict(law), stream, allow_nan=False, indent=None, separators=(",", ":"))
+        json.dump(document, stream, allow_nan=False, indent=None, separators=(",", ":"))
         stream.write("\n")
 
 
@@ -91,15 +104,44 @@ def read_law(path: str | os.PathLike[str]) -> Law:
         The file cannot be read, is no law, is truncated, or is of another version.
     """
     name = os.fspath(path)
+    return law_from_text(read_text(path), name)
+
+
+def read_any(path: str | os.PathLike[str]) -> Law | BaselineFit:
+    """Read a law file, of a law of this package's basis or of a rival law.
+
+    Raises
+    ------
+    LawError
+        As `read_law`, or the file names a rival law that is not known here.
+    """
+    text, name = read_text(path), os.fspath(path)
+    data = parse(text, name)
+    if data.get("kind") != KIND:
+        return _checked(data, name)
+    missing = [key for key in RIVAL_KEYS if key not in data]
+    if missing:
+        raise LawError(f"law file {name!r} must have the entry {missing[0]!r}, got none; {AGAIN}")
+    return _guarded(lambda: BaselineFit.from_dict(data), name)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """Return the text of a law file.
+
+    Raises
+    ------
+    LawError
+        It cannot be read.
+    """
+    name = os.fspath(path)
     try:
         with open(path, encoding="utf-8-sig") as stream:
-            text = stream.read()
+            return stream.read()
     except UnicodeDecodeError:
         raise LawError(f"law file {name!r} cannot be read (not UTF-8 text); name a file of `optlaws fit`") from None
     except OSError as error:
         reason = error.strerror or str(error)
         raise LawError(f"law file {name!r} cannot be read ({reason}); check the path and its permissions") from None
-    return law_from_text(text, name)
 
 
 class _NotFiniteError(ValueError):
@@ -112,34 +154,53 @@ def _refuse_constant(name: str) -> float:
 
 def law_from_text(text: str, where: str) -> Law:
     """Return the law in a JSON text; `where` names it in messages."""
-    again = "fit it again with `optlaws fit`"
+    return _checked(parse(text, where), where)
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Return the document in a law file's text, its format and version checked."""
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
     except (_NotFiniteError, RecursionError) as error:
-        raise LawError(f"law file {where!r} has a damaged entry ({error}); {again}") from None
+        raise LawError(f"law file {where!r} has a damaged entry ({error}); {AGAIN}") from None
     except json.JSONDecodeError as error:
         raise LawError(
             f"law file {where!r} is not complete JSON (line {error.lineno}, column {error.colno}):"
-            f" it is truncated or no law; {again}"
+            f" it is truncated or no law; {AGAIN}"
         ) from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise LawError(
-            f'law file {where!r} must be a JSON object with "format": "{FORMAT}", got another document; {again}'
+            f'law file {where!r} must be a JSON object with "format": "{FORMAT}", got another document; {AGAIN}'
         )
     if data.get("version") != VERSION:
         raise LawError(
             f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r};"
-            f" {again}, or use the release that wrote it"
+            f" {AGAIN}, or use the release that wrote it"
+        )
+    return data
+
+
+def _checked(data: dict[str, Any], where: str) -> Law:
+    """Return the law of this package's basis in a document."""
+    if data.get("kind") == KIND:
+        raise LawError(
+            f"law file {where!r} must hold a law of this package's basis here, got the rival law {data.get('law')!r};"
+            " rival laws serve rank, predict and laws"
         )
     missing = [key for key in KEYS if key not in data]
     if missing:
-        raise LawError(f"law file {where!r} must have the entry {missing[0]!r}, got none; {again}")
+        raise LawError(f"law file {where!r} must have the entry {missing[0]!r}, got none; {AGAIN}")
+    return _guarded(lambda: _build(data), where)
+
+
+def _guarded(build: Callable[[], T], where: str) -> T:
+    """Return what `build` makes, with what goes wrong in one sentence that names the file."""
     try:
-        return _build(data)
+        return build()
     except OptlawsError as error:
         raise LawError(f"law file {where!r}: {error}") from None
     except (AttributeError, KeyError, TypeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-        raise LawError(f"law file {where!r} has a damaged entry ({type(error).__name__}: {error}); {again}") from None
+        raise LawError(f"law file {where!r} has a damaged entry ({type(error).__name__}: {error}); {AGAIN}") from None
 
 
 def _array(values: Any, *shape: int) -> FloatArray:
@@ -158,6 +219,12 @@ def _build(data: dict[str, Any]) -> Law:
             " use the release that wrote it"
         )
     modes = basis.dynamics.modes
+    absent = sorted(set(basis.exponents) - set(data["exponents"]))
+    if absent:
+        raise LawError(
+            f"exponents must be those of basis {basis.id!r}, which now has {absent[0]!r} too, got a law fitted before;"
+            f" {AGAIN}"
+        )
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
     if basis.dynamics.modes != modes:
         raise LawError(f"modes must be {modes} for basis {basis.id!r}, got {basis.dynamics.modes}; fit the law again")
@@ -196,7 +263,8 @@ def _build(data: dict[str, Any]) -> Law:
     if not isinstance(data["name"], str):
         raise TypeError(f"name must be text, got {data['name']!r}")
     defaults = {str(key): float(value) for key, value in data["defaults"].items()}
-    lost = (known ^ set(data["settings"])) | (set(Dynamics().to_dict()) ^ set(data["dynamics"]))
+    lost = (set(data["settings"]) - known) | (PREDICTING - set(data["settings"]))
+    lost |= set(Dynamics().to_dict()) ^ set(data["dynamics"])
     if dict(basis.scales) != {str(key): float(value) for key, value in data["scales"].items()}:
         raise LawError(f"scales must be those of basis {basis.id!r}, got others; use the release that wrote it")
     if posterior.inducing.shape[1] != len(COORDINATES):
@@ -225,4 +293,5 @@ def _build(data: dict[str, Any]) -> Law:
         domain,
         defaults,
         dict(data["info"]),
+        RiskModel.from_dict(data["risk"]) if data.get("risk") is not None else None,
     )

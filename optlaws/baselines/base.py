@@ -1,0 +1,149 @@
+"""What every rival law offers, and what their fits share.
+
+A rival law is a frozen dataclass of its parameters with class attributes that say where it comes from. All laws have
+`fit` and `parameters`; a law of the loss has `predict`, one of whole curves `predict_curve`, one that advises a peak
+rate or a batch size `recommend`. Losses are in nats per token, parameters N without embeddings, data D and batches B in
+tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import FitError, LawError
+from optlaws.runs import CurveTable, RunTable
+
+FloatArray = npt.NDArray[np.float64]
+HUBER = 1e-3
+"""Huber threshold on log losses that Chinchilla and the Multi-Power Law use."""
+
+DERIVED = ("params", "tokens", "batch_tokens", "peak_lr", "steps")
+"""Columns that `column` knows beside those of a run table: `params` is per token, `peak_lr` is the schedule's."""
+
+
+class Advice(NamedTuple):
+    """What a law advises for one run: highest rate and batch size; NaN where the law says nothing of it."""
+
+    peak_lr: float
+    batch_tokens: float
+
+
+@runtime_checkable
+class BaselineLaw(Protocol):
+    """A rival law.
+
+    Attributes
+    ----------
+    name : its name in the registry.
+    source : citation with arXiv id and equation.
+    formula : in plain text.
+    needs : columns of a run table that it needs, such as ("params", "tokens"); "schedule" where it reads the schedule,
+        "curves" where it is fitted on curves only.
+    """
+
+    name: ClassVar[str]
+    source: ClassVar[str]
+    formula: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]]
+
+    @classmethod
+    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
+        """Fit the law to completed runs (and curves); `starts` = 0 is the law's own number of starts."""
+        ...
+
+    def parameters(self) -> dict[str, float]:
+        """Return the parameters by name; `type(law)(**parameters)` is the same law."""
+        ...
+
+
+@runtime_checkable
+class LossLaw(BaselineLaw, Protocol):
+    """A law that predicts final losses."""
+
+    def predict(self, runs: RunTable) -> FloatArray:
+        """Return final losses, shape (n,), nats per token."""
+        ...
+
+
+@runtime_checkable
+class CurveLaw(LossLaw, Protocol):
+    """A law that predicts losses along a run."""
+
+    def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
+        """Return the losses of one run (a table of one row) after the given numbers of updates, shape of `steps`."""
+        ...
+
+
+@runtime_checkable
+class AdviceLaw(BaselineLaw, Protocol):
+    """A law that advises a peak rate, a batch size, or both."""
+
+    def recommend(self, params: float, tokens: float) -> Advice:
+        """Return the advice for N parameters and D tokens."""
+        ...
+
+
+class Parametric:
+    """Gives a dataclass of numbers `parameters`."""
+
+    def parameters(self) -> dict[str, float]:
+        """Return the parameters by name."""
+        return {field.name: float(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+
+def usable(runs: RunTable) -> npt.NDArray[np.bool_]:
+    """Return which runs were completed (or do not say) with a finite loss, shape (n,)."""
+    done = np.array([status in (None, "completed") for status in runs.status], dtype=bool)
+    return np.asarray(done & np.isfinite(runs.final_loss))
+
+
+def column(runs: RunTable, name: str) -> FloatArray:
+    """Return a number of every run, shape (n,): one of `DERIVED`, or a number column of the table."""
+    if name == "params":
+        return runs.size
+    if name == "peak_lr":
+        return np.asarray(runs.batch().peak, dtype=np.float64)
+    return np.asarray(runs.column(name), dtype=np.float64)
+
+
+def columns(law: Any, runs: RunTable, names: Sequence[str] | None = None) -> list[FloatArray]:
+    """Return the columns that a law needs, each of shape (n,), all finite and above 0.
+
+    Raises
+    ------
+    LawError
+        A run lacks one.
+    """
+    found = []
+    for name in law.needs if names is None else names:
+        values = column(runs, name)
+        bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+        if len(bad):
+            raise LawError(
+                f"{name} must be a finite number above 0 for law {law.name!r}, got {values[bad[0]]:g} in run"
+                f" {runs.run_id[bad[0]]!r}; fill it, drop the run, or choose another law"
+            )
+        found.append(values)
+    return found
+
+
+def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
+    """Return the runs that a law may be fitted on.
+
+    Raises
+    ------
+    FitError
+        There are fewer than `fewest`.
+    """
+    kept = runs.select(usable(runs))
+    if len(kept) < fewest:
+        raise FitError(
+            f"law {law.name!r} needs at least {fewest} completed runs with a finite final_loss, got {len(kept)}"
+            f" of {len(runs)}; add runs"
+        )
+    return kept

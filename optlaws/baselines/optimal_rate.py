@@ -1,0 +1,137 @@
+"""What the laws share that advise peak rate and batch size: near-best runs, regression, the nearest run of a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.baselines.base import Advice, FloatArray, columns, training
+from optlaws.errors import FitError, InputError
+from optlaws.runs import RunTable
+
+NEAR_BEST = 0.0025  # of the lowest loss of the same N and D: the runs that Step Law is fitted on
+FLOPS = 6.0
+
+
+class RateLaw(Protocol):
+    """What this module asks of an optimal-rate law."""
+
+    def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
+        """Return the advice for N parameters and D tokens (and the loss that will be reached, for laws in the loss)."""
+        ...
+
+
+class NearBest(NamedTuple):
+    """Near-best runs of each (N, D): logarithms of N, D, peak rate, batch (tokens) and of the (N, D)'s lowest loss."""
+
+    n: FloatArray
+    d: FloatArray
+    rate: FloatArray
+    batch: FloatArray
+    loss: FloatArray
+
+
+def cells(n: FloatArray, d: FloatArray) -> list[npt.NDArray[np.intp]]:
+    """Return the indices of the runs of each (N, D), smallest N first."""
+    _, label = np.unique(np.stack([n, d], axis=1), axis=0, return_inverse=True)
+    return [np.flatnonzero(label.ravel() == k) for k in range(int(label.max()) + 1)]
+
+
+def near_best(law: Any, runs: RunTable, within: float = NEAR_BEST, *, cells_needed: int = 3) -> NearBest:
+    """Return the runs whose loss is within a fraction of the lowest of their N and D.
+
+    Raises
+    ------
+    FitError, LawError
+        Too few (N, D), or a run without N, D, peak rate or batch.
+    """
+    kept = training(law, runs, cells_needed)
+    n, d, rate, batch = columns(law, kept, ("params", "tokens", "peak_lr", "batch_tokens"))
+    loss, groups = kept.final_loss, cells(n, d)
+    if len(groups) < cells_needed:
+        raise FitError(
+            f"law {law.name!r} needs runs at {cells_needed} or more pairs of N and D, got {len(groups)};"
+            " add sizes or lengths"
+        )
+    best = np.empty(len(loss))
+    for group in groups:
+        best[group] = loss[group].min()
+    keep = loss / best - 1 < within
+    return NearBest(*(np.log(values[keep]) for values in (n, d, rate, batch, best)))
+
+
+def regress(law: Any, target: FloatArray, columns_: Sequence[FloatArray]) -> FloatArray:
+    """Return (intercept, slopes...) of least squares of the target on columns, each (m,).
+
+    Raises
+    ------
+    FitError
+        The columns do not determine them.
+    """
+    design = np.stack([np.ones_like(target), *columns_], axis=1)
+    found, _, rank, _ = np.linalg.lstsq(design - [0.0, *design[:, 1:].mean(axis=0)], target, rcond=None)
+    if rank < design.shape[1]:
+        raise FitError(
+            f"law {law.name!r} cannot be told from these runs: N, D or the loss varies too little among the near-best;"
+            " add sizes or lengths"
+        )
+    found[0] -= found[1:] @ design[:, 1:].mean(axis=0)
+    return np.asarray(found)
+
+
+def power(coefficient: float, *pairs: tuple[float, float]) -> float:
+    """Return coefficient * product of base^exponent.
+
+    Raises
+    ------
+    InputError
+        A base is not above 0.
+    """
+    out = coefficient
+    for base, exponent in pairs:
+        if not base > 0:
+            raise InputError(f"params, tokens and loss must be above 0, got {base:g}; correct it")
+        out *= base**exponent
+    return float(out)
+
+
+def nearest_run(rate: FloatArray, batch: FloatArray, advice: Advice, loss: FloatArray | None = None) -> int:
+    """Return the index of the run (m,) nearest to the advice in ln rate and ln batch.
+
+    Where the law says nothing of one of the two, the run of lowest loss among those nearest in the other is taken: the
+    most favourable reading.
+
+    Raises
+    ------
+    InputError
+        The advice says nothing, or `loss` is missing where it is needed.
+    """
+    apart = np.zeros(len(rate))
+    for values, wanted in ((rate, advice.peak_lr), (batch, advice.batch_tokens)):
+        if np.isfinite(wanted):
+            apart += np.log(values / wanted) ** 2
+    if np.isfinite(advice.peak_lr) and np.isfinite(advice.batch_tokens):
+        return int(np.argmin(apart))
+    if not np.isfinite(advice).any() or loss is None:
+        raise InputError(f"advice must name a peak rate or a batch, and losses be given, got {advice}; use another law")
+    same = apart <= apart.min() + 1e-9
+    return int(np.flatnonzero(same)[np.argmin(loss[same])])
+
+
+def regret(law: RateLaw, runs: RunTable, kind: Any = None) -> FloatArray:
+    """Return, for each (N, D) of completed runs, the loss of the run nearest to the advice over the lowest, minus 1.
+
+    Laws in the loss are given the lowest loss of the (N, D). Smallest N first, then D.
+    """
+    kept = training(kind or law, runs, 1)
+    n, d, rate, batch = columns(kind or law, kept, ("params", "tokens", "peak_lr", "batch_tokens"))
+    loss, out = kept.final_loss, []
+    for group in cells(n, d):
+        y = loss[group]
+        advice = law.recommend(float(n[group[0]]), float(d[group[0]]), float(y.min()))
+        picked = nearest_run(rate[group], batch[group], advice, y)
+        out.append(y[picked] / y.min() - 1)
+    return np.array(out)

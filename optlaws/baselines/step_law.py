@@ -1,0 +1,74 @@
+"""Step Law: peak rate by size and data, batch by data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Self
+
+import numpy as np
+
+from optlaws.baselines.base import Advice, Parametric
+from optlaws.baselines.optimal_rate import NEAR_BEST, NearBest, near_best, power, regress
+from optlaws.runs import CurveTable, RunTable
+
+
+@dataclass(frozen=True)
+class StepLaw(Parametric):
+    """Peak rate r N^-p D^q and batch b D^s tokens, for runs that end at a fixed low rate.
+
+    Fitted as by its authors: ordinary least squares in logarithms on the runs within 0.25 % of the lowest loss of their
+    N and D, and the mean over bootstrap samples of those runs (`band` returns the samples).
+    """
+
+    r: float
+    p: float
+    q: float
+    b: float
+    s: float
+
+    name: ClassVar[str] = "step_law"
+    source: ClassVar[str] = "Li et al., arXiv 2503.04715, eq. 1"
+    formula: ClassVar[str] = "rate = r N^-p D^q, batch = b D^s"
+    needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+
+    @classmethod
+    def published(cls) -> Self:
+        """Return the law with the printed constants."""
+        return cls(1.79, 0.713, 0.307, 0.58, 0.571)
+
+    @classmethod
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = 0,
+        within: float = NEAR_BEST,
+    ) -> Self:
+        """Fit to the runs within a fraction of the lowest loss of their N and D; nothing is random.
+
+        Raises
+        ------
+        FitError, LawError
+            Too few (N, D), or a run without N, D, peak rate or batch.
+        """
+        return cls._through(near_best(cls, runs, within))
+
+    @classmethod
+    def band(cls, runs: RunTable, *, draws: int = 1000, seed: int = 0) -> list[Self]:
+        """Return the laws through `draws` bootstrap samples of the near-best runs: a band for every advice."""
+        best = near_best(cls, runs)
+        rng = np.random.default_rng(seed)
+        samples = rng.integers(0, len(best.n), size=(draws, len(best.n)))
+        return [cls._through(NearBest(*(values[rows] for values in best))) for rows in samples]
+
+    @classmethod
+    def _through(cls, best: NearBest) -> Self:
+        r, p, q = regress(cls, best.rate, [best.n, best.d])
+        b, s = regress(cls, best.batch, [best.d])
+        return cls(float(np.exp(r)), float(-p), float(q), float(np.exp(b)), float(s))
+
+    def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
+        """Return the advice."""
+        return Advice(power(self.r, (params, -self.p), (tokens, self.q)), power(self.b, (tokens, self.s)))

@@ -1,0 +1,325 @@
+"""A fitted rival law (`optlaws.baselines`) in a law file, with what ranking and prediction need of a `Law`.
+
+A rival law predicts a loss and nothing else. Its intervals come from residuals: groups of runs are left out in turn,
+the law is fitted to the rest, and the 5 and 95 % points of loss / prediction are the interval; where no group can be
+left out they are those of the training runs themselves, which is optimistic, and the file says so. Errors of two runs
+are taken as independent, so that a difference of two candidates is less sure than either loss.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from optlaws._version import __version__
+from optlaws.baselines import get_baseline
+from optlaws.baselines.base import DERIVED, FloatArray, column, usable
+from optlaws.errors import LawError, OptlawsError
+from optlaws.law.model import SLACK, UNITS
+from optlaws.runs import CurveTable, RunTable, format_quantity
+
+KIND = "baseline"
+LEVELS = (0.05, 0.95)
+GROUPS = 6  # neighbours are put together until there are no more groups than this
+READINGS = 40  # of a curve, evenly spread, whose residuals count
+SHOWN = 12  # parameters named in a text
+GROUP_COLUMNS = ("params", "tokens", "steps", "peak_lr", "batch_tokens")
+
+
+@dataclass(frozen=True)
+class BaselinePrediction:
+    """Predictions of a rival law for n points, as `optlaws.law.Prediction`; all error is noise, independent."""
+
+    loss: FloatArray
+    sd: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    noise: FloatArray
+    in_domain: np.ndarray
+    reasons: Sequence[str]
+    assumed: Mapping[str, float] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of points."""
+        return len(self.loss)
+
+    def covariance(self, i: Any) -> FloatArray:
+        """Return zeros (m, m): the expected losses are taken as known, all error is in `noise`."""
+        count = len(np.arange(len(self))[i])
+        return np.zeros((count, count))
+
+
+@dataclass(frozen=True)
+class BaselineFit:
+    """A rival law, its residuals, the range of its training runs.
+
+    Attributes
+    ----------
+    name : str
+    law : BaselineLaw
+        The fitted rival.
+    residuals : mapping
+        `lower`, `upper`: 5 and 95 % points of ln(loss / prediction); `sd`: their standard deviation; `from`: what they
+        are residuals of.
+    domain : dict of (lowest, highest)
+    info : dict
+        Number and digest of the runs, left-out errors, source and formula of the law, versions.
+    """
+
+    name: str
+    law: Any
+    residuals: Mapping[str, Any]
+    domain: Mapping[str, tuple[float, float]]
+    info: Mapping[str, Any]
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def basis_id(self) -> str:
+        """What stands for a basis in listings."""
+        return f"none (rival law {self.law.name})"
+
+    @property
+    def has_curves(self) -> bool:
+        """Whether the law predicts losses along a run."""
+        return hasattr(self.law, "predict_curve")
+
+    def parameters_text(self) -> str:
+        """Return the parameters in words, the first dozen of them."""
+        values = self.law.parameters()
+        shown = ", ".join(f"{key} {value:.6g}" for key, value in list(values.items())[:SHOWN])
+        return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
+
+    def save(self, path: Any) -> None:
+        """Write the law as one JSON file."""
+        from optlaws.law.store import write_document
+
+        write_document(self.to_dict(), path)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the law as plain numbers, lists and texts."""
+        from optlaws.law.store import FORMAT, VERSION
+
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "kind": KIND,
+            "name": self.name,
+            "law": self.law.name,
+            "parameters": self.law.parameters(),
+            "residuals": dict(self.residuals),
+            "domain": {key: list(value) for key, value in self.domain.items()},
+            "info": dict(self.info),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> BaselineFit:
+        """Return the law of a law file's content.
+
+        Raises
+        ------
+        LawError
+            The law is not known here.
+        KeyError, TypeError, ValueError
+            An entry is missing or damaged.
+        """
+        kind = get_baseline(data["law"])
+        values = {str(key): float(value) for key, value in data["parameters"].items()}
+        if not np.isfinite(list(values.values())).all():
+            raise ValueError("parameters must be finite numbers")
+        make = getattr(kind, "from_parameters", None)
+        law = make(values) if make else kind(**values)
+        residuals = {key: float(data["residuals"][key]) for key in ("lower", "upper", "sd")}
+        if not isinstance(data["name"], str):
+            raise TypeError(f"name must be text, got {data['name']!r}")
+        domain = {str(key): (float(low), float(high)) for key, (low, high) in data["domain"].items()}
+        origin = {"from": str(data["residuals"]["from"])}
+        return cls(data["name"], law, {**residuals, **origin}, domain, dict(data["info"]))
+
+    def predict(self, runs: RunTable, *, threads: int | None = None) -> BaselinePrediction:
+        """Predict the loss at the end of every run; `threads` changes nothing.
+
+        Raises
+        ------
+        LawError
+            The law predicts no losses, or a run lacks a column that it needs.
+        """
+        return self._around(self.expected_loss(runs), runs)
+
+    def expected_loss(self, runs: RunTable, *, threads: int | None = None) -> FloatArray:
+        """Return the predicted losses alone, shape (n,)."""
+        self._need("predict", "final losses")
+        return np.asarray(self.law.predict(runs), dtype=np.float64)
+
+    def predict_curve(self, runs: RunTable, steps: Any) -> BaselinePrediction:
+        """Predict the losses of runs after the given numbers of updates, run by run.
+
+        Raises
+        ------
+        LawError
+            The law predicts no curves, or a run lacks a column that it needs.
+        """
+        self._need("predict_curve", "losses along a run")
+        every = [steps] * len(runs) if isinstance(steps, np.ndarray) else list(steps)
+        parts = [
+            np.asarray(self.law.predict_curve(runs.select([i]), at), dtype=np.float64) for i, at in enumerate(every)
+        ]
+        index = np.repeat(np.arange(len(runs)), [len(at) for at in every])
+        return self._around(np.concatenate(parts), runs, index)
+
+    def _need(self, method: str, what: str) -> None:
+        if hasattr(self.law, method):
+            return
+        offers = {
+            "recommend": "advises peak rates or batches",
+            "allocate": "divides compute",
+            "predict": "predicts final losses",
+        }
+        does = " and ".join(text for key, text in offers.items() if hasattr(self.law, key))
+        raise LawError(f"law {self.name!r} ({self.law.name}) {does} and predicts no {what}; choose another law")
+
+    def _around(self, loss: FloatArray, runs: RunTable, index: np.ndarray | None = None) -> BaselinePrediction:
+        """Return the losses with their intervals."""
+        r = self.residuals
+        inside, reasons = self._domain_check(runs)
+        if index is not None:
+            inside, reasons = inside[index], [reasons[i] for i in index]
+        sd = r["sd"] * loss
+        return BaselinePrediction(loss, sd, loss * np.exp(r["lower"]), loss * np.exp(r["upper"]), sd, inside, reasons)
+
+    def _domain_check(self, runs: RunTable) -> tuple[np.ndarray, list[str]]:
+        """Return which runs lie in the range of the training runs, and why the others do not."""
+        texts: list[list[str]] = [[] for _ in range(len(runs))]
+        for name, (low, high) in self.domain.items():
+            values = column(runs, name)
+            for i in np.flatnonzero((values < low / SLACK) | (values > high * SLACK)):
+                word, edge, far = ("below", low, "lowest") if values[i] < low else ("above", high, "highest")
+                value, end = (format_quantity(x) if x >= 1000 else f"{x:.4g}" for x in (values[i], edge))
+                texts[i].append(f"{name} {value} {word} {end}, the {far} in training")
+        return np.array([not text for text in texts], dtype=bool), ["; ".join(text) for text in texts]
+
+
+def fit_baseline(
+    kind: str,
+    runs: RunTable,
+    curves: CurveTable | None = None,
+    *,
+    group: str | None = None,
+    name: str | None = None,
+    seed: int = 0,
+) -> BaselineFit:
+    """Fit a rival law and measure its residuals with groups left out.
+
+    Parameters
+    ----------
+    kind : str
+        Its name, see `optlaws.baselines.baseline_names`.
+    runs, curves
+        As for `fit_law`.
+    group : str, optional
+        Column whose groups are left out in turn; default: size, else data, steps, peak rate or batch, whichever varies
+        first, neighbours together.
+    name : str, optional
+        Of the law; default: `kind`.
+    seed : int
+        Of the starts that are drawn.
+
+    Raises
+    ------
+    LawError, FitError
+        No such law, or runs that it cannot be fitted to.
+    """
+    law_class = get_baseline(kind)
+    law = law_class.fit(runs, curves, seed=seed)
+    kept = runs.select(usable(runs))
+    left_out, errors = _left_out(law_class, kept, curves, group, seed) if curves is None else (np.empty(0), {})
+    residuals, origin = left_out, "groups left out"
+    if len(residuals) < 2 and hasattr(law, "predict"):
+        residuals, origin = _training(law, kept, runs, curves), "the training runs themselves, which is optimistic"
+    if not hasattr(law, "predict"):
+        origin = "nothing: the law predicts no losses"
+    spread = [float(q) for q in np.quantile(residuals, LEVELS)] if len(residuals) else [0.0, 0.0]
+    sd = max(float(np.sqrt((residuals**2).mean())), 1e-9) if len(residuals) else 1e-9
+    info: dict[str, Any] = {
+        "n_runs": len(kept),
+        "n_curves": 0 if curves is None else len(set(curves.run_id) & set(runs.run_id)),
+        "n_left_out": len(runs) - len(kept),
+        "digest": runs.digest(),
+        "sources": sorted({s for s in runs.source if s}),
+        "leave_group_out": errors,
+        "formula": law.formula,
+        "parameters": law.parameters(),
+        "versions": {"optlaws": __version__, "numpy": np.__version__, "python": platform.python_version()},
+    }
+    quantities = [name for name in dict.fromkeys((*law.needs, "peak_lr", "steps")) if name in (*DERIVED, *UNITS)]
+    domain = {}
+    for quantity in quantities:
+        values = column(runs if curves is not None else kept, quantity)
+        if np.isfinite(values).all() and len(values):
+            domain[quantity] = (float(values.min()), float(values.max()))
+    about: dict[str, Any] = {"lower": spread[0], "upper": spread[1], "sd": sd, "from": origin}
+    fitted = BaselineFit(name or kind, law, about, domain, info)
+    info["notes"] = f"{law.formula}, with {fitted.parameters_text()}; {law.source}; intervals from {origin}"
+    return fitted
+
+
+def _groups(runs: RunTable, group: str | None) -> tuple[str, np.ndarray] | None:
+    """Return what is left out in turn, and the runs' labels 0, 1, ... (n,); None if nothing varies."""
+    for name in (group,) if group else GROUP_COLUMNS:
+        values = runs.column(name) if group else column(runs, name)
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            continue
+        levels, label = np.unique(values, return_inverse=True)
+        if len(levels) > GROUPS and not group:
+            label = label * GROUPS // len(levels)
+        if len(levels) > 1:
+            return name, label
+    return None
+
+
+def _left_out(
+    kind: Any, runs: RunTable, curves: CurveTable | None, group: str | None, seed: int
+) -> tuple[FloatArray, dict[str, Any]]:
+    """Return ln(loss / prediction) of runs whose group was left out, and a summary by the partition's name."""
+    found = _groups(runs, group)
+    if found is None or not hasattr(kind, "predict"):
+        return np.empty(0), {}
+    name, label = found
+    parts, mine = [], []
+    for value in np.unique(label):
+        held = label == value
+        try:
+            law = kind.fit(runs.select(~held), curves, seed=seed)
+            parts.append(np.log(runs.final_loss[held] / law.predict(runs.select(held))))
+            mine.append(held.sum())
+        except OptlawsError:  # too little is left without this group
+            continue
+    residuals = np.concatenate(parts) if parts else np.empty(0)
+    residuals = residuals[np.isfinite(residuals)]
+    if len(residuals) < 2:
+        return np.empty(0), {}
+    error = 100 * np.abs(np.expm1(-residuals))
+    return residuals, {
+        name: {"mean_error_pct": float(error.mean()), "max_error_pct": float(error.max()), "n_runs": len(residuals)}
+    }
+
+
+def _training(law: Any, kept: RunTable, runs: RunTable, curves: CurveTable | None) -> FloatArray:
+    """Return ln(loss / prediction) of the training runs, or of their curves."""
+    if curves is None or not hasattr(law, "predict_curve"):
+        residuals = np.log(kept.final_loss / law.predict(kept)) if len(kept) else np.empty(0)
+    else:
+        row_of, parts = {name: i for i, name in enumerate(runs.run_id)}, []
+        for name, index in curves.runs().items():
+            rows = index[(curves.step[index] > 0) & np.isfinite(curves.loss[index])]
+            if name not in row_of or len(rows) < 2:
+                continue
+            rows = rows[len(rows) // 4 :]  # what comes after the warm-up
+            rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(READINGS, len(rows))).astype(int))]
+            predicted = law.predict_curve(runs.select([row_of[name]]), curves.step[rows])
+            parts.append(np.log(curves.loss[rows] / predicted))
+        residuals = np.concatenate(parts) if parts else np.empty(0)
+    return np.asarray(residuals[np.isfinite(residuals)])

@@ -1,0 +1,1 @@
+"""Published tables of the field, computed again from public data: `python -m paper_repro`."""

@@ -1,0 +1,1 @@
+"""Epoch AI's refit of Chinchilla."""

@@ -1,0 +1,1 @@
+"""The headline protocol of Opt-Laws on other runs."""

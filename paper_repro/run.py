@@ -1,0 +1,203 @@
+"""Find the folders, run them, print published / ours / difference, write Markdown, CSV and figures."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from optlaws.errors import InputError, OptlawsError, nearest
+from paper_repro.core import HERE, Missing, Row
+
+ROOT = HERE.parent
+HEAD = ("table", "cell", "published", "ours", "difference", "tolerance", "ok", "note")
+
+
+@dataclass
+class Result:
+    """What one folder gave."""
+
+    name: str
+    rows: list[Row] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def wrong(self) -> list[Row]:
+        """The rows outside their tolerance."""
+        return [row for row in self.rows if row.ok is False]
+
+
+def folders() -> list[str]:
+    """Return the names of all reproductions."""
+    return sorted(path.parent.name for path in HERE.glob("*/reproduce.py"))
+
+
+def data_folder(given: str | None) -> Path:
+    """Return the data folder: as given, OPTLAWS_DATA, or ../shared/data beside the checkout."""
+    return Path(given or os.environ.get("OPTLAWS_DATA") or ROOT.parent / "shared" / "data")
+
+
+def run_one(name: str, data: Path, quick: bool, figures: Path | None) -> Result:
+    """Run one reproduction; data that it misses are in the result, not an error."""
+    result, start = Result(name), time.perf_counter()
+    reproduce = import_module(f"paper_repro.{name}.reproduce").reproduce
+    before = os.environ.get("OPTLAWS_DATA")
+    os.environ["OPTLAWS_DATA"] = str(data)  # the benchmarks' readers look there
+    try:
+        for entry in reproduce(data, quick, figures):
+            (result.missing if isinstance(entry, Missing) else result.rows).append(entry)
+    except Missing as gap:
+        result.missing.append(gap)
+    finally:
+        if before is None:
+            del os.environ["OPTLAWS_DATA"]
+        else:
+            os.environ["OPTLAWS_DATA"] = before
+    result.seconds = time.perf_counter() - start
+    return result
+
+
+def number(value: float | None) -> str:
+    """Return a number for people.
+
+    >>> number(2085.43), number(0.00012), number(None), number(600000.0)
+    ('2085.43', '0.00012', '', '600000')
+    """
+    return "" if value is None else f"{value:.6g}"
+
+
+def cells(row: Row) -> list[str]:
+    """Return a row of the report."""
+    ok = {True: "ok", False: "MISMATCH", None: ""}[row.ok]
+    return [
+        row.table, row.cell, number(row.published), number(row.ours), number(row.difference), number(row.tolerance), ok,
+        row.note,
+    ]  # fmt: skip
+
+
+def text_report(result: Result) -> str:
+    """Return the report of one folder for a terminal."""
+    body = [HEAD, *(cells(row) for row in result.rows)]
+    widths = [max(len(line[j]) for line in body) for j in range(len(HEAD) - 1)]
+    lines = [f"== {result.name} ({result.seconds:.1f} s)"]
+    for line in body if result.rows else []:
+        shown = [
+            text.ljust(w) if j < 2 else text.rjust(w) for j, (text, w) in enumerate(zip(line, widths, strict=False))
+        ]
+        lines.append(("  ".join(shown) + "  " + line[-1]).rstrip())
+    lines += [f"data not found: {gap.name}: {gap.what}" for gap in result.missing]
+    return "\n".join(lines)
+
+
+def write_reports(results: Sequence[Result], out: Path) -> None:
+    """Write NAME.md and NAME.csv of each folder, and README.md over all CSV files there are."""
+    out.mkdir(parents=True, exist_ok=True)
+    for result in results:
+        with (out / f"{result.name}.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(HEAD)
+            writer.writerows(cells(row) for row in result.rows)
+        about = (import_module(f"paper_repro.{result.name}.reproduce").__doc__ or "").strip()
+        lines = [f"# {result.name}", "", about, "", f"Written by `python -m paper_repro {result.name}`.", ""]
+        lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
+        lines += ["| " + " | ".join(text.replace("|", "/") for text in cells(row)) + " |" for row in result.rows]
+        lines += [""] + [f"Data not found: {gap.name}: {gap.what}\n" for gap in result.missing]
+        drawn = sorted(path.name for path in (out / "figures").glob(f"{result.name}*.png"))
+        lines += [f"![{name.removesuffix('.png')}](figures/{name})" for name in drawn]
+        (out / f"{result.name}.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+    lines = ["# Published tables, computed again", "", "Written by `python -m paper_repro`.", ""]
+    lines += ["| source | values with a tolerance | within it | for information |", "| --- | --- | --- | --- |"]
+    for path in sorted(out.glob("*.csv")):
+        with path.open(encoding="utf-8", newline="") as stream:
+            marks = [line["ok"] for line in csv.DictReader(stream)]
+        good = marks.count("ok")
+        lines.append(f"| [{path.stem}]({path.stem}.md) | {len(marks) - marks.count('')} | {good} | {marks.count('')} |")
+    (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def fetch(names: Sequence[str], data: Path) -> list[str]:
+    """Get the public files of the folders into `data` with a check of their sha256; return what could not be had.
+
+    Raises
+    ------
+    InputError
+        pooch is not installed.
+    """
+    try:
+        pooch = import_module("pooch")
+    except ImportError:
+        raise InputError("--fetch needs pooch, got an environment without it; pip install 'optlaws[repro]'") from None
+    gaps = []
+    for name in names:
+        for source in json.loads((HERE / name / "sources.json").read_text(encoding="utf-8"))["files"]:
+            if (data / source["name"]).is_file():
+                continue
+            if not source["sha256"]:
+                gaps.append(
+                    f"{name}: {source['name']} has no checksum on record; get it by hand from {source['address']}"
+                )
+                continue
+            try:
+                pooch.retrieve(
+                    source["address"], known_hash=f"sha256:{source['sha256']}", fname=source["name"], path=data
+                )
+            except (OSError, ValueError) as bad:  # no connection, or another file under that address
+                gaps.append(
+                    f"{name}: {source['name']} not fetched from {source['address']} ({' '.join(str(bad).split())})"
+                )
+    return gaps
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 0 done, 1 a value outside its tolerance or a file that could not be fetched, 2 bad input."""
+    parser = argparse.ArgumentParser(prog="python -m paper_repro", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="folders to run; all if left out")
+    parser.add_argument("--quick", action="store_true", help="the part that takes less than a minute; writes nothing")
+    parser.add_argument("--out", metavar="DIR", help="where Markdown and CSV go (docs/paper_repro), figures below it")
+    parser.add_argument("--data", metavar="DIR", help="folder of the public tables (OPTLAWS_DATA, ../shared/data)")
+    parser.add_argument("--fetch", action="store_true", help="get missing public files by address first, then run")
+    options = parser.parse_args(arguments)
+    known = folders()
+    for name in options.names:
+        if name not in known:
+            hint = nearest(name, known)
+            print(f"paper_repro: NAME must be one of {', '.join(known)}, got {name!r}{hint}")
+            return 2
+    names, data = options.names or known, data_folder(options.data)
+    out = Path(options.out) if options.out else None if options.quick else ROOT / "docs" / "paper_repro"
+    figures = out / "figures" if out else None
+    if figures:
+        figures.mkdir(parents=True, exist_ok=True)
+    failed = False
+    if options.fetch:
+        data.mkdir(parents=True, exist_ok=True)
+        try:
+            gaps = fetch(names, data)
+        except InputError as bad:
+            print(f"paper_repro: {bad}")
+            return 2
+        print("\n".join(gaps) or "every file is there")
+        failed = bool(gaps)
+    results = []
+    for name in names:
+        try:
+            results.append(run_one(name, data, options.quick, figures))
+        except OptlawsError as bad:
+            print(f"paper_repro: {name}: {bad}")
+            return 2
+        print(text_report(results[-1]), flush=True)
+    if out:
+        write_reports(results, out)
+    wrong = [f"{result.name}: {row.table}, {row.cell}" for result in results for row in result.wrong]
+    checked = sum(row.ok is not None for result in results for row in result.rows)
+    gaps = [f"{result.name} ({gap.name})" for result in results for gap in result.missing]
+    print(f"-- {checked} values with a tolerance, {len(wrong)} outside it" + (f": {'; '.join(wrong)}" if wrong else ""))
+    print(f"-- data not found: {', '.join(gaps) or 'none'}")
+    return 1 if wrong or failed else 0

@@ -1,0 +1,80 @@
+"""Step Law (arXiv 2503.04715): how far each optimal-rate law's advice lies above the lowest loss, and fitted exponents.
+
+A law's advice is carried to the nearest run of the grid in ln rate and ln batch, for every dense (N, D); the figure is
+the mean over them of loss / lowest - 1, in per mille. A law that says nothing of the batch (or of the rate) is given
+the best one: it looks better than it is. Which (N, D) the printed table averages over could not be checked, and its
+test grid of 1.07B parameters on 100B tokens is absent here: the competitors' rows are for information. Exponents are
+fitted as in the authors' tool: least squares in logarithms on the runs within 0.25 % of the lowest loss of their
+(N, D), with 1,000 bootstrap samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from optlaws.baselines.deepseek_rate import DeepSeekRate
+from optlaws.baselines.meituan_rate import MeiTuanRate
+from optlaws.baselines.microsoft_rate import MicrosoftRate
+from optlaws.baselines.minicpm_batch import MiniCPMBatch
+from optlaws.baselines.openai_rate import OpenAIRate
+from optlaws.baselines.optimal_rate import RateLaw, regret
+from optlaws.baselines.porian_rate import PorianRate
+from optlaws.baselines.step_law import StepLaw
+from optlaws.runs import read_runs
+from paper_repro.core import Missing, Row, expected, need, new_axes
+
+THRESHOLDS = (0.0005, 0.001, 0.005, 0.01)
+
+
+def reproduce(data: Path, quick: bool, figures: Path | None) -> list[Row | Missing]:
+    """Return the rows; quick draws 200 bootstrap samples instead of 1,000."""
+    table = read_runs(
+        need(data, "steplaw_runs.csv", "the grid of rates and batches; without it nothing here can be computed")
+    )
+    runs = table.select([source == "steplaw-dense" for source in table.source])
+    laws: dict[str, RateLaw] = {
+        "Step Law": StepLaw.published(),
+        "OpenAI": OpenAIRate.published(),
+        "Microsoft": MicrosoftRate.scaled(runs),
+        "DeepSeek": DeepSeekRate.published(),
+        "Porian et al.": PorianRate.published(),
+        "MiniCPM": MiniCPMBatch.published(),
+        "MeiTuan": MeiTuanRate.fit(runs),
+    }
+    book, rows = expected("step_law"), []
+    above = {name: 1e3 * regret(law, runs, StepLaw) for name, law in laws.items()}
+    for name, values in above.items():
+        note = f"{len(values)} pairs of N and D, worst {values.max():.2f}"
+        rows.append(book.row("table 1, relative error", name, float(values.mean()), note))
+    both = ("Step Law", "OpenAI", "DeepSeek", "Porian et al.")
+    best = min(both, key=lambda name: float(above[name].mean()))
+    rows.append(book.row("table 1, order", "Step Law is nearest the optimum", float(best == "Step Law")))
+    mine, band = StepLaw.fit(runs), StepLaw.band(runs, draws=200 if quick else 1000)
+    other = [StepLaw.fit(runs, within=within) for within in THRESHOLDS]
+    for cell, sign, name in (
+        ("rate: exponent of N", -1.0, "p"),
+        ("rate: exponent of D", 1.0, "q"),
+        ("batch: exponent of D", 1.0, "s"),
+    ):
+        low, high = np.quantile([sign * getattr(law, name) for law in band], [0.025, 0.975])
+        ends = [sign * getattr(law, name) for law in other]
+        note = f"95 % bootstrap band {low:.3f} to {high:.3f};"
+        note += f" {min(ends):.3f} to {max(ends):.3f} where 0.05 to 1 % counts as near-best"
+        row = book.row("eq. 1, fitted exponents", cell, sign * getattr(mine, name), note)
+        if row.published is not None and not low <= row.published <= high:
+            row = replace(row, note=row.note + "; the published value lies outside the band of these sizes")
+        rows.append(row)
+    if figures:
+        figure, axes = new_axes()
+        order = sorted(above, key=lambda name: float(above[name].mean()))
+        axes.boxplot([above[name] for name in order], orientation="horizontal", tick_labels=order)
+        axes.set(
+            xscale="log", xlabel="loss above the lowest of the grid, per mille", title="Advice of optimal-rate laws"
+        )
+        figure.savefig(figures / "step_law.png", dpi=120)
+    sizes = sorted({f"{n / 1e6:.0f}M" for n in runs.params}, key=lambda text: float(text[:-1]))
+    what = f"part of the public grid is absent: {len(runs)} dense rows are here, of {', '.join(sizes)} parameters"
+    return [*rows, Missing("steplaw_runs.csv", what)]

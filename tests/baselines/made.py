@@ -1,0 +1,31 @@
+"""Synthetic run tables whose losses follow a given law."""
+
+import numpy as np
+
+from optlaws.runs import RunTable
+from optlaws.schedules import parse
+
+
+def table(n, d, *, batch=None, peak=None, loss=None, extra=None, **more):
+    """Return runs of N parameters and D tokens (m,), with constant schedules of whole steps."""
+    n, d = np.broadcast_arrays(np.asarray(n, dtype=float), np.asarray(d, dtype=float))
+    m = len(n)
+    batch = np.broadcast_to(np.asarray(5e5 if batch is None else batch, dtype=float), (m,))
+    peak = np.broadcast_to(np.asarray(1e-3 if peak is None else peak, dtype=float), (m,))
+    steps = np.maximum(np.round(d / batch), 1)
+    made = [parse(f"constant:peak={float(p)!r},steps={int(s)},warmup=0") for p, s in zip(peak, steps, strict=True)]
+    return RunTable.build(made, params=n, batch_tokens=d / steps, tokens=d, final_loss=loss, extra=extra, **more)
+
+
+def grid(sizes=(5e7, 1e8, 2e8, 4e8, 8e8), horizons=(1e9, 3e9, 1e10, 3e10, 1e11)):
+    """Return N and D of all pairs, each (m,)."""
+    n, d = np.meshgrid(sizes, horizons, indexing="ij")
+    return n.ravel(), d.ravel()
+
+
+def with_law(law, runs, noise=0.0, seed=0):
+    """Return the runs with the law's losses, times exp(noise)."""
+    from dataclasses import replace
+
+    rng = np.random.default_rng(seed)
+    return replace(runs, final_loss=law.predict(runs) * np.exp(noise * rng.standard_normal(len(runs))))

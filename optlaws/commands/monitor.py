@@ -1,0 +1,104 @@
+"""The command that watches a run: optlaws monitor."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from optlaws.commands.shared import check_outputs, quiet, tell_assumed, write_text
+from optlaws.errors import InputError
+from optlaws.runs import gather_candidates
+
+if TYPE_CHECKING:
+    from optlaws.monitor import Monitor
+
+DIVERGED = 3
+SHOWN_EVERY = 0.05  # of the run, between lines while following
+
+
+def monitor(
+    law_name: str,
+    candidate: str,
+    log: str,
+    run_id: str | None,
+    follow: bool,
+    every: float,
+    style: str,
+    output: str,
+    **sizes: float | None,
+) -> int:
+    """Feed a log to a monitor, print forecast and alarms, and return the exit code: 3 if the run has diverged."""
+    from optlaws import report
+    from optlaws.integrations.live import LiveLog
+    from optlaws.integrations.loop import describe
+    from optlaws.law import load_law
+    from optlaws.monitor import Monitor
+
+    check_outputs(output)
+    if follow and style == "json":
+        raise InputError("--follow prints lines and cannot write JSON; drop one of --follow and --format json")
+    law = load_law(law_name)
+    found = gather_candidates([candidate], sizes, law.defaults)
+    if len(found.runs) != 1:
+        raise InputError(f"RUN must be one run, got {len(found.runs)}; name one schedule, or a file with one row")
+    with quiet():
+        watch = Monitor(law, found.runs)
+    if not follow and not os.path.isfile(log):
+        raise InputError(f"--log must name a file, got {log!r}, which is none; check it, or wait for it with --follow")
+    reader = LiveLog(log, run_id)
+    tell_assumed(found.assumed)
+    if follow:
+        return _follow(watch, reader, every)
+    seen = _feed(watch, reader, whole=True)
+    if not seen:
+        chosen = "" if run_id is None else f" of run {run_id!r}"
+        raise InputError(f"--log must hold at least one reading{chosen}, got none in {log}; check its columns")
+    status = watch.status
+    if style == "json":
+        history = [vars(alarm) for alarm in watch.history]
+        write_text(output, report.to_json({**status.to_dict(), "history": history}))
+    else:
+        lines = [describe(status)]
+        lines += [f"{alarm.kind.replace('_', ' ')}: {alarm.message}{_over(alarm.ended)}" for alarm in watch.history]
+        if not status.in_domain:
+            lines.append(f"outside the law's domain: {watch.path.reason}")
+        write_text(output, "\n".join(lines) + "\n")
+    return DIVERGED if status.diverged else 0
+
+
+def _over(ended: float | None) -> str:
+    return "" if ended is None else f" (over at step {ended:g})"
+
+
+def _feed(watch: Monitor, reader: Any, whole: bool = False) -> int:
+    """Feed what is new in the log; return how many readings. A step that goes back winds the monitor back."""
+    count = 0
+    for reading in reader.new(whole):
+        if reading.step < watch.status.step:
+            watch.rewind(reading.step)
+        watch.update(*reading)
+        count += 1
+    return count
+
+
+def _follow(watch: Monitor, reader: Any, every: float) -> int:
+    """Print a line now and then until the run is over or has diverged."""
+    from optlaws.integrations.loop import describe
+
+    told: set[Any] = set()
+    shown = -1.0
+    while True:
+        fresh = _feed(watch, reader) if os.path.isfile(reader.path) else 0
+        status = watch.status
+        alarms = {(alarm.kind, alarm.reason, alarm.step) for alarm in watch.history}
+        if fresh and (alarms - told or status.fraction - shown >= SHOWN_EVERY or status.step >= status.total):
+            told, shown = alarms, status.fraction
+            click.echo(describe(status))
+        if status.diverged:
+            return DIVERGED
+        if status.step >= status.total:
+            return 0
+        time.sleep(every)

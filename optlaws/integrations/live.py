@@ -1,0 +1,123 @@
+"""Read a log that a trainer is still writing: JSON lines or CSV, a line at a time."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from optlaws.errors import TableError, nearest
+
+STEP_NAMES = ("step", "global_step")
+LOSS_NAMES = ("loss", "val_loss", "train_loss")
+GRAD_NAMES = ("grad_norm", "gradient_norm")
+
+
+class Reading(NamedTuple):
+    """One line of a log: updates done, nats per token (NaN and infinity as written), gradient norm or None."""
+
+    step: float
+    loss: float
+    grad_norm: float | None
+
+
+class LiveLog:
+    """Readings of a log file, those written since the last look; a half-written last line waits for its end.
+
+    Parameters
+    ----------
+    path : path
+        JSON lines if it ends in .jsonl, .ndjson or .json, else CSV with a header. Columns: step, loss (or val_loss,
+        train_loss) and, if wanted, grad_norm; others are not looked at, lines without a loss are passed over.
+    run_id : str, optional
+        Only lines whose `run_id` is this one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], run_id: str | None = None) -> None:
+        """Open nothing yet: the file may appear later."""
+        self.path, self.run_id = os.fspath(path), run_id
+        self._json = self.path.lower().endswith((".jsonl", ".ndjson", ".json"))
+        self._offset, self._line = 0, 0
+        self._header: list[str] | None = None
+        self._rest = b""
+
+    def new(self, whole: bool = False) -> Iterator[Reading]:
+        """Yield the readings written since the last call; `whole`: the file is complete, its last line too.
+
+        Raises
+        ------
+        TableError
+            With file and line: no JSON object, a column that is missing, a step or loss that is no number.
+        OSError
+            The file cannot be read.
+        """
+        with open(self.path, "rb") as stream:
+            if os.fstat(stream.fileno()).st_size < self._offset:
+                raise TableError(f"{self.path}: the log has become shorter; start the monitor again")
+            stream.seek(self._offset)
+            data = self._rest + stream.read()
+            self._offset = stream.tell()
+        *lines, self._rest = data.split(b"\n")
+        if whole and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
+        for line in lines:
+            self._line += 1
+            text = line.decode("utf-8-sig" if self._line == 1 else "utf-8", errors="replace").strip()
+            reading = self._reading(text) if text else None
+            if reading is not None:
+                yield reading
+
+    def _reading(self, text: str) -> Reading | None:
+        where = f"{self.path}, line {self._line}"
+        if self._json:
+            try:
+                row = json.loads(text)
+            except ValueError:
+                row = None
+            if not isinstance(row, dict):
+                raise TableError(f"{where}: a line must be one JSON object, got {text[:60]!r}; name a CSV file .csv")
+        else:
+            cells = next(csv.reader([text]))
+            if self._header is None:
+                self._header = [cell.strip() for cell in cells]
+                if not set(STEP_NAMES) & set(self._header) or not set(LOSS_NAMES) & set(self._header):
+                    raise TableError(
+                        f"{where}: a log must have columns step and loss, got {', '.join(self._header)}"
+                        f"{nearest('loss', self._header)}; name them so"
+                    )
+                return None
+            row = dict(zip(self._header, cells, strict=False))
+        if self.run_id is not None and str(row.get("run_id", "")) != self.run_id:
+            return None
+        loss = _first(row, LOSS_NAMES)
+        if loss is None:
+            return None
+        step = _first(row, STEP_NAMES)
+        if step is None:
+            raise TableError(f"{where}: a line with a loss must have a step, got none; write it")
+        grad = _first(row, GRAD_NAMES)
+        return Reading(
+            _number(where, "step", step), _number(where, "loss", loss),
+            None if grad is None else _number(where, "grad_norm", grad),
+        )  # fmt: skip
+
+
+def _first(row: dict[str, Any], names: tuple[str, ...]) -> Any:
+    """Return the first value that is there."""
+    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
+
+
+def _number(where: str, name: str, value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TableError(f"{where}: {name} must be a number, got {value!r}; correct it") from None
+    if isinstance(value, bool) or (name == "step" and not math.isfinite(number)):
+        raise TableError(f"{where}: {name} must be a number, got {value!r}; correct it")
+    return number
+
+
+__all__ = ["LiveLog", "Reading"]

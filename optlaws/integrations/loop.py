@@ -1,0 +1,117 @@
+"""A monitor for a plain training loop: warns through `logging`, and says when to stop."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from optlaws.errors import InputError
+from optlaws.monitor import DIVERGENCE, OFF_TRACK, Monitor, Status
+
+LOGGER = logging.getLogger("optlaws.monitor")
+KINDS = (DIVERGENCE, OFF_TRACK)
+
+
+class TrainingMonitor:
+    """Feeds a monitor from a training loop and never stops the loop by an error of its own.
+
+    Parameters
+    ----------
+    monitor : Monitor
+    stop_on : tuple of str
+        Kinds of alarm ("divergence", "off_track") on which `step` says to stop; none by default.
+    forecast_every : float
+        Fraction of the run between forecasts written to the log, 0 = none.
+    on_alarm : callable, optional
+        Called with the status when an alarm is raised.
+
+    Examples
+    --------
+    ::
+
+        watch = TrainingMonitor(monitor, stop_on=("divergence",))
+        for step, batch in enumerate(loader, start=1):
+            loss, grad_norm = train_step(batch)
+            if watch.step(step, float(loss), grad_norm):
+                break
+
+    Notes
+    -----
+    A reading that the monitor refuses (a step beyond the schedule, a loss of 0) is left out with one warning of its
+    kind. Where the step goes back, the run was resumed from a checkpoint, and the monitor is wound back with it.
+    """
+
+    def __init__(
+        self,
+        monitor: Monitor,
+        *,
+        stop_on: tuple[str, ...] = (),
+        forecast_every: float = 0.1,
+        on_alarm: Callable[[Status], None] | None = None,
+    ) -> None:
+        """Check the options."""
+        for kind in stop_on:
+            if kind not in KINDS:
+                raise InputError(f"stop_on must hold kinds of alarm out of {', '.join(KINDS)}, got {kind!r}")
+        if not 0.0 <= forecast_every <= 1.0:
+            raise InputError(f"forecast_every must be a fraction of the run, 0 to 1, got {forecast_every!r}")
+        self.monitor, self.stop_on, self.forecast_every, self.on_alarm = (
+            monitor,
+            tuple(stop_on),
+            forecast_every,
+            on_alarm,
+        )
+        self._told: set[str] = set()
+        self._forecasts = self._due(monitor.status)
+
+    def _due(self, status: Status) -> int:
+        return math.floor(status.fraction / self.forecast_every + 1e-9) if self.forecast_every else 0
+
+    def step(self, step: float, loss: float, grad_norm: float | None = None) -> bool:
+        """Take in a reading; return whether training should stop."""
+        try:
+            if float(step) < self.monitor.status.step:
+                LOGGER.info("step went back to %g: taken as resumed from a checkpoint", step)
+                self.monitor.rewind(float(step))
+                self._forecasts = self._due(self.monitor.status)
+            status = self.monitor.update(float(step), float(loss), None if grad_norm is None else float(grad_norm))
+        except InputError as error:
+            kind = str(error).split(" ", 1)[0]
+            if kind not in self._told:
+                self._told.add(kind)
+                LOGGER.warning("reading left out, and others like it without a word: %s", error)
+            return False
+        for alarm in status.new:
+            LOGGER.warning("%s: %s", alarm.kind.replace("_", " "), alarm.message)
+        if status.new and self.on_alarm is not None:
+            self.on_alarm(status)
+        if self._due(status) > self._forecasts:
+            self._forecasts = self._due(status)
+            LOGGER.info("%s", describe(status))
+        return any(alarm.kind in self.stop_on for alarm in status.new)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the monitor's state, for the checkpoint."""
+        return self.monitor.to_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from the state in a checkpoint."""
+        self.monitor = Monitor.from_dict(state)
+        self._forecasts = self._due(self.monitor.status)
+
+
+def describe(status: Status) -> str:
+    """Return one line: where the run is, its forecast, and whether something is wrong."""
+    f = status.forecast
+    alarms = "; ".join(status.reasons) or "no alarm"
+    if status.diverged:
+        return f"step {status.step:g} of {status.total:g}: diverged, no forecast holds; {alarms}"
+    return (
+        f"step {status.step:g} of {status.total:g}: final loss {f.loss:.4f} ({f.lower:.4f} .. {f.upper:.4f}),"
+        f" before the run {f.prior_loss:.4f} ({f.prior_lower:.4f} .. {f.prior_upper:.4f}); {alarms}"
+    )
+
+
+__all__ = ["LOGGER", "TrainingMonitor", "describe"]

@@ -1,0 +1,189 @@
+"""What a law expects along a run: the loss after each update, and the directions in which a real run may differ.
+
+The law is exact about a run's end as far as its interval says; along the way its curve may be wrong in a few known
+manners. Each is an *effect*, a function of the law's own states at step s minus its value at the end T, so that no
+effect moves the final loss:
+
+    slow_bias   B(s)                      share of the loss that is not yet learnt, B ~ tau^-aT
+    fast_bias   B(s) (B(s) / B(T))^1.5/3  the same, faster: what the law lacks early on
+    slow_noise, noise, fast_noise         variance of the weights at three curvatures (states v of `optlaws.dynamics`)
+
+B(s) - B(T) is what remains to be learnt; the variances minus their end values are what annealing will remove.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from optlaws.dynamics import States, curve_states
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError
+from optlaws.law import Law
+from optlaws.law.model import View
+from optlaws.regression.trend_field import expected_loss
+from optlaws.runs import RunTable
+
+EFFECTS = ("slow_bias", "fast_bias", "slow_noise", "noise", "fast_noise")
+FALLBACK_POWER = 0.4  # of intrinsic time, for a basis without a bias column
+FAST_POWER, FAST_SCALE = 1.5, 3.0
+LEAST_BIAS = 0.01  # share of the final loss that is not yet learnt, at the least
+MOST_BIAS_RATIO = 30.0  # B(s) / B(T) beyond which a run has hardly begun
+GRID = 160  # points of a path, half of them evenly spread in steps, half in their logarithm
+TRUSTED_FROM = 0.02  # fraction of the run (or the end of warm-up, if later) from which the path is compared with losses
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a law expects along one run.
+
+    Attributes
+    ----------
+    steps : (g,) updates done, ascending; the last is T.
+    log_loss : (g,) ln expected loss, on the curve's evaluation set if the law knows it.
+    effects : (g, 5) the effects named in `EFFECTS`, 0 at T.
+    log_final : ln expected final loss.
+    sd : relative sd of the final loss of one new run about it, run noise included.
+    noise : relative sd of the run noise alone.
+    start : first step whose loss is compared with the path.
+    has_curves : whether the law was fitted to curves.
+    in_domain, reason : whether the run lies in the law's domain, and why not.
+    """
+
+    steps: FloatArray
+    log_loss: FloatArray
+    effects: FloatArray
+    log_final: float
+    sd: float
+    noise: float
+    start: float
+    has_curves: bool = False
+    in_domain: bool = True
+    reason: str = ""
+
+    @property
+    def total(self) -> float:
+        """Length T of the run in steps."""
+        return float(self.steps[-1])
+
+    def at(self, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return ln expected loss (m,) and effects (m, 5) at any steps, linear between the grid's."""
+        right = np.clip(np.searchsorted(self.steps, steps), 1, len(self.steps) - 1)
+        left = right - 1
+        u = np.clip((steps - self.steps[left]) / (self.steps[right] - self.steps[left]), 0.0, 1.0)
+        loss = self.log_loss[left] + u * (self.log_loss[right] - self.log_loss[left])
+        return loss, self.effects[left] + u[:, None] * (self.effects[right] - self.effects[left])
+
+    def log_loss_at(self, step: float) -> float:
+        """Return ln expected loss at one step."""
+        i = min(max(bisect_right(self.steps, step), 1), len(self.steps) - 1)
+        a, b = float(self.steps[i - 1]), float(self.steps[i])
+        u = min(max((step - a) / (b - a), 0.0), 1.0)
+        return float(self.log_loss[i - 1] + u * (self.log_loss[i] - self.log_loss[i - 1]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the path as plain numbers."""
+        return {
+            "steps": self.steps.tolist(),
+            "log_loss": self.log_loss.tolist(),
+            "effects": self.effects.tolist(),
+            "log_final": self.log_final,
+            "sd": self.sd,
+            "noise": self.noise,
+            "start": self.start,
+            "has_curves": self.has_curves,
+            "in_domain": self.in_domain,
+            "reason": self.reason,
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Path:
+        """Return the path of `to_dict`."""
+        arrays = {name: np.array(values[name], dtype=float) for name in ("steps", "log_loss", "effects")}
+        return cls(**{**values, **arrays})
+
+
+def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -> list[Path]:
+    """Return what a law expects along each run.
+
+    Parameters
+    ----------
+    law : Law
+    runs : RunTable
+        n runs; losses and status are not looked at.
+    steps : sequence of n ndarrays, optional
+        Steps of the grids, 1 .. T, ascending; T is added. Default: `GRID` steps and the schedule's breakpoints.
+
+    Raises
+    ------
+    InputError
+        A size that the law needs is missing, or a run has fewer than 2 steps.
+    """
+    full, _ = law.complete(runs)
+    schedules = full.schedule_tuple()
+    for name, schedule in zip(full.run_id, schedules, strict=True):
+        if schedule.total_steps < 2:
+            raise InputError(f"run {name!r} must have at least 2 steps, got {schedule.total_steps}; nothing to watch")
+    if steps is None:
+        steps = [_grid(schedule.total_steps, schedule.breakpoints) for schedule in schedules]
+    grids = [np.union1d(at, [float(s.total_steps)]) for at, s in zip(steps, schedules, strict=True)]
+    states = curve_states(schedules, grids, law.drive(full), law.basis.dynamics)
+    lengths = [len(g) for g in grids]
+    peak = np.asarray(full.batch().peak, dtype=float)
+    view = law.view(states, np.repeat(peak, lengths), curve=law.has_curves)
+    loss = expected_loss(law.posterior, view.columns, view.coordinates, view.size, curve=law.has_curves)
+    ends = law.predict(full)
+    warm = np.asarray(full.batch().warmup_steps, dtype=float)
+    out, first = [], 0
+    for i, length in enumerate(lengths):
+        rows = np.arange(first, first + length)
+        first += length
+        out.append(
+            Path(
+                steps=grids[i],
+                log_loss=np.log(loss[rows]),
+                effects=_effects(law, states.take(rows), view.take(rows), loss[rows]),
+                log_final=float(np.log(ends.loss[i])),
+                sd=float(ends.sd[i] / ends.loss[i]),
+                noise=float(ends.noise[i] / ends.loss[i]),
+                start=max(float(warm[i]), TRUSTED_FROM * float(grids[i][-1]), 1.0),
+                has_curves=law.has_curves,
+                in_domain=bool(ends.in_domain[i]),
+                reason=ends.reasons[i],
+            )
+        )
+    return out
+
+
+def _grid(total: int, breakpoints: Sequence[int]) -> FloatArray:
+    """Return steps for a path of `total` steps: breakpoints, even steps, and even steps of the logarithm."""
+    half = GRID // 2
+    even = np.linspace(1.0, total, half)
+    log = np.geomspace(1.0, total, half)
+    edges = np.array([k for k in breakpoints if 1 <= k <= total], dtype=float)
+    return np.unique(np.concatenate([even, log, edges]).round())
+
+
+def _effects(law: Law, states: States, view: View, loss: FloatArray) -> FloatArray:
+    """Return the effects at m points of one run, the last of which is its end, shape (m, 5)."""
+    names = law.basis.names
+    if "bias" in names:
+        place = names.index("bias")
+        bias = view.columns[:, place]
+        share = float(law.posterior.coefficients[place] * bias[-1] / loss[-1])
+    else:
+        bias = np.maximum(states.tau, 1e-12) ** -FALLBACK_POWER
+        share = 0.0
+    ratio = np.minimum(bias / max(float(bias[-1]), 1e-300), MOST_BIAS_RATIO)
+    slow = max(share, LEAST_BIAS) * ratio
+    modes = states.variance.shape[1]
+    noise = [states.variance[:, min(k, modes - 1)] for k in (1, modes // 2, modes - 1)]
+    columns = np.column_stack([slow, slow * ratio**FAST_POWER / FAST_SCALE, *noise])
+    return np.asarray(columns - columns[-1])
+
+
+__all__ = ["EFFECTS", "Path", "paths"]

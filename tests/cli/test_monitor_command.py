@@ -1,0 +1,73 @@
+"""optlaws monitor, in a process of its own and in this one."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from optlaws import load_law, parse
+from optlaws.cli import run
+from optlaws.monitor import Monitor
+
+SPEC = "wsd:peak=1e-3,steps=20000,warmup=300"
+ASK = ["monitor", "llama-slimpajama", SPEC, "--params", "85M", "--batch-tokens", "51200"]
+
+
+def write_log(path, blow_up=None, until=10_000):
+    path_of = Monitor(load_law("llama-slimpajama"), parse(SPEC), params=85e6, batch_tokens=51_200).path
+    steps = np.arange(100, until + 1, 100)
+    rows = ["step,loss"]
+    for s in steps:
+        factor = 2.0 if blow_up is not None and s >= blow_up else 1.0
+        rows.append(f"{s},{factor * np.exp(path_of.log_loss_at(float(s))):.5f}")
+    path.write_text("\n".join(rows) + "\n")
+    return str(path)
+
+
+def test_forecast_of_a_partial_log(tmp_path):
+    log = write_log(tmp_path / "log.csv")
+    done = subprocess.run([sys.executable, "-m", "optlaws", *ASK, "--log", log], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("step 10000 of 20000: final loss 3.")
+    assert "no alarm" in done.stdout
+
+
+def test_exit_code_3_when_diverged_and_json(tmp_path, capsys):
+    log = write_log(tmp_path / "log.csv", blow_up=6000)
+    assert run([*ASK, "--log", log, "--format", "json"]) == 3
+    got = json.loads(capsys.readouterr().out)
+    assert got["diverged"]
+    assert 6000 <= min(alarm["step"] for alarm in got["history"]) <= 6600
+    assert got["forecast"]["lower"] < got["forecast"]["loss"]
+
+
+def test_follow_ends_with_the_run_or_its_divergence(tmp_path, capsys):
+    log = write_log(tmp_path / "log.csv", until=20_000)
+    assert run([*ASK, "--log", log, "--follow", "--every", "0.05"]) == 0
+    assert "step 20000 of 20000" in capsys.readouterr().out
+    log = write_log(tmp_path / "bad.csv", blow_up=15_000, until=20_000)
+    assert run([*ASK, "--log", log, "--follow", "--every", "0.05"]) == 3
+    assert "diverged, no forecast holds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--log", "nothing.csv"], "--log must name a file, got 'nothing.csv'"),
+        (["--log", "LOG", "--run-id", "x"], "at least one reading of run 'x', got none"),
+        (["--log", "LOG", "--follow", "--format", "json"], "--follow prints lines"),
+    ],
+)
+def test_bad_input(tmp_path, capsys, extra, message):
+    log = write_log(tmp_path / "log.csv")
+    assert run([*ASK, *[log if item == "LOG" else item for item in extra]]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_log_beyond_the_schedule_is_refused(tmp_path, capsys):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n20001,3.0\n")
+    assert run([*ASK, "--log", str(path)]) == 2
+    assert "step must be 0 to 20000, the length of the schedule, got 20001" in capsys.readouterr().err

@@ -1,0 +1,241 @@
+"""Callbacks, with light fakes of the frameworks' call signatures."""
+
+import json
+import logging
+import math
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from optlaws import load_law, parse
+from optlaws.errors import InputError, TableError
+from optlaws.integrations import LiveLog, TrainingMonitor, huggingface, lightning
+from optlaws.integrations.loop import describe
+from optlaws.monitor import Monitor
+
+TOTAL = 10_000
+STEPS = np.arange(50, TOTAL + 1, 50)
+
+
+def monitor():
+    schedule = parse(f"wsd:peak=1e-3,steps={TOTAL},warmup=300")
+    return Monitor(load_law("llama-slimpajama"), schedule, params=85e6, batch_tokens=51_200)
+
+
+def losses(blow_up=None):
+    path = monitor().path
+    y = np.exp(np.array([path.log_loss_at(float(s)) for s in STEPS]))
+    return y if blow_up is None else np.where(blow_up <= STEPS, 2.0 * y, y)
+
+
+def test_plain_loop_warns_and_stops(caplog):
+    watch, called = TrainingMonitor(monitor(), stop_on=("divergence",), on_alarm=lambda s: called.append(s)), []
+    with caplog.at_level(logging.INFO, logger="optlaws.monitor"):
+        stopped = next(s for s, y in zip(STEPS, losses(6000), strict=True) if watch.step(int(s), y, 1.0))
+    assert 6000 <= stopped <= 6400
+    assert called[-1].diverged
+    texts = [record.getMessage() for record in caplog.records]
+    assert sum("divergence: loss has risen" in text for text in texts) == 1
+    forecasts = [text for text in texts if "final loss" in text]
+    assert len(forecasts) == 6  # at each tenth of the run before the alarm
+
+
+def test_plain_loop_goes_on_without_stop_on():
+    watch = TrainingMonitor(monitor())
+    assert not any(watch.step(int(s), y) for s, y in zip(STEPS, losses(6000), strict=True))
+    assert watch.monitor.status.diverged
+    assert "no forecast holds" in describe(watch.monitor.status)
+
+
+def test_bad_readings_never_stop_a_loop(caplog):
+    watch = TrainingMonitor(monitor())
+    assert not watch.step(100, 0.0)
+    assert not watch.step(100, 0.0)
+    assert not watch.step(TOTAL + 1, 3.0)
+    assert [r.levelname for r in caplog.records] == ["WARNING", "WARNING"]
+    assert "loss must be above 0" in caplog.text
+    assert watch.monitor.status.readings == 0
+
+
+def test_a_step_that_goes_back_winds_the_monitor_back():
+    watch = TrainingMonitor(monitor())
+    for s, y in zip(STEPS, losses(6000), strict=True):
+        watch.step(int(s), y)
+        if s == 7000:
+            break
+    assert watch.monitor.status.diverged
+    for s, y in zip(STEPS, losses(), strict=True):
+        if s >= 5000:
+            watch.step(int(s), y)
+    assert watch.monitor.history == ()
+
+
+def test_state_goes_through_json():
+    watch = TrainingMonitor(monitor())
+    y = losses()
+    for k in range(100):
+        watch.step(int(STEPS[k]), y[k])
+    other = TrainingMonitor(monitor())
+    other.load_state_dict(json.loads(json.dumps(watch.state_dict())))
+    assert other.monitor.status.forecast == watch.monitor.status.forecast
+
+
+def test_options_are_checked():
+    with pytest.raises(InputError, match="stop_on must hold kinds of alarm out of divergence, off_track, got 'nan'"):
+        TrainingMonitor(monitor(), stop_on=("nan",))
+    with pytest.raises(InputError, match="forecast_every must be a fraction"):
+        TrainingMonitor(monitor(), forecast_every=2)
+    with pytest.raises(InputError, match="loss must be one of loss, eval_loss, got 'x'"):
+        huggingface.make_callback(monitor(), loss="x")
+    with pytest.raises(InputError, match="every must be at least 1 step, got 0"):
+        lightning.make_callback(monitor(), every=0)
+
+
+def test_missing_frameworks_are_named(monkeypatch):
+    for name in ("transformers", "lightning", "lightning.pytorch", "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(InputError, match="needs transformers, which is not installed"):
+        huggingface.make_callback(monitor())
+    with pytest.raises(InputError, match="needs lightning, which is not installed"):
+        lightning.make_callback(monitor())
+
+
+class Base:
+    """Stands for TrainerCallback and Callback."""
+
+
+@pytest.fixture
+def transformers(monkeypatch):
+    fake = types.ModuleType("transformers")
+    fake.TrainerCallback = Base
+    monkeypatch.setitem(sys.modules, "transformers", fake)
+
+
+def control():
+    return types.SimpleNamespace(should_training_stop=False, should_save=False)
+
+
+def state(step, main=True):
+    return types.SimpleNamespace(global_step=step, is_world_process_zero=main)
+
+
+def test_hugging_face(transformers):
+    callback = huggingface.make_callback(monitor(), stop_on=("divergence",), forecast_every=0)
+    assert isinstance(callback, Base)
+    asked = control()
+    for s, y in zip(STEPS, losses(6000), strict=True):
+        logs = {"loss": float(y), "grad_norm": 1.0, "learning_rate": 1e-3, "epoch": 0.1}
+        assert callback.on_log(None, state(int(s)), asked, logs=logs, model=None) is asked
+        if asked.should_training_stop:
+            break
+    assert 6000 <= s <= 6400
+    assert asked.should_save
+
+
+def test_hugging_face_passes_over_other_logs(transformers):
+    callback = huggingface.make_callback(monitor(), loss="eval_loss")
+    asked = control()
+    callback.on_log(None, state(10), asked, logs={"loss": 8.0})
+    callback.on_log(None, state(10, main=False), asked, logs={"eval_loss": 8.0})
+    callback.on_log(None, state(10), asked)
+    assert callback.watch.monitor.status.readings == 0
+    callback.on_log(None, state(10), asked, logs={"eval_loss": 8.0})
+    assert callback.watch.monitor.status.readings == 1
+
+
+class Tensor:
+    """Stands for a scalar tensor."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def detach(self):
+        return self.value
+
+
+@pytest.mark.parametrize("package", ["lightning.pytorch", "pytorch_lightning"])
+def test_lightning(monkeypatch, package):
+    for name in ("lightning", "lightning.pytorch", "pytorch_lightning"):
+        monkeypatch.setitem(sys.modules, name, None)
+    fake = types.ModuleType(package)
+    fake.Callback = Base
+    if "." in package:
+        monkeypatch.setitem(sys.modules, "lightning", types.ModuleType("lightning"))
+    monkeypatch.setitem(sys.modules, package, fake)
+    callback = lightning.make_callback(monitor(), grad_norm="norm", every=50, stop_on=("divergence",))
+    trainer = types.SimpleNamespace(global_step=0, should_stop=False, is_global_zero=True, callback_metrics={})
+    y = losses(6000)
+    for batch in range(2 * TOTAL):  # two batches an optimizer step
+        trainer.global_step = (batch + 1) // 2
+        k = min(max(trainer.global_step // 50 - 1, 0), len(y) - 1)
+        trainer.callback_metrics = {"norm": Tensor(1.0)}
+        callback.on_train_batch_end(trainer, None, {"loss": Tensor(float(y[k]))}, None, batch)
+        if trainer.should_stop:
+            break
+    assert 6000 <= trainer.global_step <= 6400
+    saved = json.loads(json.dumps(callback.state_dict()))
+    again = lightning.make_callback(monitor())
+    again.load_state_dict(saved)
+    assert again.watch.monitor.status.step == trainer.global_step
+
+
+def test_lightning_follows_a_named_metric(monkeypatch):
+    fake = types.ModuleType("pytorch_lightning")
+    fake.Callback = Base
+    monkeypatch.setitem(sys.modules, "lightning", None)
+    monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
+    monkeypatch.setitem(sys.modules, "pytorch_lightning", fake)
+    callback = lightning.make_callback(monitor(), loss="val_loss")
+    trainer = types.SimpleNamespace(global_step=1, should_stop=False, callback_metrics={})
+    callback.on_train_batch_end(trainer, None, Tensor(3.0), None, 0)
+    assert callback.watch.monitor.status.readings == 0
+    trainer.callback_metrics = {"val_loss": Tensor(9.0)}
+    callback.on_train_batch_end(trainer, None, Tensor(3.0), None, 0)
+    assert callback.watch.monitor.status.loss == 9.0
+
+
+def test_live_log_waits_for_whole_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 9.0, "grad_norm": 2.5}\n{"step": 2, "lo')
+    log = LiveLog(path)
+    assert [tuple(r) for r in log.new()] == [(1.0, 9.0, 2.5)]
+    with path.open("a") as stream:
+        stream.write('ss": NaN}\n\n{"step": 3, "learning_rate": 1e-3}\n{"global_step": 4, "train_loss": 8.0}')
+    got = list(log.new())
+    assert got[0].step == 2
+    assert math.isnan(got[0].loss)
+    assert [tuple(r) for r in log.new(whole=True)] == [(4.0, 8.0, None)]
+
+
+def test_live_csv_picks_a_run(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("run_id,step,val_loss\na,1,9\nb,1,8\na,2,\na,3,7\n")
+    assert [tuple(r) for r in LiveLog(path, "a").new()] == [(1.0, 9.0, None), (3.0, 7.0, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("log.csv", "time,value\n1,2\n", "line 1: a log must have columns step and loss, got time, value"),
+        ("log.csv", "step,loss\n1,abc\n", "line 2: loss must be a number, got 'abc'"),
+        ("log.jsonl", "step,loss\n", "line 1: a line must be one JSON object"),
+        ("log.jsonl", '{"loss": 3.0}\n', "line 1: a line with a loss must have a step"),
+    ],
+)
+def test_bad_logs_are_named(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_text(text)
+    with pytest.raises(TableError, match=message):
+        list(LiveLog(path).new())
+
+
+def test_a_log_that_was_cut_is_named(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("step,loss\n1,9\n")
+    log = LiveLog(path)
+    list(log.new())
+    path.write_text("step\n")
+    with pytest.raises(TableError, match="has become shorter"):
+        list(log.new())

@@ -1,0 +1,273 @@
+"""Speed of the training harness: python benchmarks/harness.py [--part PART ...] [--toy] [-o FILE].
+
+Parts: large (a 124M model against a plain loop in the manner of nanoGPT, on a GPU), stacked (16 models of 3M parameters
+as one program against one after the other, on a GPU), cpu (small stacks on the CPU), start (a whole process that trains
+one update). Without --part those that this machine allows are run. --toy takes tiny models: a test of the script, whose
+figures mean nothing. -o writes the table as Markdown. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from optlaws.harness import TrainConfig, count_parameters, read_config, train, train_stacked
+from optlaws.harness.machine import Machine, versions
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("large", "stacked", "cpu", "start")
+TARGETS = {
+    "124M, MFU": 0.45,
+    "124M, tokens/s over plain loop": 1.0,
+    "16 x 3M stacked over in turn, GPU": 5.0,
+    "stacked over in turn, CPU": 1.0,
+    "one update from nothing, seconds": 10.0,
+}
+Results = dict[str, dict[str, Any]]
+
+
+class PlainBlock(nn.Module):  # type: ignore[misc]  # torch is not followed
+    """A layer of GPT-2: LayerNorm, fused attention, GELU."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.ln1, self.ln2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, t, c = x.shape
+        q, k, v = (y.view(b, t, self.heads, -1).transpose(1, 2) for y in self.qkv(self.ln1(x)).chunk(3, dim=-1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(y.transpose(1, 2).reshape(b, t, c))
+        return x + self.down(nn.functional.gelu(self.up(self.ln2(x))))
+
+
+class PlainModel(nn.Module):  # type: ignore[misc]  # torch is not followed
+    """GPT-2 with learnt positions and a tied output."""
+
+    def __init__(self, vocab: int, width: int, depth: int, heads: int, seq_len: int) -> None:
+        super().__init__()
+        self.tokens, self.positions = nn.Embedding(vocab, width), nn.Embedding(seq_len, width)
+        self.blocks = nn.ModuleList(PlainBlock(width, heads) for _ in range(depth))
+        self.ln, self.head = nn.LayerNorm(width, bias=False), nn.Linear(width, vocab, bias=False)
+        self.tokens.weight = self.head.weight
+        nn.init.normal_(self.head.weight, std=0.02)
+
+    def forward(self, tokens: Tensor, targets: Tensor) -> Tensor:
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return nn.functional.cross_entropy(self.head(self.ln(x)).flatten(0, 1), targets.flatten())
+
+
+def plain_loop(config: TrainConfig, vocab: int, stream: np.ndarray, steps: int) -> float:
+    """Return tokens a second of a plain loop: compiled model, fused AdamW, random windows of a memory-mapped stream."""
+    machine = Machine.of(config)
+    shape: Any = config.model
+    with machine.set_up(None):
+        model = PlainModel(vocab, shape.width, shape.depth, shape.heads, config.seq_len).to(machine.device)
+        run = torch.compile(model) if config.compile else model
+        optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, betas=(0.9, 0.95), fused=True)
+        random = np.random.default_rng(0)
+        began, timed = 0.0, 0
+        for step in range(steps):
+            if step == steps // 3:
+                machine.wait()
+                began = time.perf_counter()
+            timed += step >= steps // 3
+            starts = random.integers(0, len(stream) - config.seq_len - 1, config.batch)
+            rows = np.stack([stream[i : i + config.seq_len + 1].astype(np.int64) for i in starts])
+            batch = torch.as_tensor(rows)
+            if machine.device.type == "cuda":
+                batch = batch.pin_memory().to(machine.device, non_blocking=True)
+            with machine.autocast():
+                loss = run(batch[:, :-1], batch[:, 1:])
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        machine.wait()
+    return timed * config.batch_tokens / (time.perf_counter() - began)
+
+
+def large(toy: bool, repeat: int) -> Results:
+    """Compare a 124M model with the plain loop."""
+    width, depth, vocab, seq_len, batch, steps = (
+        (64, 2, 512, 64, 8, 12) if toy else (768, 12, 50304, 1024, 32, 96)
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokens.bin"
+        made = np.random.default_rng(0).integers(0, vocab, 200 * batch * seq_len // 10, dtype=np.uint16)
+        made.tofile(path)
+        config = read_config(
+            {
+                "name": "large",
+                "model": {"depth": depth, "width": width, "heads": width // 64, "hidden": width * 8 // 3},
+                "data": {"kind": "tokens", "train": str(path), "vocab": vocab, "val_fraction": 0.1},
+                "seq_len": seq_len,
+                "batch": batch,
+                "schedule": f"constant:peak=3e-4,steps={steps}",
+                "eval": {"sequences": batch},
+                "optimizer": {"weight_decay": 0.1},
+                "compile": not toy,
+            }
+        )
+        stream = np.memmap(path, dtype=np.uint16, mode="r")
+        plain = [plain_loop(config, vocab, stream, steps) for _ in range(repeat)]
+        ours = [train(config) for _ in range(repeat)]
+    counts = count_parameters(config.model, vocab, seq_len)
+    rates = [float(record.runs.extra["tokens_per_second"][0]) for record in ours]
+    peak = Machine.of(config).peak_flops
+    return {
+        "124M, parameters": fact(counts.total),
+        "124M, tokens/s": fact(statistics.median(rates), rates),
+        "124M, tokens/s of the plain loop": fact(statistics.median(plain), plain),
+        "124M, MFU": fact(statistics.median(rates) * counts.flops / peak if peak else None),
+        "124M, tokens/s over plain loop": fact(statistics.median(rates) / statistics.median(plain)),
+    }
+
+
+def family(count: int, width: int, depth: int, vocab: int, seq_len: int, batch: int, steps: int, **more: Any) -> Any:
+    """Return runs that differ in their peak rates."""
+    return [
+        read_config(
+            {
+                "name": f"r{i}",
+                "model": {"depth": depth, "width": width},
+                "data": {"vocab": vocab},
+                "seq_len": seq_len,
+                "batch": batch,
+                "schedule": f"wsd:peak={1e-4 * 1.3**i:.6g},steps={steps},warmup={max(1, steps // 10)}",
+                "eval": {"sequences": batch},
+                "optimizer": {"weight_decay": 0.1},
+                **more,
+            }
+        )
+        for i in range(count)
+    ]
+
+
+def compare(runs: list[TrainConfig], at_once: int | None, repeat: int, title: str, key: str) -> Results:
+    """Time a stack against one of its runs after the other; the differences of the losses are part of the result."""
+    tokens = sum(run.steps * run.batch_tokens for run in runs)
+    stacked, alone = [], []
+    train(runs[0])
+    train_stacked(runs, at_once=at_once)  # what is done once, such as compiling, is not measured
+    for _ in range(repeat):
+        began = time.perf_counter()
+        together = train_stacked(runs, at_once=at_once)
+        stacked.append(tokens / (time.perf_counter() - began))
+        began = time.perf_counter()
+        records = [train(run) for run in runs]
+        alone.append(tokens / (time.perf_counter() - began))
+    apart = [float(np.abs(a.curve.loss - b.curve.loss).max()) for a, b in zip(together, records, strict=True)]
+    return {
+        f"{title}, parameters each": fact(together[0].runs.params[0]),
+        f"{title}, tokens/s stacked": fact(statistics.median(stacked), stacked),
+        f"{title}, tokens/s in turn": fact(statistics.median(alone), alone),
+        f"{title}, largest difference of a loss": fact(max(apart)),
+        key: fact(statistics.median(stacked) / statistics.median(alone)),
+    }
+
+
+def stacked(toy: bool, repeat: int) -> Results:
+    """Compare 16 models of 3M parameters on a GPU."""
+    shape = (4, 32, 2, 64, 16, 4, 6) if toy else (16, 256, 4, 512, 256, 16, 160)
+    found: Results = {}
+    for compiled in (False,) if toy else (False, True):
+        way = "compiled" if compiled else "eager"
+        key = f"16 x 3M stacked over in turn, {way}"
+        runs = family(*shape, compile=compiled)
+        found |= compare(runs, None, repeat, f"16 x 3M, {way}", key)
+    best = {
+        way: max(row["value"] for name, row in found.items() if name.endswith(f"tokens/s {way}"))
+        for way in ("stacked", "in turn")
+    }
+    return {**found, "16 x 3M stacked over in turn, GPU": fact(best["stacked"] / best["in turn"])}
+
+
+def cpu(toy: bool, repeat: int) -> Results:
+    """Compare small stacks on the CPU."""
+    shape = (4, 16, 1, 32, 8, 4, 20) if toy else (8, 64, 2, 256, 64, 8, 60)
+    runs = family(*shape, device="cpu")
+    return compare(runs, None, repeat, f"{len(runs)} on the CPU", "stacked over in turn, CPU")
+
+
+def start(toy: bool, repeat: int) -> Results:
+    """Time whole processes that train one update on the CPU."""
+    seconds = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "one.json"
+        run = family(1, 64, 2, 256, 64, 8, 1, device="cpu")[0]
+        path.write_text(json.dumps(run.to_dict()), encoding="utf-8")
+        for i in range(repeat + 1):
+            command = [sys.executable, "-m", "optlaws", "train", str(path), "--out", f"{folder}/{i}"]
+            began = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+            seconds.append(time.perf_counter() - began)
+    return {"one update from nothing, seconds": fact(statistics.median(seconds[1:]), seconds[1:])}
+
+
+def fact(value: float | None, values: list[float] | None = None) -> dict[str, Any]:
+    """Return a result with its range."""
+    return {"value": value, "low": min(values), "high": max(values)} if values else {"value": value}
+
+
+def verdict(name: str, row: dict[str, Any]) -> str:
+    """Return the target and whether it was reached."""
+    if name not in TARGETS or row["value"] is None:
+        return ""
+    seconds = "seconds" in name
+    reached = row["value"] <= TARGETS[name] if seconds else row["value"] >= TARGETS[name]
+    return f"{'at most' if seconds else 'at least'} {TARGETS[name]:g} {'reached' if reached else '**missed**'}"
+
+
+def table(results: Results, toy: bool) -> str:
+    """Return the results as Markdown."""
+    lines = ["| what | median (range) | target |", "| --- | --- | --- |"]
+    for name, row in results.items():
+        value = "unknown" if row["value"] is None else f"{row['value']:.4g}"
+        spread = f" ({row['low']:.4g} to {row['high']:.4g})" if "low" in row else ""
+        lines.append(f"| {name} | {value}{spread} | {'' if toy else verdict(name, row)} |")
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{platform.machine()} CPU"
+    note = f"{device}, {torch.get_num_threads()} CPU threads, {versions()}."
+    return "\n".join([*lines, "", note + (" **Toy sizes: these figures mean nothing.**" if toy else "")]) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", action="append", choices=PARTS)
+    parser.add_argument("--toy", action="store_true")
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("-o", "--output", type=Path)
+    given = parser.parse_args()
+    possible = PARTS if torch.cuda.is_available() or given.toy else ("cpu", "start")
+    work: dict[str, Callable[[bool, int], Results]] = {"large": large, "stacked": stacked, "cpu": cpu, "start": start}
+    results: Results = {}
+    for part in given.part or possible:
+        results |= work[part](given.toy, given.repeat)
+    text = table(results, given.toy)
+    print(text)
+    if given.output:
+        given.output.write_text(text, encoding="utf-8")
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

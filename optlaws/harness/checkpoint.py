@@ -1,0 +1,71 @@
+"""Checkpoints: one file each, tensors and plain values only, written whole or not at all."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from optlaws.errors import InputError
+from optlaws.runs import atomic_write
+
+_NAME = re.compile(r"step-(\d+)\.pt")
+FORMAT = 1
+
+
+def save_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int | None) -> Path:
+    """Write the checkpoint after `step` updates and remove all but the newest `keep`.
+
+    Parameters
+    ----------
+    folder
+        Made if it is not there.
+    step
+        Updates done.
+    content
+        Tensors, numbers, texts, and lists and dicts of them.
+    keep
+        None keeps all.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"step-{step:09d}.pt"
+    with atomic_write(path, "wb") as stream:
+        torch.save({"format": FORMAT, "step": step, **content}, stream)
+    for left in folder.glob(".step-*.part"):  # of a process that was killed while it wrote
+        left.unlink(missing_ok=True)
+    if keep is not None:
+        for old in list_checkpoints(folder)[:-keep]:
+            old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoints in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def load_checkpoint(path: Path, digest: str) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it is run as code.
+
+    Raises
+    ------
+    InputError
+        If it is damaged, of another version, or of a run with other settings.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as bad:
+        reason = str(bad).splitlines()[0] if str(bad) else type(bad).__name__
+        raise InputError(
+            f"{path}: not a whole checkpoint ({reason:.100}); remove it to resume from an older one"
+        ) from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: not a checkpoint of this version of optlaws; remove it or use the version it is of")
+    if content["digest"] != digest:
+        raise InputError(f"{path}: this checkpoint is of a run with other settings; use another folder or --restart")
+    return content

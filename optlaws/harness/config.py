@@ -1,0 +1,242 @@
+"""The configuration of one training run: model, data, optimizer, schedule and how it is run. Loads no torch.
+
+A configuration is a YAML or JSON file, a mapping, or a `TrainConfig`; it round-trips through `TrainConfig.to_dict`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from optlaws.errors import InputError, nearest
+from optlaws.harness._fields import flag, plain, read_section, text, unknown, whole, word, wrong
+from optlaws.harness.sections import (
+    DATA,
+    MODELS,
+    SECTIONS,
+    CheckpointConfig,
+    CorpusData,
+    DivergenceConfig,
+    EvalConfig,
+    HubData,
+    MLPConfig,
+    NoiseData,
+    OptimizerConfig,
+    QuadraticConfig,
+    SyntheticData,
+    TokenData,
+    TransformerConfig,
+)
+from optlaws.runs._files import read_text
+from optlaws.runs._yaml import load_yaml
+from optlaws.schedules import Schedule, parse
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
+MAX_NAME = 120
+
+
+_SINGLE: dict[str, Any] = {
+    "name": text(optional=True),
+    "seq_len": whole(1),
+    "batch": whole(1),
+    "micro_batch": whole(1, optional=True),
+    "seed": whole(0),
+    "data_seed": whole(0, optional=True),
+    "log_every": whole(1),
+    "device": text(),
+    "dtype": word("auto", "float32", "bfloat16"),
+    "compile": flag,
+    "threads": whole(1, optional=True),
+}
+_LENGTHS = ("steps", "tokens")
+KEYS = ("name", "model", "data", "schedule", *_LENGTHS, *SECTIONS, *[key for key in _SINGLE if key != "name"])
+NOT_THE_RUN = ("name", "device", "compile", "threads", "checkpoint", "log_every")
+"""Settings that change nothing about what is learnt; two runs that differ in these alone are the same run."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that one training run needs to know.
+
+    Attributes
+    ----------
+    model, data, optimizer, eval, checkpoint, divergence
+        The sections above.
+    schedule
+        One rate for each of the T updates.
+    name
+        The run's `run_id`; made from the digest unless given.
+    seq_len, batch, micro_batch
+        Tokens a sequence, sequences an update, sequences at once (gradients of the rest are added up; default: all).
+    seed, data_seed
+        Seeds of the first parameters and of the order of the data (default: the same).
+    log_every
+        Updates from one row of the curve to the next.
+    device, dtype, compile, threads
+        "auto" is CUDA where there is one, in bfloat16, else the CPU in float32; `compile` uses torch.compile.
+    """
+
+    model: TransformerConfig | MLPConfig | QuadraticConfig
+    data: SyntheticData | CorpusData | TokenData | HubData | NoiseData
+    schedule: Schedule
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
+    name: str | None = None
+    seq_len: int = 128
+    batch: int = 16
+    micro_batch: int | None = None
+    seed: int = 0
+    data_seed: int | None = None
+    log_every: int = 1
+    device: str = "auto"
+    dtype: str = "auto"
+    compile: bool = False
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what several settings say together."""
+        noise = isinstance(self.data, NoiseData)
+        if isinstance(self.model, QuadraticConfig) != noise:
+            rule = "noise for a quadratic model, and a kind of text for the others"
+            raise wrong("data.kind", rule, self.data.kind, "change data or model")
+        if noise and self.seq_len != 1:
+            raise wrong("seq_len", "1 for a quadratic model, whose samples count as tokens", self.seq_len)
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            rule = f"a divisor of batch, {self.batch}"
+            raise wrong("micro_batch", rule, self.micro_batch, "change one of them")
+        if self.name is not None and (not _NAME.fullmatch(self.name) or len(self.name) > MAX_NAME):
+            rule = f"at most {MAX_NAME} letters, digits and . _ = + -, the first a letter or digit"
+            raise wrong("name", rule, self.name, "choose another one; it names a folder and a row of a table")
+
+    @property
+    def run_id(self) -> str:
+        """The run's name."""
+        return self.name or f"run-{self.digest()[:12]}"
+
+    @property
+    def steps(self) -> int:
+        """Updates T."""
+        return self.schedule.total_steps
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens an update."""
+        return self.batch * self.seq_len
+
+    @property
+    def order(self) -> int:
+        """Seed of the order of the data."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the configuration as JSON knows it, defaults filled in; `read_config` reads it back."""
+        out: dict[str, Any] = {"name": self.name, "model": plain(self.model), "data": plain(self.data)}
+        out["schedule"] = self.schedule.to_dict()
+        out |= {name: plain(getattr(self, name)) for name in SECTIONS}
+        return out | {name: getattr(self, name) for name in _SINGLE if name != "name"}
+
+    def digest(self, *without: str) -> str:
+        """Return the sha256 of all settings that change what is learnt, 64 hexadecimal digits.
+
+        Parameters
+        ----------
+        *without
+            Further settings to leave out, such as "schedule" or "optimizer.weight_decay".
+        """
+        content = {key: value for key, value in self.to_dict().items() if key not in NOT_THE_RUN}
+        content["data_seed"] = self.order
+        for name in without:
+            section, _, key = name.partition(".")
+            if key:
+                content[section].pop(key)
+            else:
+                content.pop(section)
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def with_(self, **changes: Any) -> TrainConfig:
+        """Return the configuration with some attributes replaced."""
+        return replace(self, **changes)
+
+
+def read_config(source: TrainConfig | Mapping[str, Any] | str | os.PathLike[str]) -> TrainConfig:
+    """Read a configuration from a YAML or JSON file ("-" is standard input), or from a mapping.
+
+    Parameters
+    ----------
+    source
+        The file, the mapping, or a `TrainConfig`, which is returned as it is.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or a setting is unknown, missing, out of range or at odds with another.
+    """
+    if isinstance(source, TrainConfig):
+        return source
+    if not isinstance(source, Mapping):
+        content, where = read_text(source)
+        source = load_yaml(content, where)  # JSON is YAML
+        if not isinstance(source, Mapping):
+            raise wrong(where, "a mapping of setting to value", source, "begin with 'model:'")
+    for key in source:
+        if key not in KEYS:
+            raise unknown("configuration", key, KEYS)
+    if source.get("schedule") in (None, ""):
+        raise InputError("schedule must be given, got nothing; add schedule: cosine:peak=1e-3,warmup=100")
+    model = _by_kind(MODELS, source.get("model", {}), "model", "transformer")
+    usual = "noise" if isinstance(model, QuadraticConfig) else "synthetic"
+    values: dict[str, Any] = {"model": model, "data": _by_kind(DATA, source.get("data", {}), "data", usual)}
+    for name, cls in SECTIONS.items():
+        given = source.get(name, {})
+        if name == "optimizer" and isinstance(given, str):
+            given = {"name": given}
+        values[name] = read_section(cls, given, name)
+    values |= {name: check(name, source[name]) for name, check in _SINGLE.items() if name in source}
+    if isinstance(values["model"], QuadraticConfig):
+        values.setdefault("seq_len", 1)
+    draft = TrainConfig(schedule=parse("constant:peak=1,steps=1"), **values)
+    return draft.with_(schedule=_schedule(source, draft.batch_tokens))
+
+
+def _by_kind(kinds: Mapping[str, Any], given: Any, where: str, default: str) -> Any:
+    if not isinstance(given, Mapping):
+        raise wrong(where, "a mapping of setting to value", given)
+    kind = given.get("kind", default)
+    if not isinstance(kind, str) or kind not in kinds:
+        hint = nearest(str(kind), kinds)
+        raise wrong(f"{where}.kind", f"one of {', '.join(kinds)}", kind, f"choose one of them{hint}")
+    return read_section(kinds[kind], given, where)
+
+
+def _schedule(source: Mapping[str, Any], batch_tokens: int) -> Schedule:
+    """Return the schedule; its length may come from `steps` or `tokens` beside it."""
+    spec = source["schedule"]
+    wanted = [name for name in _LENGTHS if source.get(name) is not None]
+    if len(wanted) == 2:
+        raise InputError("steps and tokens must not both be given, as one follows from the other; drop one of them")
+    steps = None
+    if wanted:
+        count = whole(1)(wanted[0], source[wanted[0]])
+        steps = count if wanted[0] == "steps" else max(1, round(count / batch_tokens))
+        if isinstance(spec, str) and not spec.lstrip().startswith("{") and not re.search(r"\bsteps\s*=", spec):
+            if " then " in spec:
+                raise InputError(
+                    "steps must stand in every part of a chained schedule, got none; write steps=... there"
+                )
+            spec = f"{spec}{',' if ':' in spec else ':'}steps={steps}"
+        elif isinstance(spec, Mapping) and not {"steps", "total_steps", "parts", "values"} & set(spec):
+            spec = {**spec, "steps": steps}
+    schedule = parse(spec)
+    if steps is not None and schedule.total_steps != steps:
+        raise InputError(
+            f"{wanted[0]} must fit the schedule, which has {schedule.total_steps} steps of {batch_tokens} tokens, got "
+            f"{source[wanted[0]]!r}; leave one of them out"
+        )
+    return schedule

@@ -1,0 +1,381 @@
+"""The training loop, for one run or for a stack of runs."""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from optlaws.errors import InputError
+from optlaws.harness.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from optlaws.harness.config import TrainConfig
+from optlaws.harness.engine import Engine, SingleEngine, StackEngine
+from optlaws.harness.machine import Machine, commit, versions
+from optlaws.harness.models import Counts, count_parameters
+from optlaws.harness.optim import betas_of
+from optlaws.harness.record import CurveLog, RunRecord, Verdict, make_record
+from optlaws.harness.sections import SyntheticData
+from optlaws.harness.sources import Source, open_source
+from optlaws.harness.synthetic import entropy
+from optlaws.runs import CurveTable, RunTable
+
+Predict = Callable[[RunTable, CurveTable], float | None]
+CUDA_FLUSH = 16  # updates between two looks at the losses on a GPU, each of which waits for it
+UNTIMED = 3  # first updates, which compile and warm up
+REPORTS = 0.2  # least seconds from one report of progress to the next
+PREDICTIONS = 20  # predictions in a run
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run, or a stack of runs, has come.
+
+    Attributes
+    ----------
+    step, steps
+        Updates done, and updates in all (of the longest run).
+    running
+        Runs that still go on.
+    loss, val_loss
+        Smoothed training loss and last validation loss of the best run; NaN where not known.
+    tokens_per_second
+        Of all runs together.
+    mfu
+        Share of the device's arithmetic that the models use, None where the device's peak is not known.
+    predicted
+        Predicted final loss, None where nobody predicts.
+    """
+
+    step: int
+    steps: int
+    running: int
+    loss: float
+    val_loss: float
+    tokens_per_second: float
+    mfu: float | None
+    predicted: float | None
+
+
+class Member:
+    """One run while it is trained."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        """Start with nothing done."""
+        self.config = config
+        self.log = CurveLog()
+        self.verdict = Verdict(config.divergence, config.steps)
+        self.status: str | None = None
+        self.final_loss = math.nan
+        self.val_loss = math.nan
+        self.steps_done = 0
+
+    def read(self, step: int, loss: float, norm: float, rate: float, val_loss: float) -> None:
+        """Take the readings of update `step`, unless the run has ended before."""
+        if self.status is not None:
+            return
+        self.status = self.verdict.add(loss)
+        if self.status == "nonfinite":
+            return
+        self.steps_done = step + 1
+        if not math.isnan(val_loss):
+            self.val_loss = val_loss
+        if step % self.config.log_every == 0 or not math.isnan(val_loss):
+            self.log.add(step, loss, val_loss, rate, norm)
+
+    def finish(self, step: int, loss: float, val_loss: float) -> None:
+        """Take the last readings, after all updates."""
+        self.status = self.verdict.end(val_loss if math.isfinite(loss) else math.nan)
+        if self.status != "nonfinite":
+            self.final_loss = self.val_loss = val_loss
+            self.log.add(step, loss, val_loss, math.nan, math.nan)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {
+            "curve": torch.from_numpy(self.log.array()),
+            "verdict": self.verdict.state(),
+            "status": self.status,
+            "losses": [self.final_loss, self.val_loss],
+            "steps_done": self.steps_done,
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a state again."""
+        self.log = CurveLog.of(np.asarray(state["curve"]))
+        self.verdict.load(state["verdict"])
+        self.status = state["status"]
+        self.final_loss, self.val_loss = state["losses"]
+        self.steps_done = state["steps_done"]
+
+
+@dataclass
+class Clock:
+    """Time spent on updates, without evaluations, checkpoints and the first few updates."""
+
+    seconds: float = 0.0
+    updates: int = 0
+    tokens: float = 0.0
+
+
+class Loop:
+    """Trains runs that share everything but schedule, weight decay, seeds and name."""
+
+    def __init__(
+        self,
+        configs: Sequence[TrainConfig],
+        folder: Path | None,
+        digest: str,
+        *,
+        stacked: bool,
+        progress: Callable[[Progress], None] | None = None,
+        predict: Predict | None = None,
+        stop: Callable[[], bool] | None = None,
+        done: Callable[[RunRecord], None] | None = None,
+    ) -> None:
+        """Take the runs, the folder of their checkpoints and the digest that ties these to the runs.
+
+        `done` is called for each run as soon as it has ended, unless it was interrupted.
+        """
+        self.config = configs[0]
+        self.machine = Machine.of(self.config)
+        self.members = [Member(config) for config in configs]
+        self.active = list(range(len(configs)))
+        self.folder, self.digest, self.stacked = folder, digest, stacked
+        self.progress, self.predict, self.stop = progress, predict, stop or (lambda: False)
+        self.done = done or (lambda record: None)
+        self.steps = max(config.steps for config in configs)
+        self.clock = Clock()
+        self.step = 0
+        self.predicted: float | None = None
+        self.predict_at = 0
+        self.reported = 0.0
+        self.pending: list[tuple[int, Tensor, Tensor, list[float], list[float] | None]] = []
+        self.source: Source
+        self.engine: Engine
+        self.counts: Counts
+
+    def run(self) -> list[RunRecord]:
+        """Train until every run has ended or somebody says stop; return the records in the order of the runs."""
+        with self.machine.set_up(self.config.threads), interruptible() as interrupted:
+            self._start()
+            began, first = time.perf_counter(), self.step
+            while self.active:
+                self._finish_runs()
+                if not self.active:
+                    break
+                if self.stop() or interrupted():
+                    self._interrupt()
+                    break
+                self._checkpoint(first)
+                val = self._validate()
+                losses = self.engine.gradients(self.source, self.step)
+                norms, rates = self.engine.update(self.step)
+                self.pending.append((self.step, losses, norms, rates, val))
+                self.step += 1
+                if len(self.pending) >= (CUDA_FLUSH if self.machine.device.type == "cuda" else 1):
+                    began = self._flush(began, first)
+                    self._drop([i for i in self.active if self.members[i].status is None])
+        return [self._record(member) for member in self.members]
+
+    def _start(self) -> None:
+        """Make source and engine, at the newest checkpoint if there is one."""
+        saved: dict[str, Any] | None = None
+        found = list_checkpoints(self.folder) if self.folder else []
+        if found:
+            saved = load_checkpoint(found[-1], self.digest)
+            for member, state in zip(self.members, saved["members"], strict=True):
+                member.load(state)
+            self.active, self.step = list(saved["active"]), int(saved["step"])
+            self.clock = Clock(*saved["clock"])
+        self.source = open_source(self.config, [self.members[i].config.order for i in self.active], self.machine.device)
+        if saved and saved["data"] != self.source.digest:
+            raise InputError(
+                f"{found[-1]}: the data have changed since this checkpoint; bring them back or use --restart"
+            )
+        self.source.validation(self.config.eval.sequences - 1, 1)  # fails now rather than at the end of the run
+        configs = [self.members[i].config for i in self.active]
+        self.counts = count_parameters(self.config.model, self.source.vocab, self.config.seq_len)
+        if self.stacked:
+            self.engine = StackEngine(configs, self.source.vocab, self.machine)
+        else:
+            self.engine = SingleEngine(configs[0], self.source.vocab, self.machine)
+        if saved:
+            self.engine.load(saved["engine"])
+            torch.set_rng_state(saved["rng"])
+
+    def _flush(self, began: float, first: int) -> float:
+        """Hand the readings that wait to their runs; return the time at which the next stretch begins."""
+        pending, self.pending = self.pending, []
+        if not pending:
+            return time.perf_counter()
+        losses = torch.stack([entry[1] for entry in pending]).double().tolist()
+        norms = torch.stack([entry[2] for entry in pending]).double().tolist()
+        now = time.perf_counter()
+        if pending[0][0] >= first + UNTIMED:
+            self.clock.seconds += now - began
+            self.clock.updates += len(pending)
+            self.clock.tokens += len(pending) * len(self.active) * self.config.batch_tokens
+        for (step, _, _, rates, val), loss_row, norm_row in zip(pending, losses, norms, strict=True):
+            for place, i in enumerate(self.active):
+                val_loss = val[place] if val is not None else math.nan
+                self.members[i].read(step, loss_row[place], norm_row[place], rates[place], val_loss)
+        self._report(now)
+        return time.perf_counter()
+
+    def _drop(self, going_on: list[int]) -> None:
+        """Go on with some of the runs."""
+        if len(going_on) == len(self.active):
+            return
+        places = [self.active.index(i) for i in going_on]
+        for i in self.active:
+            if i not in going_on:
+                self.done(self._record(self.members[i]))
+        self.active = going_on
+        if going_on:
+            self.source.keep(places)
+            self.engine.keep(places)
+
+    def _finish_runs(self) -> None:
+        """End the runs whose updates are all done."""
+        done = [i for i in self.active if self.members[i].config.steps == self.step]
+        if not done:
+            return
+        self._flush(time.perf_counter(), self.step)
+        val, loss = self.engine.losses(self.source, None), self.engine.losses(self.source, self.step)
+        for place, i in enumerate(self.active):
+            if i in done and self.members[i].status is None:
+                self.members[i].finish(self.step, loss[place], val[place])
+        if not self.stacked and self.folder and self.config.checkpoint.every:
+            self._save()
+        self._drop([i for i in self.active if self.members[i].status is None])
+
+    def _validate(self) -> list[float] | None:
+        """Return the validation losses if they are due now."""
+        every = self.config.eval.every
+        if not every or self.step == 0 or self.step % every:
+            return None
+        return self.engine.losses(self.source, None)
+
+    def _checkpoint(self, first: int) -> None:
+        every = self.config.checkpoint.every
+        if self.folder and every and self.step > first and self.step % every == 0:
+            self._flush(time.perf_counter(), self.step)
+            self._drop([i for i in self.active if self.members[i].status is None])
+            if self.active:
+                self._save()
+
+    def _save(self) -> None:
+        if self.folder is None:
+            return
+        content = {
+            "digest": self.digest,
+            "names": [member.config.run_id for member in self.members],
+            "data": self.source.digest,
+            "members": [member.state() for member in self.members],
+            "active": list(self.active),
+            "clock": [self.clock.seconds, self.clock.updates, self.clock.tokens],
+            "engine": self.engine.state(),
+            "rng": torch.get_rng_state(),
+        }
+        save_checkpoint(self.folder, self.step, content, self.config.checkpoint.keep)
+
+    def _interrupt(self) -> None:
+        """Write a checkpoint and mark the runs that were not done."""
+        self._flush(time.perf_counter(), self.step)
+        self._drop([i for i in self.active if self.members[i].status is None])
+        if self.active and self.step:
+            self._save()
+        for i in self.active:
+            self.members[i].status = "interrupted"
+
+    def _report(self, now: float) -> None:
+        """Tell how far the runs are, not too often."""
+        done = self.step >= self.steps
+        if self.predict and not self.stacked and self.step >= self.predict_at:
+            self.predict_at = self.step + max(1, self.steps // PREDICTIONS)
+            record = self._record(self.members[0])
+            self.predicted = self.predict(record.runs, record.curve)
+        if self.progress is None or (now - self.reported < REPORTS and not done):
+            return
+        self.reported = now
+        going = [self.members[i] for i in self.active]
+        losses = [member.verdict.smoothed for member in going if math.isfinite(member.verdict.smoothed)]
+        validated = [member.val_loss for member in going if math.isfinite(member.val_loss)]
+        rate = self.clock.tokens / self.clock.seconds if self.clock.seconds else 0.0
+        self.progress(
+            Progress(
+                self.step, self.steps, len(going), min(losses, default=math.nan), min(validated, default=math.nan),
+                rate, self._mfu(rate), self.predicted,
+            )
+        )  # fmt: skip
+
+    def _mfu(self, tokens_per_second: float) -> float | None:
+        peak = self.machine.peak_flops
+        return tokens_per_second * self.counts.flops / peak if peak and tokens_per_second else None
+
+    def _record(self, member: Member) -> RunRecord:
+        config = member.config
+        rate = self.clock.tokens / self.clock.seconds if self.clock.seconds else None
+        floor = entropy(config.data, config.seq_len).nats if isinstance(config.data, SyntheticData) else None
+        facts = {
+            "steps_done": member.steps_done,
+            "train_loss": member.verdict.smoothed,
+            "entropy": floor,
+            "vocab": self.source.vocab or None,
+            "total_params": self.counts.total,
+            "data_digest": self.source.digest,
+            "device": self.machine.name,
+            "dtype": self.machine.dtype_name,
+            "stacked": len(self.members) if self.stacked else None,
+            "tokens_per_second": round(rate, 1) if rate else None,
+            "mfu": self._mfu(rate or 0.0),
+            "seconds": round(self.clock.seconds, 3),
+            "commit": commit(),
+            "versions": versions(),
+        }
+        counts = float(self.counts.params), float(self.counts.active_params)
+        return make_record(
+            config,
+            counts,
+            member.status or "interrupted",
+            member.log,
+            final_loss=member.final_loss,
+            betas=betas_of(config.optimizer),
+            facts=facts,
+        )
+
+
+def saved_names(folder: Path, digest: str) -> list[str] | None:
+    """Return the names of the runs in the newest checkpoint, None if there is no checkpoint."""
+    found = list_checkpoints(folder)
+    return list(load_checkpoint(found[-1], digest)["names"]) if found else None
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """Turn SIGTERM and the first SIGINT into a question that the loop asks; a second SIGINT interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    seen: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        seen.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(seen)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,271 @@
+"""Optimizers of torch and of pytorch_optimizer under one schedule.
+
+A `RatedOptimizer` steps the parameters of one model, or of R models at once, each with a rate of its own. The rate that
+it is given is the rate that the update uses, to the last bit; factors on it exist only under muP.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from optlaws.errors import InputError, nearest
+from optlaws.harness.sections import OptimizerConfig
+
+TORCH = ("sgd", "adam", "adamw", "adafactor", "muon")
+ELEMENTWISE = frozenset({"sgd", "adam", "adamw", "lion", "adabelief", "nadam", "radam", "adan", "ademamix", "signsgd"})
+"""Optimizers that treat every number alike, so that the parameters of a model may be given to them as one vector."""
+
+LIBRARY = (
+    "adabelief", "adan", "ademamix", "adopt", "lamb", "lion", "nadam", "radam", "shampoo", "signsgd", "soap",
+    "stableadamw", "tiger",
+)  # fmt: skip
+"""Optimizers of the library that the tests train with; others of it may be named too."""
+
+BETAS: dict[str, tuple[float, float | None]] = {
+    "sgd": (0.9, None),
+    "adam": (0.9, 0.95),
+    "adamw": (0.9, 0.95),
+    "muon": (0.95, None),
+    "lion": (0.9, 0.99),
+    "soap": (0.95, 0.95),
+}
+"""Averaging factors unless given: (beta1, beta2); optimizers that are not listed keep those of their authors."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A tensor to be updated, of one member of a stack (0 for a single model).
+
+    Attributes
+    ----------
+    tensor
+        The parameter; its `.grad` holds the gradient.
+    member
+        Whose it is: which rate it takes.
+    factor
+        Factor on the rate.
+    decays
+        Whether weight decay acts on it.
+    matrix
+        Whether it is a hidden matrix, which Muon orthogonalises.
+    """
+
+    tensor: nn.Parameter
+    member: int = 0
+    factor: float = 1.0
+    decays: bool = True
+    matrix: bool = False
+
+
+@dataclass(frozen=True)
+class _Rated:
+    """One parameter group of a torch optimizer and where its rate comes from."""
+
+    group: dict[str, Any]
+    member: int
+    factor: float
+    decay: float  # applied here; 0 where the optimizer does it or nothing decays
+
+
+class RatedOptimizer:
+    """An optimizer whose learning rate is set before every update."""
+
+    def __init__(self, config: OptimizerConfig, slots: Sequence[Slot], decays: Sequence[float] | None = None) -> None:
+        """Make the optimizer.
+
+        Parameters
+        ----------
+        config
+            Name and settings.
+        slots
+            What to update.
+        decays
+            Weight decay of each member; that of the configuration unless given.
+
+        Raises
+        ------
+        InputError
+            If the optimizer is not known, its library is missing, or it does not take a setting.
+        """
+        self.config = config
+        self._decays = [config.weight_decay] if decays is None else list(decays)
+        self._rates = [0.0] * len(self._decays)
+        muon = config.name == "muon"
+        main = [slot for slot in slots if slot.matrix and slot.tensor.ndim == 2] if muon else list(slots)
+        chosen = {id(slot) for slot in main}
+        rest = [slot for slot in slots if id(slot) not in chosen]
+        self._parts: list[torch.optim.Optimizer] = []
+        self._rated: list[_Rated] = []
+        if main:
+            self._add(config, main)
+        if rest:  # what Muon does not treat is AdamW's, at the same rate
+            self._add(OptimizerConfig("adamw", weight_decay=config.weight_decay), rest)
+
+    def _add(self, config: OptimizerConfig, slots: Sequence[Slot]) -> None:
+        kinds: dict[tuple[int, float, bool], list[nn.Parameter]] = {}
+        for slot in slots:
+            kinds.setdefault((slot.member, slot.factor, slot.decays), []).append(slot.tensor)
+        groups = [{"params": tensors} for tensors in kinds.values()]
+        part = make_optimizer(config, groups, slots[0].tensor.device)
+        native = config.name == "adamw"  # fused with the update; the same product as below
+        for (member, factor, decays), group in zip(kinds, part.param_groups, strict=True):
+            decay = self._decays[member] if decays else 0.0
+            if native:
+                group["weight_decay"] = decay
+            self._rated.append(_Rated(group, member, factor, 0.0 if native else decay))
+        self._parts.append(part)
+
+    def set_rates(self, rates: Sequence[float]) -> None:
+        """Set the rate of each member for the next update."""
+        self._rates = list(rates)
+        for rated in self._rated:
+            rated.group["lr"] = rates[rated.member] * rated.factor if rated.factor != 1.0 else rates[rated.member]
+
+    def applied(self, member: int = 0) -> float:
+        """Return the rate that the next update uses, read from the optimizer where a group has it without a factor."""
+        for rated in self._rated:
+            if rated.member == member and rated.factor == 1.0:
+                return float(rated.group["lr"])
+        return self._rates[member]
+
+    def step(self) -> None:
+        """Decay the weights and make one update."""
+        with torch.no_grad():
+            for rated in self._rated:
+                if rated.decay and rated.group["lr"]:
+                    torch._foreach_mul_(rated.group["params"], 1.0 - rated.group["lr"] * rated.decay)
+        for part in self._parts:
+            part.step()
+
+    def drop(self, kept: Sequence[int]) -> None:
+        """Forget all members but those kept, and number these from 0."""
+        new = {old: place for place, old in enumerate(kept)}
+        self._decays = [self._decays[old] for old in kept]
+        self._rates = [self._rates[old] for old in kept]
+        gone = [rated for rated in self._rated if rated.member not in new]
+        for part in self._parts:
+            for rated in gone:
+                for tensor in rated.group["params"]:
+                    part.state.pop(tensor, None)
+            dropped = {id(rated.group) for rated in gone}
+            part.param_groups[:] = [group for group in part.param_groups if id(group) not in dropped]
+        self._rated = [
+            _Rated(rated.group, new[rated.member], rated.factor, rated.decay)
+            for rated in self._rated
+            if rated.member in new
+        ]
+
+    def state(self) -> list[dict[str, Any]]:
+        """Return the state as tensors and plain values, to be kept in a checkpoint."""
+        return [part.state_dict() for part in self._parts]
+
+    def load(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Take up a state again."""
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(dict(state))
+        self._rated = [
+            _Rated(group, rated.member, rated.factor, rated.decay)
+            for group, rated in zip(
+                (group for part in self._parts for group in part.param_groups), self._rated, strict=True
+            )
+        ]
+
+
+def check_optimizer(config: OptimizerConfig) -> None:
+    """Raise an `InputError` unless the optimizer is known, its library is there and it takes its settings."""
+    make_optimizer(config, [{"params": [nn.Parameter(torch.zeros(2, 2))]}], torch.device("cpu"))
+
+
+def betas_of(config: OptimizerConfig) -> tuple[float | None, float | None]:
+    """Return beta1 and beta2 as used; None where the optimizer has none or keeps its authors'."""
+    beta1, beta2 = BETAS.get(config.name, (None, None))
+    return (
+        beta1 if config.beta1 is None else config.beta1,
+        beta2 if config.beta2 is None else config.beta2,
+    )
+
+
+def make_optimizer(
+    config: OptimizerConfig, groups: list[dict[str, Any]], device: torch.device
+) -> torch.optim.Optimizer:
+    """Return the optimizer at rate 0 over parameter groups, without any weight decay of its own.
+
+    Raises
+    ------
+    InputError
+        As for `RatedOptimizer`.
+    """
+    beta1, beta2 = betas_of(config)
+    cls, given = _class_of(config)
+    takes = inspect.signature(cls).parameters
+    if config.name in ("sgd", "muon"):
+        given["momentum"] = beta1
+    elif "betas" in takes and (beta1 is not None or beta2 is not None):
+        usual = takes["betas"].default
+        given["betas"] = (
+            usual[0] if beta1 is None else beta1,
+            usual[1] if beta2 is None else beta2,
+            *usual[2:],
+        )
+    elif config.beta1 is not None or config.beta2 is not None:
+        raise InputError(f"optimizer.beta1 and beta2 must be left out for {config.name}, which has none; drop them")
+    if config.name == "sgd" and config.beta2 is not None:
+        raise InputError("optimizer.beta2 must be left out for sgd, which has one momentum, beta1; drop it")
+    if config.eps is not None:
+        if "eps" not in takes or config.name == "adafactor":
+            raise InputError(f"optimizer.eps must be left out for {config.name}, which has none; drop it")
+        given["eps"] = config.eps
+    if config.name in ("adam", "adamw", "sgd") and device.type in ("cpu", "cuda"):
+        given["fused"] = True
+    extra = dict(config.settings)
+    for key in extra:
+        if key not in takes or key in ("params", "lr", "weight_decay", "betas", "momentum"):
+            hint = nearest(key, takes)
+            raise InputError(f"optimizer.settings: {config.name} takes no {key!r}; drop it or correct it{hint}")
+    try:
+        return cls(groups, lr=0.0, **{"weight_decay": 0.0, **given, **extra})
+    except (TypeError, ValueError, RuntimeError) as bad:
+        raise InputError(f"optimizer {config.name}: cannot be made ({bad}); correct optimizer.settings") from None
+
+
+def _class_of(config: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
+    """Return the class of an optimizer and the settings that this package always gives it."""
+    name = config.name
+    if name in TORCH:
+        found = {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "adafactor": "Adafactor", "muon": "Muon"}[name]
+        cls = getattr(torch.optim, found, None)
+        if cls is None:
+            raise InputError(f"optimizer {name} needs a newer torch than {torch.__version__}; choose another one")
+        return cls, {"adjust_lr_fn": "match_rms_adamw"} if name == "muon" else {}
+    try:
+        library = import_module("pytorch_optimizer")
+    except ImportError:
+        hint = nearest(name, (*TORCH, *LIBRARY))
+        raise InputError(
+            f"optimizer must be one of {', '.join(TORCH)} unless the library pytorch_optimizer is installed, got "
+            f"{name!r}; choose one of them or install it (pip install pytorch_optimizer){hint}"
+        ) from None
+    known = library.get_supported_optimizers()
+    if name not in known:
+        hint = nearest(name, (*TORCH, *known))
+        raise InputError(
+            f"optimizer must be one of {', '.join(TORCH)}, or of the library pytorch_optimizer ({', '.join(LIBRARY)} "
+            f"and others), got {name!r}; choose one of them{hint}"
+        )
+    return library.load_optimizer(name), {}
+
+
+def clip_gradients(tensors: Sequence[Tensor], largest: float | None) -> Tensor:
+    """Return the norm of all gradients together, (), and scale them to at most `largest`."""
+    grads = [tensor.grad for tensor in tensors if tensor.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads)
+    if largest is not None:
+        torch.nn.utils.clip_grads_with_norm_(tensors, largest, norm)
+    return norm

@@ -1,0 +1,188 @@
+"""Token streams on disk: files of the user, data sets of Hugging Face."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.errors import InputError
+from optlaws.harness._fields import wrong
+from optlaws.harness.sections import HubData, TokenData
+
+SAMPLE = 1 << 20  # tokens at both ends of a file that its digest is made of, beside its length
+
+
+class Tokens(Protocol):
+    """A flat array of token ids that may lie on disk."""
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        ...
+
+    def __getitem__(self, where: slice) -> npt.NDArray[Any]:
+        """Return tokens begin .. end - 1, which must exist."""
+        ...
+
+
+@dataclass(frozen=True)
+class Streams:
+    """A training and a validation stream, with their vocabulary and digest."""
+
+    train: Tokens
+    validation: Tokens
+    vocab: int
+    digest: str
+
+
+class Pieces:
+    """Arrays laid end to end without being joined in memory."""
+
+    def __init__(self, parts: Sequence[npt.NDArray[Any]]) -> None:
+        """Take the arrays; empty ones are dropped."""
+        self._parts = [part for part in parts if len(part)]
+        self._ends = np.cumsum([len(part) for part in self._parts], dtype=np.int64)
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def __getitem__(self, where: slice) -> npt.NDArray[Any]:
+        """Return tokens begin .. end - 1."""
+        begin, end, _ = where.indices(len(self))
+        found = []
+        at = int(np.searchsorted(self._ends, begin, side="right"))
+        while begin < end:
+            start = int(self._ends[at]) - len(self._parts[at])
+            stop = min(end, int(self._ends[at]))
+            found.append(self._parts[at][begin - start : stop - start])
+            begin, at = stop, at + 1
+        return np.concatenate(found) if found else np.empty(0, dtype=np.int64)
+
+
+class Part:
+    """A stretch of a token stream."""
+
+    def __init__(self, tokens: Tokens, begin: int, end: int) -> None:
+        """Take tokens begin .. end - 1."""
+        self._tokens, self._begin, self._end = tokens, begin, end
+
+    def __len__(self) -> int:
+        """Return the number of tokens."""
+        return self._end - self._begin
+
+    def __getitem__(self, where: slice) -> npt.NDArray[Any]:
+        """Return tokens begin .. end - 1."""
+        begin, end, _ = where.indices(len(self))
+        return self._tokens[self._begin + begin : self._begin + end]
+
+
+def open_tokens(data: TokenData) -> Streams:
+    """Return the user's token files, mapped into memory.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, empty, or no flat array of whole numbers.
+    """
+    train = _map_file(data.train, data.dtype, "data.train")
+    if data.val is None:
+        streams = hold_out(train, data.val_fraction)
+    else:
+        streams = train, _map_file(data.val, data.dtype, "data.val")
+    return Streams(*streams, data.vocab, digest_of(*streams))
+
+
+def hold_out(tokens: Tokens, fraction: float) -> tuple[Tokens, Tokens]:
+    """Return the stream without its last part, and that part."""
+    edge = len(tokens) - max(1, round(fraction * len(tokens)))
+    return Part(tokens, 0, edge), Part(tokens, edge, len(tokens))
+
+
+def digest_of(*streams: Tokens) -> str:
+    """Return a sha256 of the lengths of the streams and of up to a million tokens at both ends of each."""
+    digest = hashlib.sha256()
+    for tokens in streams:
+        n = len(tokens)
+        digest.update(str(n).encode())
+        for begin, end in ((0, min(n, SAMPLE)), (max(0, n - SAMPLE), n)):
+            digest.update(np.ascontiguousarray(tokens[begin:end], dtype=np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def _map_file(path: str, dtype: str, name: str) -> npt.NDArray[Any]:
+    place = Path(os.path.expanduser(path))
+    if not place.is_file():
+        raise wrong(name, "a file of token ids", path, "check the name and the folder")
+    try:
+        if place.suffix == ".npy":
+            array: npt.NDArray[Any] = np.load(place, mmap_mode="r", allow_pickle=False)
+        else:
+            array = np.memmap(place, dtype=dtype, mode="r")
+    except (OSError, ValueError) as bad:
+        raise InputError(f"{name}: {path} cannot be read as {dtype} tokens ({bad}); check the file") from None
+    if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
+        rule = "one flat array of whole numbers"
+        raise wrong(name, rule, f"{path} with shape {array.shape} of {array.dtype}", "write it anew")
+    return array
+
+
+def open_hub(data: HubData) -> Streams:
+    """Return the token ids in a column of a Hugging Face data set; its files are mapped into memory, not read.
+
+    Raises
+    ------
+    InputError
+        If the library is missing, the data set cannot be opened, or the column holds no token ids.
+    """
+    try:
+        library = import_module("datasets")
+    except ImportError:
+        raise InputError(
+            "data.kind huggingface needs the library datasets, which is not installed; install it (pip install "
+            "datasets) or write the tokens to a file and use kind: tokens"
+        ) from None
+    train = _column(_load(library, data, data.split), data.column)
+    if data.val_split is None:
+        streams = hold_out(train, data.val_fraction)
+    else:
+        streams = train, _column(_load(library, data, data.val_split), data.column)
+    return Streams(*streams, data.vocab, digest_of(*streams))
+
+
+def _load(library: Any, data: HubData, split: str) -> Any:
+    try:
+        if os.path.isdir(os.path.expanduser(data.path)):
+            found = library.load_from_disk(os.path.expanduser(data.path))
+            return found[split] if hasattr(found, "keys") else found
+        return library.load_dataset(data.path, data.name, split=split)
+    except Exception as bad:  # the library raises errors of many kinds
+        reason = str(bad).splitlines()[0] if str(bad) else type(bad).__name__
+        raise InputError(
+            f"data.path: {data.path!r}, split {split!r}, cannot be opened ({reason:.160}); check them"
+        ) from None
+
+
+def _column(rows: Any, column: str) -> Tokens:
+    if column not in rows.column_names:
+        raise wrong("data.column", f"one of {', '.join(rows.column_names)}", column, "choose one of them")
+    if getattr(rows, "_indices", None) is not None:
+        rows = rows.flatten_indices()
+    parts = []
+    for chunk in rows.data.column(column).chunks:
+        flat = chunk.flatten() if hasattr(chunk, "flatten") else chunk
+        values = flat.to_numpy(zero_copy_only=False)
+        if values.dtype.kind not in "iu":
+            raise wrong("data.column", "a column with lists of token ids", column, "tokenise the text first")
+        parts.append(values)
+    tokens = Pieces(parts)
+    if not len(tokens):
+        raise wrong("data.column", "a column that holds tokens", column, "choose another one")
+    return tokens

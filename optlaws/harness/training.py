@@ -1,0 +1,210 @@
+"""Training from Python: one run, or many small ones as one program."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from optlaws.errors import InputError
+from optlaws.harness._fields import wrong
+from optlaws.harness.config import TrainConfig, read_config
+from optlaws.harness.loop import Loop, Predict, Progress, saved_names
+from optlaws.harness.machine import Machine
+from optlaws.harness.optim import check_optimizer
+from optlaws.harness.record import CHECKPOINT_FOLDER, CONFIG_FILE, CURVE_FILE, RUN_FILE, RunRecord, read_record
+from optlaws.runs import atomic_write
+
+Config = TrainConfig | Mapping[str, Any] | str | os.PathLike[str]
+CPU_STACK = 4
+MAY_DIFFER = ("schedule", "optimizer.weight_decay", "seed", "data_seed")
+"""What may differ among the runs of a stack, beside their names."""
+
+
+def train(
+    config: Config,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    restart: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    predict: Predict | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> RunRecord:
+    """Train one run to its end and return its record.
+
+    With a folder, the run can be taken up again: if the folder holds the finished run nothing is trained, if it holds
+    checkpoints the run goes on from the newest one, bit for bit on the CPU as if it had never stopped. SIGTERM and
+    SIGINT end the run as "interrupted", with a checkpoint.
+
+    Parameters
+    ----------
+    config
+        Configuration, mapping, or file; see `read_config`.
+    out
+        The run's folder, made if it is not there: config.json, curve.csv, run.csv (last), checkpoints/. None writes
+        nothing.
+    restart
+        Remove what an earlier run left in the folder.
+    progress
+        Called every now and then.
+    predict
+        Returns the predicted final loss for the run's row of a run table and its curve so far.
+    stop
+        Asked before every update whether to end as "interrupted".
+
+    Returns
+    -------
+    RunRecord
+
+    Raises
+    ------
+    InputError
+        If the configuration is wrong, or the folder holds a run with other settings.
+    """
+    config = read_config(config)
+    check_optimizer(config.optimizer)
+    folder = _run_folder(config, out, restart)
+    if folder:
+        record = read_record(folder)
+        if record is not None and record.status != "interrupted":
+            return record
+    checkpoints = folder / CHECKPOINT_FOLDER if folder else None
+    loop = Loop(
+        [config], checkpoints, config.digest(), stacked=False, progress=progress, predict=predict, stop=stop
+    )  # fmt: skip
+    record = loop.run()[0]
+    if folder is None:
+        return record
+    record = record.write(folder)
+    if record.status != "interrupted" and not config.checkpoint.every and checkpoints:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return record
+
+
+def train_stacked(
+    configs: Sequence[Config],
+    out: str | os.PathLike[str] | None = None,
+    *,
+    at_once: int | None = None,
+    restart: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> list[RunRecord]:
+    """Train runs that differ only in schedule, weight decay, seeds and name as one batched program.
+
+    Each run gets the losses that it would get on its own, up to rounding. A run that diverges or ends early leaves the
+    stack; the others go on undisturbed. Runs with the same data seed share their batches.
+
+    Parameters
+    ----------
+    configs
+        The runs; their names differ.
+    out
+        Each run gets the folder out/<run_id> as for `train`; finished ones are not trained again. The stack's
+        checkpoints lie in out/stack-<digest> until its end.
+    at_once
+        Runs in one stack at most; unless given all on a GPU and 4 on the CPU, whose caches hold no more.
+    restart, progress, stop
+        As for `train`.
+
+    Returns
+    -------
+    list of RunRecord
+        In the order of `configs`; after an interruption without the runs that were not begun.
+
+    Raises
+    ------
+    InputError
+        If there is no run, two share a name, or they differ in anything else.
+    """
+    runs = [read_config(config) for config in configs]
+    _check_stack(runs)
+    if at_once is None:
+        at_once = len(runs) if Machine.of(runs[0]).device.type == "cuda" else CPU_STACK
+    if at_once < 1:
+        raise wrong("at_once", "a whole number of at least 1", at_once)
+    check_optimizer(runs[0].optimizer)
+    records: dict[str, RunRecord] = {}
+    folders: dict[str, Path | None] = {}
+    for run in runs:
+        folder = _run_folder(run, Path(out) / run.run_id if out else None, restart)
+        folders[run.run_id] = folder
+        record = read_record(folder) if folder else None
+        if record is not None and record.status != "interrupted":
+            records[run.run_id] = record
+    for begin in range(0, len(runs), at_once):
+        group = runs[begin : begin + at_once]
+        digest = hashlib.sha256(json.dumps([(run.run_id, run.digest()) for run in group]).encode()).hexdigest()
+        place = Path(out) / f"stack-{digest[:12]}" if out else None
+        if restart and place:
+            shutil.rmtree(place, ignore_errors=True)
+        saved = saved_names(place, digest) if place else None
+        names = [run.run_id for run in group if run.run_id not in records] if saved is None else saved
+        if not names:
+            continue
+        group = [run for run in group if run.run_id in names]
+
+        def keep(record: RunRecord) -> None:
+            home = folders[record.run_id]
+            if record.run_id not in records:
+                records[record.run_id] = record.write(home) if home else record
+
+        made = Loop(group, place, digest, stacked=True, progress=progress, stop=stop, done=keep).run()
+        for record in made:
+            keep(record)
+        if any(record.status == "interrupted" for record in made):
+            break
+        if place:
+            shutil.rmtree(place, ignore_errors=True)
+    return [records[run.run_id] for run in runs if run.run_id in records]
+
+
+def _check_stack(runs: Sequence[TrainConfig]) -> None:
+    if not runs:
+        raise InputError("runs of a stack must be at least one, got none; add a run")
+    names = [run.run_id for run in runs]
+    for name in names:
+        if names.count(name) > 1:
+            raise wrong("name", "another one for each run of a stack", name, "rename or drop one of the two")
+    first = runs[0]
+    for run in runs[1:]:
+        same_way = (run.device, run.compile, run.threads, run.checkpoint, run.log_every) == (
+            first.device, first.compile, first.threads, first.checkpoint, first.log_every
+        )  # fmt: skip
+        if not same_way or run.digest(*MAY_DIFFER) != first.digest(*MAY_DIFFER):
+            raise InputError(
+                f"runs of a stack must differ only in name, schedule, weight decay and seeds, but {run.run_id} differs "
+                f"from {first.run_id} in something else; train it on its own or in another stack"
+            )
+
+
+def _run_folder(config: TrainConfig, out: str | os.PathLike[str] | None, restart: bool) -> Path | None:
+    """Return the run's folder with config.json in it, checked to be empty or this run's."""
+    if out is None:
+        return None
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise wrong("out", "a folder", str(out), "name another one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as bad:
+        raise InputError(f"out: the folder {str(out)!r} cannot be made ({bad.strerror}); name another one") from None
+    if restart:
+        for name in (RUN_FILE, CURVE_FILE, CONFIG_FILE):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
+    place = folder / CONFIG_FILE
+    if place.exists():
+        before = read_config(place)
+        if (before.run_id, before.digest()) != (config.run_id, config.digest()):
+            raise InputError(
+                f"out: {folder} holds the run {before.run_id!r} with other settings; name another folder, or use "
+                "--restart to remove that run"
+            )
+    with atomic_write(place) as stream:
+        stream.write(json.dumps(config.to_dict(), indent=1) + "\n")
+    return folder

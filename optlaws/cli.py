@@ -1,7 +1,7 @@
 """The command line: reads and writes files, and leaves all work to the layers below.
 
-Exit codes: 0 done, 2 bad input (one sentence on standard error), 1 failure. Only click and the errors are imported
-here; every command imports what it needs when it runs.
+Exit codes: 0 done, 2 bad input (one sentence on standard error), 3 every candidate too likely to diverge, 1 failure.
+Only click and the errors are imported here; every command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from optlaws._version import __version__
-from optlaws.errors import InputError, OptlawsError, OptlawsWarning, nearest
+from optlaws.errors import InputError, OptlawsError, OptlawsWarning, RiskError, nearest
 
 DEBUG = "OPTLAWS_DEBUG"
 DEFAULT_LAW = "llama-slimpajama"
@@ -38,6 +38,24 @@ class Quantity(click.ParamType[float]):
 
         name = param.opts[0] if param else "value"
         return parse_quantity(value, name, zero=self.zero)
+
+
+class Share(click.ParamType[float]):
+    """A probability from 0 to 1, which may be written like 5%."""
+
+    name = "probability"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with the sentence that says what is allowed."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+        except ValueError:
+            share = -1.0
+        if not 0.0 <= share <= 1.0:
+            name = param.opts[0] if param else "value"
+            raise InputError(f"{name} must be a probability from 0 to 1, got {text!r}; write it like 0.05 or 5%")
+        return share
 
 
 class Commands(click.Group):
@@ -97,6 +115,7 @@ def cli() -> None:
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @click.option("--html", metavar="FILE", help="Write one self-contained page.")
 @click.option("--curves", is_flag=True, help="Add predicted loss curves to the figure, the page and the JSON.")
+@click.option("--max-risk", type=Share(), metavar="P", help="Leave out candidates likelier than this to diverge.")
 @output_option(help="Write the ranking there instead of to standard output.")
 def rank(**options: Any) -> None:
     """Rank candidate schedules by predicted final loss.
@@ -109,17 +128,50 @@ def rank(**options: Any) -> None:
 
 
 @cli.command()
+@click.argument("law_name", metavar="LAW")
+@click.argument("candidates", nargs=-1, required=True, metavar="RUNS|CANDIDATES...")
+@sizes
+@format_option("table", "csv", "json")
+@click.option(
+    "--max-risk", type=Share(), metavar="P", help="Accepted risk; exit code 3 if all are above. [default: 0.05]"
+)
+@click.option("--plot", metavar="FILE", help="Write a map of the risk about the first candidate (.png, .pdf, .svg).")
+@click.option(
+    "--over", type=click.Choice(["warmup", "batch"]), default="warmup", show_default=True, help="Map's other axis."
+)
+@output_option(help="Write there instead of to standard output.")
+def risk(**options: Any) -> int:
+    """Say how likely runs are to diverge, why, and what smallest change makes them safe.
+
+    RUNS is a run table, CANDIDATES are schedules as in `optlaws rank`.
+    """
+    from optlaws.commands import risk as command
+
+    return command.risk(**options)
+
+
+@cli.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
 @click.option("--curves", multiple=True, metavar="CURVES", help="Curve table: run_id, step, loss. May be repeated.")
 @click.option("--group", metavar="COLUMN", help="Column of RUNS whose groups are left out in turn to measure errors.")
 @click.option("--basis", metavar="ID", help="Basis to fit; the default one if left out.")
+@click.option(
+    "--calibrate", metavar="NAMES", help="Exponents of the basis to fit too, like aN,aT; for many clean runs."
+)
 @click.option("--name", metavar="NAME", help="Name of the law; the output file's name if left out.")
+@click.option(
+    "--law", "kind", metavar="RIVAL", help="Fit a rival law instead, such as chinchilla; a wrong name lists all."
+)
 @output_option(required=True, help="Law file to write.")
 def fit(**options: Any) -> None:
     """Fit a law to training runs and write it as one JSON file."""
-    from optlaws.commands import core
+    from optlaws.commands import baselines, core
 
-    core.fit(**options)
+    if options["kind"] is None:
+        del options["kind"]
+        core.fit(**options)
+    else:
+        baselines.fit(**options)
 
 
 @cli.command()
@@ -180,8 +232,78 @@ def laws(**options: Any) -> None:
     show.laws(**options)
 
 
+@cli.command()
+@click.argument("config", metavar="CONFIG")
+@click.option("--out", metavar="DIR", help="Folder of the run; runs/NAME if left out.")
+@click.option("--restart", is_flag=True, help="Remove what an earlier run left in the folder.")
+@click.option("--law", "law_name", metavar="LAW", help="Law to predict the final loss with while the run goes on.")
+def train(config: str, out: str | None, restart: bool, law_name: str | None) -> int:
+    """Train one model by a configuration (YAML or JSON) and write its row of a run table and its curve.
+
+    Needs torch (extra train). The same command takes up an interrupted run, and leaves a finished one alone.
+    """
+    from optlaws.commands import train as command
+
+    return command.train(config, out, restart, law_name)
+
+
+@cli.command()
+@click.argument("grid", metavar="GRID")
+@click.option("--out", required=True, metavar="DIR", help="Folder of the sweep; a sweep that was stopped goes on in it.")
+@click.option("--stacked", type=click.IntRange(1), default=1, metavar="R", help="Runs at once as one batched program.")
+@click.option("--workers", type=click.IntRange(1), default=1, metavar="K", help="Processes at once on this machine.")
+@click.option("--ray", is_flag=True, help="Run over a Ray cluster (extra cluster); DIR must be shared by its machines.")
+@click.option("--dry-run", is_flag=True, help="Print the runs and train nothing.")
+def sweep(grid: str, out: str, stacked: int, workers: int, ray: bool, dry_run: bool) -> int:
+    """Train every run of a grid (YAML or JSON) and write DIR/runs.csv and DIR/curves.csv.
+
+    Needs torch (extra train). Finished runs are not trained again, however the sweep was ended; exit code 130 says that
+    runs are left.
+    """
+    from optlaws.commands import sweep as command
+
+    return command.sweep(grid, out, stacked, workers, ray, dry_run)
+
+
+@cli.command()
+@click.argument("folder", metavar="DIR")
+@click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: the lower half]")
+@click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: the lower half]")
+@click.option("--fit-curves", is_flag=True, help="Fit the curves of the small and short runs as well.")
+@click.option("--max-risk", "accepted", type=Share(), metavar="P", help="Flag runs above this risk. [default: 0.05]")
+@click.option("--law", metavar="FILE", help="Write the law that was fitted.")
+def validate(**options: Any) -> None:
+    """Fit a law on the small and short runs of a sweep, predict the rest, and say how well that went.
+
+    Reads DIR/runs.csv and, if it is there, DIR/curves.csv; writes DIR/validation.md, .csv and figures.
+    """
+    from optlaws.commands import validate as command
+
+    command.validate(**options)
+
+
+@cli.command()
+@click.argument("law_name", metavar="LAW")
+@click.argument("candidate", metavar="RUN")
+@click.option("--log", required=True, metavar="FILE", help="CSV or JSON lines: step, loss and, if wanted, grad_norm.")
+@click.option("--run-id", metavar="NAME", help="Only the log's lines of this run_id.")
+@click.option("--follow", is_flag=True, help="Go on reading until the run is over or has diverged.")
+@click.option("--every", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Seconds between looks.")
+@sizes
+@format_option("table", "json")
+@output_option(help="Write there instead of to standard output.")
+def monitor(**options: Any) -> int:
+    """Re-forecast the final loss of a run from its log so far, and tell whether it has diverged or left its track.
+
+    RUN is a schedule or a run table of one row. The exit code is 3 if the run has diverged.
+    """
+    from optlaws.commands import monitor as command
+
+    return command.monitor(**options)
+
+
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code: 0 done, 2 bad input, 1 failure."""
+    """Run the command line and exit with its code: 0 done, 2 bad input, 3 too risky, 1 failure."""
     sys.exit(run(args))
 
 
@@ -214,6 +336,8 @@ def run(args: Sequence[str] | None = None) -> int:
         return _debug() or _fail(_one_line(str(bad)), 2)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
+    except RiskError as bad:
+        return _debug() or _fail(_one_line(str(bad)), 3)
     except OptlawsError as bad:
         return _debug() or _fail(_one_line(str(bad)), 1)
     except OSError as bad:

@@ -249,12 +249,12 @@ def train(config: str, out: str | None, restart: bool, law_name: str | None) -> 
 
 @cli.command()
 @click.argument("grid", metavar="GRID")
-@click.option("--out", required=True, metavar="DIR", help="Folder of the sweep; a sweep that was stopped goes on in it.")
-@click.option("--stacked", type=click.IntRange(1), default=1, metavar="R", help="Runs at once as one batched program.")
+@click.option("--out", metavar="DIR", help="Folder of the sweep, which may be taken up again.")
+@click.option("--stacked", default="1", metavar="R", help="Runs at once as one program: 8, or by size: S=32,M=8.")
 @click.option("--workers", type=click.IntRange(1), default=1, metavar="K", help="Processes at once on this machine.")
 @click.option("--ray", is_flag=True, help="Run over a Ray cluster (extra cluster); DIR must be shared by its machines.")
 @click.option("--dry-run", is_flag=True, help="Print the runs and train nothing.")
-def sweep(grid: str, out: str, stacked: int, workers: int, ray: bool, dry_run: bool) -> int:
+def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry_run: bool) -> int:
     """Train every run of a grid (YAML or JSON) and write DIR/runs.csv and DIR/curves.csv.
 
     Needs torch (extra train). Finished runs are not trained again, however the sweep was ended; exit code 130 says that

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,7 +40,8 @@ def train(config: str, out: str | None, restart: bool, law_name: str | None) -> 
     predict = _predictor(law_name) if law_name else None
     with _bar(settings.steps, settings.batch_tokens) as show:
         record = train_run(settings, folder, restart=restart, progress=show, predict=predict)
-    click.echo(_summary(record, folder))
+    if os.environ.get("RANK", "0") == "0":  # under torchrun the first of the processes speaks
+        click.echo(_summary(record, folder))
     return INTERRUPTED if record.status == "interrupted" else 0
 
 

@@ -5,6 +5,7 @@ Both engines speak of R runs; for the first one R is 1. Losses, norms and rates 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from optlaws.harness.config import TrainConfig
+from optlaws.harness.distributed import World
 from optlaws.harness.machine import Machine
 from optlaws.harness.models import (
     Parameter,
@@ -30,28 +32,34 @@ class Engine:
 
     optimizer: RatedOptimizer
 
-    def __init__(self, configs: Sequence[TrainConfig], machine: Machine, model: nn.Module) -> None:
-        """Take the runs and the model that computes them."""
+    def __init__(
+        self, configs: Sequence[TrainConfig], machine: Machine, model: nn.Module, world: World | None = None
+    ) -> None:
+        """Take the runs, the model that computes them, and the processes that share the batches."""
         self.configs = list(configs)
         self.machine = machine
         self.model = model
-        self.forward = torch.compile(model) if configs[0].compile else model
+        self.world = world or World()
+        self.forward = self.world.wrap(torch.compile(model) if configs[0].compile else model)
 
     def gradients(self, source: Source, step: int) -> Tensor:
         """Compute the gradient of every run on the batch of update `step`; return the losses (R,), not yet awaited."""
         config = self.configs[0]
-        count = config.micro_batch or config.batch
-        share = count / config.batch
+        begin, mine = self.world.share(config.batch)
+        count = min(config.micro_batch or config.batch, mine)
+        share = count / mine
         total: Tensor | None = None
-        for first in range(0, config.batch, count):
-            batch = source.train(step, first, count)
-            with self.machine.autocast():
-                loss, extra = self.forward(*batch)
-            # The runs of a stack share no number, so the gradient of the sum is the gradient of each.
-            self.backward((loss + extra).sum() * share, fresh=first == 0)
+        for first in range(0, mine, count):
+            batch = source.train(step, begin + first, count)
+            unfinished = self.world.size > 1 and first + count < mine  # gradients are averaged once, with the last part
+            with self.forward.no_sync() if unfinished else contextlib.nullcontext():
+                with self.machine.autocast():
+                    loss, extra = self.forward(*batch)
+                # The runs of a stack share no number, so the gradient of the sum is the gradient of each.
+                self.backward((loss + extra).sum() * share, fresh=first == 0)
             part = loss.detach() * share
             total = part if total is None else total + part
-        return self.by_run(total)
+        return self.world.mean(self.by_run(total))
 
     def losses(self, source: Source, step: int | None) -> list[float]:
         """Return the loss of every run on the batch of update `step`, or on the validation slice for None."""
@@ -63,7 +71,7 @@ class Engine:
             size = min(piece, count - first)
             batch = source.validation(first, size) if step is None else source.train(step, first, size)
             with torch.no_grad(), self.machine.autocast():
-                loss, _ = self.forward(*batch)
+                loss, _ = (self.forward if self.world.size == 1 else self.model)(*batch)
             total += self.by_run(loss).double() * (size / count)
         return [float(value) for value in total.tolist()]
 
@@ -105,13 +113,13 @@ class Engine:
 class SingleEngine(Engine):
     """One model with ordinary parameters."""
 
-    def __init__(self, config: TrainConfig, vocab: int, machine: Machine) -> None:
+    def __init__(self, config: TrainConfig, vocab: int, machine: Machine, world: World | None = None) -> None:
         """Draw the first values and make the optimizer."""
         values = {
             name: nn.Parameter(value.to(machine.device))
             for name, value in first_values(config.model, vocab, config.seed).items()
         }
-        super().__init__([config], machine, build_model(config.model, values, config.seq_len))
+        super().__init__([config], machine, build_model(config.model, values, config.seq_len), world)
         self.values = named_parameters(self.model)
         table = parameter_table(config.model, vocab)
         self.optimizer = RatedOptimizer(

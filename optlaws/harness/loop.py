@@ -19,6 +19,7 @@ from torch import Tensor
 from optlaws.errors import InputError
 from optlaws.harness.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
 from optlaws.harness.config import TrainConfig
+from optlaws.harness.distributed import World
 from optlaws.harness.engine import Engine, SingleEngine, StackEngine
 from optlaws.harness.machine import Machine, commit, versions
 from optlaws.harness.models import Counts, count_parameters
@@ -141,11 +142,14 @@ class Loop:
         predict: Predict | None = None,
         stop: Callable[[], bool] | None = None,
         done: Callable[[RunRecord], None] | None = None,
+        world: World | None = None,
     ) -> None:
         """Take the runs, the folder of their checkpoints and the digest that ties these to the runs.
 
-        `done` is called for each run as soon as it has ended, unless it was interrupted.
+        `done` is called for each run as soon as it has ended, unless it was interrupted. `world` are the processes that
+        train a single run together.
         """
+        self.world = world or World()
         self.config = configs[0]
         self.machine = Machine.of(self.config)
         self.members = [Member(config) for config in configs]
@@ -173,7 +177,7 @@ class Loop:
                 self._finish_runs()
                 if not self.active:
                     break
-                if self.stop() or interrupted():
+                if self._told_to_stop(interrupted):
                     self._interrupt()
                     break
                 self._checkpoint(first)
@@ -186,6 +190,12 @@ class Loop:
                     began = self._flush(began, first)
                     self._drop([i for i in self.active if self.members[i].status is None])
         return [self._record(member) for member in self.members]
+
+    def _told_to_stop(self, interrupted: Callable[[], bool]) -> bool:
+        """Return whether somebody says stop; processes that work together agree on the update, on CUDA now and then."""
+        if self.world.size > 1 and self.machine.device.type == "cuda" and self.step % CUDA_FLUSH:
+            return False
+        return self.world.any(self.stop() or interrupted(), self.machine.device)
 
     def _start(self) -> None:
         """Make source and engine, at the newest checkpoint if there is one."""
@@ -208,7 +218,7 @@ class Loop:
         if self.stacked:
             self.engine = StackEngine(configs, self.source.vocab, self.machine)
         else:
-            self.engine = SingleEngine(configs[0], self.source.vocab, self.machine)
+            self.engine = SingleEngine(configs[0], self.source.vocab, self.machine, self.world)
         if saved:
             self.engine.load(saved["engine"])
             torch.set_rng_state(saved["rng"])
@@ -275,7 +285,7 @@ class Loop:
                 self._save()
 
     def _save(self) -> None:
-        if self.folder is None:
+        if self.folder is None or not self.world.first:
             return
         content = {
             "digest": self.digest,
@@ -321,7 +331,7 @@ class Loop:
 
     def _mfu(self, tokens_per_second: float) -> float | None:
         peak = self.machine.peak_flops
-        return tokens_per_second * self.counts.flops / peak if peak and tokens_per_second else None
+        return tokens_per_second * self.counts.flops / (peak * self.world.size) if peak and tokens_per_second else None
 
     def _record(self, member: Member) -> RunRecord:
         config = member.config

@@ -13,6 +13,7 @@ from typing import Any
 from optlaws.errors import InputError
 from optlaws.harness._fields import wrong
 from optlaws.harness.config import TrainConfig, read_config
+from optlaws.harness.distributed import joined
 from optlaws.harness.loop import Loop, Predict, Progress, saved_names
 from optlaws.harness.machine import Machine
 from optlaws.harness.optim import check_optimizer
@@ -67,19 +68,26 @@ def train(
     """
     config = read_config(config)
     check_optimizer(config.optimizer)
-    folder = _run_folder(config, out, restart)
-    if folder:
-        record = read_record(folder)
+    with joined(config) as (world, config):
+        if world.first:
+            folder = _run_folder(config, out, restart)
+        else:  # the first process makes the folder and alone writes into it
+            folder = Path(out) if out is not None else None
+            progress = predict = None
+        world.wait()
+        record = read_record(folder) if folder else None
         if record is not None and record.status != "interrupted":
             return record
-    checkpoints = folder / CHECKPOINT_FOLDER if folder else None
-    loop = Loop(
-        [config], checkpoints, config.digest(), stacked=False, progress=progress, predict=predict, stop=stop
-    )  # fmt: skip
-    record = loop.run()[0]
-    if folder is None:
-        return record
-    record = record.write(folder)
+        checkpoints = folder / CHECKPOINT_FOLDER if folder else None
+        loop = Loop(
+            [config], checkpoints, config.digest(), stacked=False, progress=progress, predict=predict, stop=stop,
+            world=world,
+        )  # fmt: skip
+        record = loop.run()[0]
+        world.wait()
+        if folder is None or not world.first:
+            return record
+        record = record.write(folder)
     if record.status != "interrupted" and not config.checkpoint.every and checkpoints:
         shutil.rmtree(checkpoints, ignore_errors=True)
     return record

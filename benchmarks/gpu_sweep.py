@@ -1,0 +1,97 @@
+"""The sweep of gpu_sweep.yaml on one GPU: python benchmarks/gpu_sweep.py [--work DIR] [--minutes M] [--toy].
+
+Needs torch, numpy, scipy, click and pyyaml; nothing has to be installed, as the repository's own package is used. Runs
+that are finished in the work folder are not trained again, so the script may be stopped, killed or given a time limit,
+and started again. Small models are trained in stacks. At the end runs.csv and curves.csv are copied to the folder that
+the environment variable OUT names, if it is set. --toy takes tiny models on the CPU: a test of the script, no more.
+`optlaws validate DIR` says afterwards how well a law fitted on the small half predicts the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+
+from optlaws.harness.grid import read_grid  # noqa: E402
+from optlaws.harness.sweep import CURVE_TABLE, RUN_TABLE, SweepProgress, SweepResult, sweep  # noqa: E402
+from optlaws.runs._files import read_text  # noqa: E402
+from optlaws.runs._yaml import load_yaml  # noqa: E402
+
+GRID = ROOT / "benchmarks" / "gpu_sweep.yaml"
+STACKED = {"S": 24, "M": 8, "L": 2}
+SHRINK = 200  # a toy run has this part of the updates
+
+
+def grid(toy: bool) -> dict[str, Any]:
+    """Return the content of the grid file; a toy has the same runs with tiny models and hardly any updates."""
+    content: dict[str, Any] = load_yaml(*read_text(GRID))
+    if toy:
+        content["base"] |= {"seq_len": 8, "batch": 2, "device": "cpu", "threads": 1, "log_every": 2}
+        content["base"] |= {"eval": {"sequences": 4}, "data": {"vocab": 32, "branching": 4}}
+        content["sizes"] = {
+            name: {"depth": 1, "width": 8 * place, "heads": 2} for place, name in enumerate("SML", start=1)
+        }
+        content["warmups"] = [1]
+        for block in content["blocks"].values():
+            block["horizons"] = [steps // SHRINK for steps in block["horizons"]]
+            if "warmups" in block:
+                block["warmups"] = [0, 2]
+    return content
+
+
+def run(work: Path, minutes: float, toy: bool) -> SweepResult:
+    """Train what is left, for so many minutes at most."""
+    planned = read_grid(grid(toy))
+    began = time.monotonic()
+    cost = {one.config.run_id: float(one.config.steps) * weight(one.config.model) for one in planned}
+    total, state = sum(cost.values()), {"first": -1, "share": 0.0}
+
+    def show(now: SweepProgress) -> None:
+        if state["first"] < 0:
+            state["first"] = now.done
+            print(f"{now.done} of {now.total} runs are finished", flush=True)
+        elif now.record is not None:
+            state["share"] += cost[now.record.run_id] / total
+            spent = (time.monotonic() - began) / 60
+            loss, rate = now.record.final_loss, now.record.runs.extra["tokens_per_second"][0]
+            print(
+                f"{spent:6.1f} min  {now.done}/{now.total}  {now.record.run_id}  {now.record.status}  loss {loss:.4f}  "
+                f"{rate or '?'} tokens/s  {100 * state['share']:.1f} % of the work done here",
+                flush=True,
+            )
+
+    return sweep(planned, work, stacked=STACKED, progress=show, stop=lambda: time.monotonic() - began > 60 * minutes)
+
+
+def weight(model: Any) -> float:
+    """Return what an update costs, in proportion to the parameters of the layers."""
+    return float(model.depth * model.width**2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu_sweep")
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--toy", action="store_true")
+    given = parser.parse_args()
+    result = run(given.work, given.minutes, given.toy)
+    out = os.environ.get("OUT")
+    for name in (RUN_TABLE, CURVE_TABLE):
+        if out and (given.work / name).exists():
+            shutil.copyfile(given.work / name, Path(out) / name)
+    statuses = list(result.runs.status) if result.runs else []
+    ends = ", ".join(f"{statuses.count(name)} {name}" for name in sorted({str(status) for status in statuses}))
+    print(f"{result.done} of {result.total} runs finished ({ends}), {result.trained} of them now, in {given.work}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Make a finished sweep a data set of the package: python benchmarks/publish_sweep.py DIR NAME [--max-params N] ...
+
+Writes optlaws/data/NAME/: runs.csv (without columns that hold nothing), curves.csv (validation losses only, to five
+decimals) and law.json, fitted on the small and short runs; and docs/validation_NAME.md with its figures, made from what
+was written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from optlaws import plotting
+from optlaws.commands.shared import write_text
+from optlaws.commands.validate import curves_figure, losses_figure, measured, put_to_the_test, report
+from optlaws.runs import CurveTable, RunTable, parse_quantity, read_curves, read_runs, write_curves, write_runs
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def without_empty(runs: RunTable) -> RunTable:
+    """Return a table without the columns that are empty in every run."""
+    columns = tuple(name for name in runs.columns if any(runs.column(name).astype(str) != ""))
+    columns = tuple(name for name in columns if not np.all(runs.column(name).astype(str) == "nan"))
+    return replace(
+        runs, columns=columns, extra={name: cells for name, cells in runs.extra.items() if name in columns}
+    )  # fmt: skip
+
+
+def publish(source: Path, name: str, max_params: float | None, max_steps: float | None) -> str:
+    """Write data set, law, report and figures; return the report."""
+    data, docs = ROOT / "optlaws" / "data" / name, ROOT / "docs"
+    data.mkdir(parents=True, exist_ok=True)
+    write_runs(data / "runs.csv", without_empty(read_runs(source / "runs.csv", need_loss=True)))
+    thin = measured(read_curves(source / "curves.csv"))
+    write_curves(data / "curves.csv", CurveTable(thin.run_id, thin.step, thin.loss.round(5)))
+    runs, curves = read_runs(data / "runs.csv", need_loss=True), read_curves(data / "curves.csv")
+    verdict = put_to_the_test(
+        runs, curves, max_params=max_params, max_steps=max_steps, name=f"{name.replace('_', '-')}-half"
+    )  # fmt: skip
+    verdict.law.save(data / "law.json")
+    figures = {"validation.png": f"validation_{name}.png", "validation_curves.png": f"validation_{name}_curves.png"}
+    plotting.save_figure(losses_figure(verdict), docs / figures["validation.png"], dpi=110)
+    plotting.save_figure(curves_figure(verdict), docs / figures["validation_curves.png"], dpi=110)
+    text = report(verdict)
+    for old, new in figures.items():
+        text = text.replace(f"({old})", f"({new})")
+    devices = ", ".join(sorted(set(runs.extra.get("device", ("unknown",)))))
+    hours = sum(float(cell) for cell in runs.extra.get("seconds", ()) if cell) / 3600
+    text = text.replace(
+        "# Validation\n",
+        f"# Validation on the built-in sweep `{name}`\n\nWritten by `benchmarks/publish_sweep.py`. The sweep is "
+        f"`benchmarks/{name}.yaml`: {len(runs)} runs on {devices}, {int((~verdict.diverged).sum())} completed and "
+        f"{int(verdict.diverged.sum())} diverged; its tables and the law fitted on the small half lie in "
+        f"`optlaws/data/{name}`. Nothing was chosen by the held-out runs.\n",
+        1,
+    )
+    write_text(docs / f"validation_{name}.md", text)
+    print(f"{hours:.2f} hours of updates (stacks counted once a run), {platform.machine()}")
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, metavar="DIR")
+    parser.add_argument("name", metavar="NAME")
+    for option in ("--max-params", "--max-steps"):
+        parser.add_argument(option, type=lambda text: parse_quantity(text, "limit"))
+    given = parser.parse_args()
+    print(publish(given.source, given.name, given.max_params, given.max_steps))
+
+
+if __name__ == "__main__":
+    main()

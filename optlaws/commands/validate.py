@@ -1,0 +1,474 @@
+"""The command that puts a law to the test: fit on the small and short runs of a sweep, predict the rest."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.commands.shared import check_outputs, quiet, write_text
+from optlaws.errors import FitError, InputError, TableError
+from optlaws.runs import CurveTable, RunTable, format_quantity, read_curves, read_runs, write_columns
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from optlaws.law import Law
+    from optlaws.risk import RiskPrediction
+
+FloatArray = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+TARGETS = {"error": 0.5, "pool_spearman": 0.9, "top2": 94.0}
+DRAWN = 9  # held-out curves in the figure
+DRAWS = 200  # simulated predictions that are wrong by the scatter of repeats alone
+LATE = 0.125  # part of a run before which its curve is not compared, as in fits
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out: the law, who was fitted, predictions and scores.
+
+    Attributes
+    ----------
+    runs : all n runs.
+    fitted, held : masks (n,): runs on the small and short side, and the rest.
+    scored : mask (n,), held-out runs that were completed.
+    law : fitted on the `fitted` runs alone.
+    predicted, lower, upper : (n,), nats per token.
+    risk : risk of all runs.
+    scores : of the scored runs, as `optlaws.validation.scores` gives them.
+    cells : (size, steps, scores) of every pool of scored runs.
+    repeat_sd : standard deviation of runs that differ in the seed alone, % of their mean; NaN where there are none.
+    repeats : number of runs that it is from.
+    curves : rows of (run, steps, losses, predicted, lower, upper) of scored runs with a curve.
+    accepted : probability of divergence from which a run is flagged.
+    """
+
+    runs: RunTable
+    fitted: Mask
+    held: Mask
+    scored: Mask
+    law: Law
+    predicted: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+    risk: RiskPrediction
+    scores: dict[str, Any]
+    cells: list[tuple[float, float, dict[str, Any]]]
+    repeat_sd: float
+    repeats: int
+    curves: list[tuple[int, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]]
+    accepted: float
+
+    @property
+    def diverged(self) -> Mask:
+        """Runs that diverged, shape (n,)."""
+        return np.array([status in ("diverged", "nonfinite") for status in self.runs.status], dtype=bool)
+
+    @property
+    def flagged(self) -> Mask:
+        """Runs whose risk is above the accepted one, shape (n,)."""
+        return np.asarray(self.risk.probability > self.accepted)
+
+    @property
+    def top2(self) -> float:
+        """Share of pools whose best run is among the two predicted lowest, %; NaN without a pool."""
+        return 100 * self.scores["hits"] / self.scores["pools"] if self.scores["pools"] else math.nan
+
+    def confusion(self) -> dict[str, int]:
+        """Return how many held-out runs with a known end were flagged or not, and diverged or not."""
+        known = self.held & np.array([status != "interrupted" for status in self.runs.status], dtype=bool)
+        return {
+            "flagged, diverged": int((known & self.flagged & self.diverged).sum()),
+            "flagged, completed": int((known & self.flagged & ~self.diverged).sum()),
+            "not flagged, diverged": int((known & ~self.flagged & self.diverged).sum()),
+            "not flagged, completed": int((known & ~self.flagged & ~self.diverged).sum()),
+        }
+
+    def ceiling(self) -> dict[str, float]:
+        """Return error %, Spearman within pools and Top-2 % of predictions that are wrong by the scatter of repeats.
+
+        Simulated: each real loss times exp(normal noise of that scatter), the mean of `DRAWS` draws.
+        """
+        from optlaws.validation import configurations, same_horizon, scores
+
+        runs = self.runs.select(self.scored)
+        loss, pool, tried = runs.final_loss, same_horizon(runs), configurations(runs)
+        random = np.random.default_rng(0)
+        found = []
+        for _ in range(DRAWS):
+            guess = loss * np.exp(random.normal(0, self.repeat_sd / 100, len(loss)))
+            row = scores(loss, guess, loss, loss, pool, candidate=tried)
+            found.append([row["error"], row["pool_spearman"], 100 * row["hits"] / max(row["pools"], 1)])
+        error, spearman, top2 = np.mean(found, axis=0).tolist()
+        return {"error": error, "pool_spearman": spearman, "top2": top2}
+
+    def curve_error(self) -> float:
+        """Return the mean error along the held-out curves, %, each curve counted once."""
+        errors = [float(np.mean(np.abs(guess / loss - 1))) for _, _, loss, guess, _, _ in self.curves]
+        return 100 * float(np.mean(errors)) if errors else math.nan
+
+
+def small_and_short(runs: RunTable, max_params: float | None = None, max_steps: float | None = None) -> Mask:
+    """Return which runs to fit, shape (n,): sizes and horizons up to the limits.
+
+    Without a limit: the lower half of the different values, the middle one included. A single value limits nothing.
+
+    Raises
+    ------
+    InputError
+        A size is missing, or one of the sides is empty.
+    """
+    if not np.isfinite(runs.size).all():
+        name = runs.run_id[int(np.argmin(np.isfinite(runs.size)))]
+        raise InputError(f"params must be given for every run to validate, got none for {name!r}; fill the column")
+    small = runs.size <= (_middle(runs.size) if max_params is None else max_params)
+    short = runs.steps <= (_middle(runs.steps) if max_steps is None else max_steps)
+    fitted = np.asarray(small & short)
+    if fitted.all() or not fitted.any():
+        raise InputError(
+            f"--max-params and --max-steps must leave runs on both sides, got {int(fitted.sum())} of {len(runs)} runs "
+            f"to fit (params {_range(runs.size)}, steps {_range(runs.steps)}); choose limits between them or add runs"
+        )
+    return fitted
+
+
+def _middle(values: FloatArray) -> float:
+    levels = np.unique(values)
+    return float(levels[(len(levels) + 1) // 2 - 1])
+
+
+def _range(values: FloatArray) -> str:
+    return f"{format_quantity(float(values.min()))} to {format_quantity(float(values.max()))}"
+
+
+def put_to_the_test(
+    runs: RunTable,
+    curves: CurveTable | None = None,
+    *,
+    max_params: float | None = None,
+    max_steps: float | None = None,
+    fit_curves: bool = False,
+    accepted: float | None = None,
+    name: str = "law",
+) -> Verdict:
+    """Fit a law on the small and short runs and predict the others.
+
+    Parameters
+    ----------
+    runs : RunTable
+        n runs of one sweep, diverged ones included.
+    curves : CurveTable, optional
+        Their curves, to be compared with predicted ones. A column val_loss is taken instead of loss where it is filled.
+    max_params, max_steps : float, optional
+        See `small_and_short`.
+    fit_curves : bool
+        Fit the curves of the small and short runs too.
+    accepted : float, optional
+        Probability of divergence above which a run is flagged; the risk model's usual one.
+    name : str
+        Of the law.
+
+    Raises
+    ------
+    InputError, FitError
+        One side is empty, or the law cannot be fitted.
+    """
+    from optlaws.law import fit_law, with_risk
+    from optlaws.risk import ACCEPTED
+    from optlaws.validation import configurations, finished, same_horizon, scores
+
+    fitted = small_and_short(runs, max_params, max_steps)
+    readings = measured(curves) if curves is not None else None
+    train = runs.select(fitted)
+    known = None
+    if fit_curves:
+        if readings is None:
+            raise InputError("--fit-curves needs curves, got none; put curves.csv beside runs.csv")
+        names = set(train.run_id)
+        known = readings.select(np.array([one in names for one in readings.run_id], dtype=bool))
+    law = with_risk(fit_law(train, known, name=name), train)
+    if law.risk is None:
+        raise FitError("runs to fit must have sizes, batches and an adaptive optimizer to judge divergence by")
+    with quiet():
+        prediction = law.predict(runs)
+    done = finished(runs)
+    scored = done & ~fitted
+    if not scored.any():
+        raise FitError("at least 1 held-out run must be completed with a loss, got none; lower the limits or add runs")
+    pools = same_horizon(runs)
+    tried = configurations(runs)
+    p = prediction.loss, prediction.lower, prediction.upper
+
+    def of(mask: Mask) -> dict[str, Any]:
+        loss, guess, lower, upper = (values[mask] for values in (runs.final_loss, *p))
+        return scores(loss, guess, lower, upper, pools[mask], candidate=tried[mask])
+
+    cells = sorted(
+        (
+            (float(runs.size[i]), float(runs.steps[i]), of(scored & (pools == pools[i])))
+            for i in {str(pools[i]): i for i in np.flatnonzero(scored).tolist()}.values()
+        ),
+        key=lambda cell: cell[:2],
+    )
+    sd, count = repeat_spread(runs.select(done), tried[done])
+    return Verdict(
+        runs, fitted, ~fitted, scored, law, *p, law.risk.predict(runs, law.defaults), of(scored), cells, sd, count,
+        _along(law, runs, scored, readings), ACCEPTED if accepted is None else accepted,
+    )  # fmt: skip
+
+
+def measured(curves: CurveTable) -> CurveTable:
+    """Return the curves with the validation loss as the loss, where the table has one: its noise is lower."""
+    if "val_loss" not in curves.extra:
+        return curves
+    keep = np.array([bool(cell) for cell in curves.extra["val_loss"]], dtype=bool)
+    if not keep.any():
+        return curves
+    some = curves.select(keep)
+    try:
+        loss = np.array([float(cell) for cell in some.extra["val_loss"]])
+    except ValueError as bad:
+        raise TableError(f"val_loss of the curves must be numbers or empty ({bad}); correct the table") from None
+    return CurveTable(some.run_id, some.step, loss)
+
+
+def repeat_spread(runs: RunTable, label: npt.NDArray[Any]) -> tuple[float, int]:
+    """Return the pooled standard deviation of repeats of one configuration, %, and the runs that it is from."""
+    squares, freedom, count = 0.0, 0, 0
+    for value in np.unique(label):
+        loss = runs.final_loss[label == value]
+        if len(loss) > 1:
+            squares += float(np.sum((loss / loss.mean() - 1) ** 2))
+            freedom += len(loss) - 1
+            count += len(loss)
+    return (100 * math.sqrt(squares / freedom) if freedom else math.nan), count
+
+
+def _along(
+    law: Law, runs: RunTable, scored: Mask, readings: CurveTable | None
+) -> list[tuple[int, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]]:
+    """Return measured and predicted losses along the held-out runs."""
+    if readings is None:
+        return []
+    found = []
+    rows = readings.runs()
+    for i in np.flatnonzero(scored).tolist():
+        index = rows.get(runs.run_id[i])
+        if index is None:
+            continue
+        schedule = runs.schedule_tuple()[i]
+        step, loss = readings.step[index], readings.loss[index]
+        late = max(float(schedule.warmup_steps), LATE * schedule.total_steps, 1.0)
+        good = np.isfinite(loss) & (loss > 0) & (step > late) & (step <= schedule.total_steps)
+        if not good.any():
+            continue
+        with quiet():
+            p = law.predict_curve(runs.select([i]), step[good])
+        found.append((i, step[good], loss[good], p.loss, p.lower, p.upper))
+    return found
+
+
+def validate(
+    folder: str,
+    max_params: float | None,
+    max_steps: float | None,
+    fit_curves: bool,
+    accepted: float | None,
+    law: str | None,
+) -> None:
+    """Validate the sweep in a folder and write the report, the table and the figures beside its tables."""
+    place = Path(folder)
+    if not place.is_dir():
+        raise InputError(f"DIR must be a folder with runs.csv in it, got {folder!r}; name the folder of a sweep")
+    out = {suffix: str(place / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
+    out["curves"] = str(place / "validation_curves.png")
+    check_outputs(*out.values(), law)
+    runs = read_runs(place / "runs.csv", need_loss=True)
+    curves = read_curves(place / "curves.csv") if (place / "curves.csv").exists() else None
+    verdict = put_to_the_test(
+        runs, curves, max_params=max_params, max_steps=max_steps, fit_curves=fit_curves, accepted=accepted,
+        name=Path(law).stem if law else place.resolve().name,
+    )  # fmt: skip
+    from optlaws import plotting
+
+    plotting.save_figure(losses_figure(verdict), out[".png"])
+    if verdict.curves:
+        plotting.save_figure(curves_figure(verdict), out["curves"])
+    write_columns(out[".csv"], columns(verdict), len(runs))
+    text = report(verdict)
+    write_text(out[".md"], text)
+    if law:
+        verdict.law.save(law)
+    click.echo(text.partition("## Pools")[0].rstrip())
+    click.echo(f"\nWrote {out['.md']}, validation.csv and the figures beside it" + (f", and {law}." if law else "."))
+
+
+def columns(verdict: Verdict) -> dict[str, Any]:
+    """Return the table of all runs: what they did and what was predicted."""
+    runs = verdict.runs
+    return {
+        "run_id": runs.run_id,
+        "params": runs.size,
+        "steps": runs.steps,
+        "schedule": [schedule.kind for schedule in runs.schedule_tuple()],
+        "peak_lr": np.asarray(runs.batch().peak, dtype=np.float64),
+        "side": ["fitted" if one else "held out" for one in verdict.fitted.tolist()],
+        "status": [status or "completed" for status in runs.status],
+        "final_loss": runs.final_loss,
+        "predicted_loss": verdict.predicted,
+        "lower": verdict.lower,
+        "upper": verdict.upper,
+        "divergence_risk": np.asarray(verdict.risk.probability, dtype=np.float64),
+        "flagged": verdict.flagged,
+    }
+
+
+def report(verdict: Verdict) -> str:
+    """Return the report as Markdown."""
+    s, runs, confusion = verdict.scores, verdict.runs, verdict.confusion()
+    train = runs.select(verdict.fitted)
+    usable = len(train) - int(verdict.diverged[verdict.fitted].sum())
+    missed = confusion["not flagged, diverged"]
+    lost = confusion["flagged, diverged"] + missed
+    rows = [
+        ("mean error", f"{s['error']:.2f} %", _judge(s["error"] <= TARGETS["error"], "at most 0.5 %")),
+        ("largest error", f"{s['worst']:.2f} %", ""),
+        ("bias", f"{s['bias']:+.2f} %", ""),
+        (
+            f"Spearman within pools (mean of {s['pools']})",
+            f"{s['pool_spearman']:.3f}",
+            _judge(s["pool_spearman"] >= TARGETS["pool_spearman"], "at least 0.9") if s["pools"] else "",
+        ),
+        ("Spearman over all", f"{s['spearman']:.3f}", ""),
+        (
+            "Top-2: best run among the two predicted lowest",
+            f"{s['hits']} of {s['pools']} pools",
+            _judge(verdict.top2 >= TARGETS["top2"], "at least 94 %") if s["pools"] else "",
+        ),
+        ("regret of the run predicted lowest", f"{s['regret']:.2f} % (largest {s['worst_regret']:.2f} %)", ""),
+        ("90 % intervals cover", f"{100 * s['cover']:.0f} % (mean width {s['width']:.2f} %)", ""),
+        ("diverged runs flagged", f"{lost - missed} of {lost}", _judge(missed == 0, "all") if lost else ""),
+    ]
+    calm = verdict.scored & ~verdict.flagged
+    if calm.any():
+        error = 100 * np.abs(verdict.predicted[calm] / runs.final_loss[calm] - 1)
+        rows.insert(1, (f"mean error of the {len(error)} runs that were not flagged", f"{error.mean():.2f} %", ""))
+    if verdict.curves:
+        rows.append(("mean error along the curves", f"{verdict.curve_error():.2f} %", ""))
+    lines = [
+        "# Validation",
+        "",
+        f"Fitted on {usable} completed runs of at most {format_quantity(float(train.size.max()))} parameters and "
+        f"{int(train.steps.max()):,} steps ({len(train) - usable} more diverged); scored on {s['runs']} completed runs "
+        f"that are larger or longer. Losses are {runs.final_loss[verdict.scored].min():.3f} to "
+        f"{runs.final_loss[verdict.scored].max():.3f} nats per token.",
+        "",
+        "| held-out runs | | target |",
+        "| --- | --- | --- |",
+        *(f"| {what} | {value} | {judged} |" for what, value, judged in rows),
+        "",
+        f"Divergence of held-out runs, flagged above a risk of {100 * verdict.accepted:g} %:",
+        "",
+        "| | diverged | completed |",
+        "| --- | --- | --- |",
+        *(
+            f"| {which} | {confusion[f'{which}, diverged']} | {confusion[f'{which}, completed']} |"
+            for which in ("flagged", "not flagged")
+        ),
+        "",
+    ]
+    if verdict.repeats:
+        best = verdict.ceiling()
+        words = f"Runs that differ in the seed alone scatter by {verdict.repeat_sd:.2f} % (standard deviation, "
+        words += f"{verdict.repeats} runs). Predictions that are wrong by no more than that would have a mean error of "
+        words += f"{best['error']:.2f} %"
+        if s["pools"]:
+            words += f", a Spearman of {best['pool_spearman']:.3f} within pools and {best['top2']:.0f} % in Top-2"
+        lines += [words + " (simulated).", ""]
+    lines += [
+        "## Pools",
+        "",
+        "| parameters | steps | runs | error % | bias % | Spearman | Top-2 | regret % | cover % |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for size, steps, cell in verdict.cells:
+        ranked = cell["pools"] > 0
+        top = ("yes" if cell["hits"] else "no") if ranked else "-"
+        lines.append(
+            f"| {format_quantity(size)} | {int(steps):,} | {cell['runs']} | "
+            f"{cell['error']:.2f} | {cell['bias']:+.2f} | "
+            + (f"{cell['pool_spearman']:.3f} | {top} | {cell['regret']:.2f} | " if ranked else "- | - | - | ")
+            + f"{100 * cell['cover']:.0f} |"
+        )
+    lines += ["", "![predicted against real losses](validation.png)"]
+    if verdict.curves:
+        lines += ["", "![predicted and real curves of held-out runs](validation_curves.png)"]
+    return "\n".join(lines) + "\n"
+
+
+def _judge(reached: bool, target: str) -> str:
+    return f"{target}: {'reached' if reached else '**missed**'}"
+
+
+def losses_figure(verdict: Verdict) -> Figure:
+    """Return the figure of predicted against real final losses."""
+    from optlaws import plotting
+
+    axes = plotting.new_axes(6.4, 6.0)
+    runs, done = verdict.runs, np.isfinite(verdict.runs.final_loss) & ~verdict.diverged
+    low = float(min(runs.final_loss[done].min(), verdict.predicted[done].min()))
+    high = float(max(runs.final_loss[done].max(), verdict.predicted[done].max()))
+    pad = 0.03 * (high - low)
+    axes.plot([low - pad, high + pad], [low - pad, high + pad], color="#4d4d4d", linewidth=0.8, zorder=1)
+    some = done & verdict.fitted
+    axes.plot(
+        runs.final_loss[some], verdict.predicted[some], "o", color=plotting.GREY, markersize=3.5, label="fitted"
+    )  # fmt: skip
+    for place, size in enumerate(np.unique(runs.size[verdict.scored]).tolist()):
+        rows = verdict.scored & (runs.size == size)
+        y = verdict.predicted[rows]
+        axes.errorbar(
+            runs.final_loss[rows], y, yerr=[y - verdict.lower[rows], verdict.upper[rows] - y], fmt="o", markersize=4.5,
+            color=plotting.colour_of(place), elinewidth=0.8, label=f"held out, {format_quantity(size)} parameters",
+        )  # fmt: skip
+    axes.set_xlabel("real final loss (nats per token)")
+    axes.set_ylabel("predicted final loss, 90 % interval")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return axes.figure  # type: ignore[return-value]
+
+
+def curves_figure(verdict: Verdict) -> Figure:
+    """Return the figure of some held-out curves, evenly picked from the lowest to the highest final loss."""
+    from matplotlib.figure import Figure
+
+    from optlaws import plotting
+
+    ordered = sorted(verdict.curves, key=lambda entry: float(verdict.runs.final_loss[entry[0]]))
+    pick = np.unique(np.linspace(0, len(ordered) - 1, min(DRAWN, len(ordered))).round().astype(int))
+    figure = Figure(figsize=(10.5, 2.9 * math.ceil(len(pick) / 3)), layout="constrained")
+    grid = figure.subplots(math.ceil(len(pick) / 3), min(3, len(pick)), squeeze=False)
+    for axes in grid.ravel()[len(pick) :]:
+        axes.set_visible(False)
+    for axes, place in zip(grid.ravel(), pick.tolist(), strict=False):
+        i, step, loss, guess, lower, upper = ordered[place]
+        axes.fill_between(step, lower, upper, color=plotting.COLOURS[0], alpha=0.15, linewidth=0)
+        axes.plot(step, guess, color=plotting.COLOURS[0], linewidth=1.6, label="predicted, 90 %")
+        axes.plot(step, loss, "o-", color="#222222", linewidth=0.7, markersize=2.2, label="real")
+        schedule = verdict.runs.schedule_tuple()[i]
+        peak = float(verdict.runs.batch().peak[i])
+        axes.set_title(
+            f"{format_quantity(float(verdict.runs.size[i]))} parameters, {schedule.kind}, peak {peak:g}", fontsize=9
+        )
+        axes.set_xlabel("step", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0][0].set_ylabel("loss (nats per token)", fontsize=9)
+    grid[0][0].legend(frameon=False, fontsize=8)
+    return figure

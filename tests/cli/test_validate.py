@@ -1,0 +1,241 @@
+"""optlaws validate on made run tables: no torch, and every figure of the report worked out again."""
+
+import dataclasses
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from optlaws import cli
+from optlaws.commands.validate import measured, put_to_the_test, repeat_spread, small_and_short
+from optlaws.errors import InputError
+from optlaws.law import load_law
+from optlaws.law.builtin import public_risk
+from optlaws.runs import CurveTable, RunTable, read_curves, read_runs, write_curves, write_runs
+from optlaws.schedules import parse
+from optlaws.validation import configurations
+
+ROOT = Path(__file__).resolve().parents[2]
+PEAKS = (2e-4, 5e-4, 1e-3, 2e-3)
+SHAPES = ("cosine:peak={},steps={},warmup=100", "wsd:peak={},steps={},warmup=100,decay=0.2")
+NOISE = 5e-4
+
+
+def sweep_tables():
+    """Return a made sweep: losses of a built-in law with noise, divergence by the public risk model, curves too."""
+    law = load_law("llama-slimpajama")
+    cases = [
+        (shape.format(peak, steps), n, 0)
+        for n in (25e6, 50e6, 100e6)
+        for steps in (2000, 4000, 8000)
+        for peak in PEAKS
+        for shape in SHAPES
+    ]
+    cases += [(SHAPES[0].format(5e-4, 2000), 25e6, seed) for seed in (1, 2)]
+    cases += [(f"constant:peak=2,steps={steps},warmup=0", 25e6, 0) for steps in (2000, 8000)]
+    runs = RunTable.build(
+        [parse(text) for text, _, _ in cases],
+        params=[n for _, n, _ in cases],
+        batch_tokens=51_200,
+        optimizer="adamw",
+        beta1=0.9,
+        beta2=0.95,
+        weight_decay=0.1,
+        extra={"seed": [str(seed) for _, _, seed in cases]},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        loss = law.predict(runs).loss * np.exp(np.random.default_rng(0).normal(0, NOISE, len(runs)))
+        hot = public_risk().probability(runs) > 0.5
+        steps = np.array([250.0, 500.0, 1000.0, 1500.0, 2000.0])
+        readings = [law.predict_curve(runs.select([i]), steps).loss for i in range(len(runs))]
+    assert hot[-2:].all()
+    assert not hot[:-2].any()
+    loss[hot] = 9.0
+    status = tuple("diverged" if bad else "completed" for bad in hot)
+    runs = dataclasses.replace(runs, final_loss=loss, status=status)
+    names = tuple(np.repeat(runs.run_id, len(steps)).tolist())
+    wrong = np.full(len(names), 99.0)  # the training losses; the validation losses beside them are to be taken
+    curves = CurveTable(
+        names, np.tile(steps, len(runs)), wrong, {"val_loss": tuple(map(str, np.concatenate(readings).tolist()))}
+    )
+    return runs, curves
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return sweep_tables()
+
+
+@pytest.fixture(scope="module")
+def verdict(tables):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return put_to_the_test(*tables)
+
+
+def test_the_smaller_half_is_fitted(tables):
+    runs, _ = tables
+    fitted = small_and_short(runs)
+    assert set(runs.params[fitted]) == {25e6, 50e6}
+    assert set(runs.steps[fitted]) == {2000, 4000}
+    np.testing.assert_array_equal(fitted, (runs.params <= 50e6) & (runs.steps <= 4000))
+    np.testing.assert_array_equal(small_and_short(runs, max_steps=2000), (runs.params <= 50e6) & (runs.steps <= 2000))
+    for limits in ({"max_params": 1.0}, {"max_params": 1e9, "max_steps": 1e9}):
+        with pytest.raises(InputError, match="must leave runs on both sides"):
+            small_and_short(runs, **limits)
+    with pytest.raises(InputError, match="params must be given for every run"):
+        small_and_short(dataclasses.replace(runs, params=np.where(runs.steps > 2000, np.nan, runs.params)))
+
+
+def test_the_law_does_not_see_what_it_is_scored_on(tables, verdict):
+    runs, curves = tables
+    changed = np.where(verdict.fitted, runs.final_loss, 2 * runs.final_loss)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = put_to_the_test(dataclasses.replace(runs, final_loss=changed), curves)
+    np.testing.assert_array_equal(again.predicted, verdict.predicted)
+    np.testing.assert_array_equal(again.risk.probability, verdict.risk.probability)
+
+
+def test_scores_are_those_of_the_held_out_completed_runs(tables, verdict):
+    runs, _ = tables
+    rows = [i for i in range(len(runs)) if not verdict.fitted[i] and runs.status[i] == "completed"]
+    np.testing.assert_array_equal(np.flatnonzero(verdict.scored), rows)
+    error = [100 * abs(verdict.predicted[i] / runs.final_loss[i] - 1) for i in rows]
+    assert verdict.scores["runs"] == len(rows) == sum(cell["runs"] for _, _, cell in verdict.cells)
+    assert verdict.scores["error"] == pytest.approx(np.mean(error))
+    hits = 0
+    for n in (25e6, 50e6, 100e6):
+        for steps in (2000, 4000, 8000):
+            pool = [i for i in rows if runs.params[i] == n and runs.steps[i] == steps]
+            if pool:
+                top = sorted(pool, key=lambda i: verdict.predicted[i])[:2]
+                hits += min(pool, key=lambda i: runs.final_loss[i]) in top
+    assert (verdict.scores["hits"], verdict.scores["pools"]) == (hits, 5)
+    assert verdict.scores["error"] < 2.0
+    assert verdict.scores["spearman"] > 0.9
+
+
+def test_confusion_counts_held_out_runs(tables, verdict):
+    counts = verdict.confusion()
+    assert sum(counts.values()) == int((~verdict.fitted).sum())
+    assert counts["flagged, diverged"] + counts["not flagged, diverged"] == 1
+    assert counts["flagged, diverged"] == 1
+    strict = dataclasses.replace(verdict, accepted=1.0)
+    assert strict.confusion()["flagged, diverged"] == 0
+
+
+def test_curves_are_compared_by_validation_losses(tables, verdict):
+    assert len(verdict.curves) == int(verdict.scored.sum())
+    assert verdict.curve_error() < 5.0
+    i, step, loss, _, _, _ = verdict.curves[0]
+    assert step.min() > 0.125 * tables[0].steps[i]
+    assert loss.max() < 20
+    only = CurveTable(("a", "a"), np.array([1.0, 2.0]), np.array([3.0, 4.0]), {"val_loss": ("", "")})
+    assert measured(only) is only
+    part = measured(CurveTable(("a", "a"), np.array([1.0, 2.0]), np.array([3.0, 4.0]), {"val_loss": ("", "2.5")}))
+    assert (part.step.tolist(), part.loss.tolist()) == ([2.0], [2.5])
+
+
+def test_spread_of_repeats(tables, verdict):
+    runs, _ = tables
+    done = np.array([s == "completed" for s in runs.status])
+    some = runs.select(done)
+    same = [0, len(some) - 2, len(some) - 1]
+    label = configurations(some)
+    assert len(set(label[same])) <= 2
+    loss = some.final_loss[label == label[-1]]
+    assert len(loss) == 3
+    assert repeat_spread(some, label) == pytest.approx((100 * np.std(loss / loss.mean(), ddof=1), 3))
+    assert verdict.repeat_sd == pytest.approx(100 * np.std(loss / loss.mean(), ddof=1))
+    assert np.isnan(repeat_spread(some.select(slice(0, 2)), label[:2])[0])
+
+
+def test_the_command_writes_report_table_and_figures(tables, tmp_path, capsys):
+    runs, curves = tables
+    write_runs(tmp_path / "runs.csv", runs)
+    write_curves(tmp_path / "curves.csv", curves)
+    assert cli.run(["validate", str(tmp_path), "--law", str(tmp_path / "half.json")]) == 0
+    out = capsys.readouterr().out
+    report = (tmp_path / "validation.md").read_text(encoding="utf-8")
+    for words in (
+        "mean error",
+        "runs that were not flagged",
+        "Spearman",
+        "Top-2",
+        "90 % intervals cover",
+        "diverged runs flagged | 1 of 1",
+    ):
+        assert words in out
+        assert words in report
+    assert report.count("\n| 25M |") + report.count("\n| 50M |") + report.count("\n| 100M |") == 5
+    for name in ("validation.png", "validation_curves.png"):
+        assert (tmp_path / name).read_bytes()[:4] == b"\x89PNG"
+    table = (tmp_path / "validation.csv").read_text(encoding="utf-8").splitlines()
+    assert len(table) == len(runs) + 1
+    assert load_law(tmp_path / "half.json").info["n_runs"] == int((small_and_short(runs)).sum()) - 1
+    assert read_runs(tmp_path / "runs.csv").run_id == runs.run_id
+
+
+def test_without_curves_and_without_torch(tables, tmp_path):
+    write_runs(tmp_path / "runs.csv", tables[0])
+    code = (
+        "import sys\nfrom optlaws import cli\n"
+        f"code = cli.run(['validate', {str(tmp_path)!r}])\n"
+        "sys.exit(code or ('torch is loaded' if 'torch' in sys.modules else 0))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "along the curves" not in done.stdout
+    assert not (tmp_path / "validation_curves.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["nowhere"], "DIR must be a folder with runs.csv in it"),
+        (["DIR", "--max-params", "1"], "must leave runs on both sides"),
+        (["DIR", "--fit-curves"], "--fit-curves needs curves"),
+        (["DIR", "--max-risk", "2"], "--max-risk must be a probability"),
+    ],
+)
+def test_bad_calls_have_code_2(tables, tmp_path, capsys, args, message):
+    write_runs(tmp_path / "runs.csv", tables[0])
+    assert cli.run(["validate", *(str(tmp_path) if arg == "DIR" else arg for arg in args)]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert message in captured.err
+
+
+def test_an_empty_folder_has_code_2(tmp_path, capsys):
+    assert cli.run(["validate", str(tmp_path)]) == 2
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_the_ceiling_is_what_the_scatter_of_repeats_leaves(verdict):
+    sd = 0.3
+    best = dataclasses.replace(verdict, repeat_sd=sd).ceiling()
+    assert best["error"] == pytest.approx(sd * np.sqrt(2 / np.pi), rel=0.05)  # the mean of |normal|
+    perfect = dataclasses.replace(verdict, repeat_sd=1e-9).ceiling()
+    assert (perfect["pool_spearman"], perfect["top2"]) == (1.0, 100.0)
+
+
+def test_the_built_in_sweep_can_be_read_and_its_law_loaded():
+    folder = ROOT / "optlaws" / "data" / "cpu_sweep"
+    runs, curves = read_runs(folder / "runs.csv", need_loss=True), read_curves(folder / "curves.csv")
+    assert len(runs) >= 40
+    assert len(set(runs.params)) == 3
+    assert len({schedule.kind for schedule in runs.schedule_tuple()}) >= 6
+    assert len(set(runs.steps)) >= 3
+    assert set(curves.run_id) <= set(runs.run_id)
+    assert runs.extra["ended"].count("completed") >= runs.status.count("completed")
+    floor = np.array([float(cell) for cell in runs.extra["entropy"]])
+    done = np.array([status == "completed" for status in runs.status])
+    assert (runs.final_loss > floor)[done].all()  # nothing is better than the language's own entropy
+    assert sum((folder / name).stat().st_size for name in ("runs.csv", "curves.csv")) < 400_000
+    law = load_law(folder / "law.json")
+    assert law.info["n_runs"] == int((done & (runs.params <= 110e3) & (runs.steps <= 512)).sum())

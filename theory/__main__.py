@@ -20,7 +20,10 @@ def main(arguments: list[str] | None = None) -> int:
     if given.build:
         from theory.page import html  # matplotlib and latex2mathml are needed here only
 
-        given.build.mkdir(parents=True, exist_ok=True)
+        try:
+            given.build.mkdir(parents=True, exist_ok=True)
+        except OSError as bad:
+            parser.error(f"--build must be a folder that can be written, got {str(given.build)!r} ({bad.strerror})")
         target = given.build / "theory.html"
         target.write_text(html(), encoding="utf-8")
         print(target)

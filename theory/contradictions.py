@@ -117,6 +117,17 @@ CONSTANTS = (
         " runs use the fitted value; the code keeps 1 for SGD.",
     ),
     Constant(
+        "relaxation",
+        "s",
+        "pace of the variances, $\\tau'(u/u_{max})^{s-1}$",
+        "1: noise relaxes in intrinsic time at any rate",
+        lambda basis: 1.0,
+        "quadratic_modes",
+        "Noise settles more slowly after the rate was lowered than at that rate held throughout (curvature that grows"
+        " as the rate falls would do the opposite); held-out curves and families err less with it, and training curves"
+        " alone do not tell it from a smaller $q$.",
+    ),
+    Constant(
         "size_exponent",
         "c_N",
         "scaled rate, $x = (\\eta/\\eta_{ref})\\,n^{c_N}$",

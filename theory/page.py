@@ -32,7 +32,7 @@ a { color: #1a4f8b; text-decoration: none; } a:hover { text-decoration: underlin
   vertical-align: middle; white-space: nowrap; }
 .tag.argued { background: #b07a1e; }
 math { font-size: 1.02em; font-family: 'Latin Modern Math', 'STIX Two Math', 'Cambria Math', math; }
-math[display=block] { margin: .5rem 0; overflow-x: auto; max-width: 100%; }
+math[display=block] { margin: .5rem 0; overflow-x: auto; overflow-y: hidden; padding: .2rem 0; max-width: 100%; }
 .equation { overflow-x: auto; overflow-y: hidden; padding: .1rem 0; }
 ol.steps > li { margin: .35rem 0; } .small { font-size: .88rem; color: #444; }
 table { border-collapse: collapse; font-size: .84rem; margin: 1rem 0; width: 100%; }

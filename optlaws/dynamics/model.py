@@ -57,6 +57,9 @@ class Dynamics:
         q in Theta ~ u^q. The SDE of SGD gives 1; Adam's noise-dominated regime between 0 and 1.
     size_exponent : float
         cN in x = (eta / lr_ref) n^cN: a wider network feels the same rate more.
+    relaxation : float
+        s in the pace tau' (u / u_max)^(s - 1) of the variances, u_max the highest felt rate so far. The SDE gives 1;
+        above it, noise settles more slowly at a rate that has been lowered than at the same rate held throughout.
     critical_batch, critical_growth : float
         bc = critical_batch * d^critical_growth, the batch (in `batch_ref`) above which noise no longer limits the
         drift; d = tokens so far in batch_ref * steps_ref.
@@ -71,6 +74,7 @@ class Dynamics:
     kappa: float = 0.35
     temperature_exponent: float = 0.8
     size_exponent: float = 0.3
+    relaxation: float = 1.0
     critical_batch: float = 5.0
     critical_growth: float = 0.3
     slowest: float = 2e-4

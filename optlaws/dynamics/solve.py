@@ -6,7 +6,7 @@ All states obey linear equations driven by the schedule (theory/ derives them):
 - felt rate      u = x / R
 - intrinsic time tau' = u g          a step; g = sqrt(b / (1 + b / bc)) for adaptive optimizers, 1 for plain SGD
 - temperature    Theta = u^q h       h = 1 / sqrt(b (1 + b / bc)) for adaptive optimizers, 1 / b and q = 1 for plain SGD
-- variance       v_l' = 2 l tau' (Theta - v_l)
+- variance       v_l' = 2 l tau' (u / u_max)^(s - 1) (Theta - v_l);  u_max = highest u so far
 - escape         C' = 2 rho tau' C + Theta tau'
 
 One pass over the cells of `optlaws.schedules.cells`. In a cell of constant rate the norm, and for constant felt rate
@@ -179,10 +179,13 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
         noise = np.where(plain, 1.0 / run.b, noise)
         exponent = np.where(plain, 1.0, exponent)
     radius = np.sqrt(square)
-    step = mean * scale * np.sqrt(2.0 / (square[1:] + square[:-1])) * drift * width
+    felt = mean * scale * np.sqrt(2.0 / (square[1:] + square[:-1]))
+    step = felt * drift * width
     norms, noises = (radius[:-1], radius[1:]), (noise[:-1], noise[1:])
-    hot = [_power(r * scale / norm, exponent) * h for r, norm, h in zip((left, right), norms, noises, strict=True)]
-    variance = _variance(step, hot[0], hot[1], c.curvatures, along)
+    ends = [r * scale / norm for r, norm in zip((left, right), norms, strict=True)]
+    hot = [_power(u, exponent) * h for u, h in zip(ends, noises, strict=True)]
+    relaxed = step if c.relaxation == 1.0 else step * _power(_below_peak(felt, *ends), c.relaxation - 1.0)
+    variance = _variance(relaxed, hot[0], hot[1], c.curvatures, along)
     escape = _escape(step, 0.5 * (hot[0] + hot[1]), c.escape_rate, along)
     if along:
         t = edges[1:] / c.steps_ref
@@ -193,6 +196,17 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     t = edges[-1] / c.steps_ref
     peak = np.maximum(left.max(axis=0), right.max(axis=0)) * scale
     return States(run.n, run.b, t, t * run.b, peak, step.sum(axis=0), radius[-1], variance, escape)
+
+
+def _below_peak(felt: FloatArray, left: FloatArray, right: FloatArray) -> FloatArray:
+    """Return the felt rate of each cell over the highest so far, 0 .. 1; arrays (K, n), two at the ends of the cells.
+
+    Within the cell only its left end and its mean count as so far: where the rate rises the share is 1.
+    """
+    top = np.maximum(left, felt)
+    np.maximum(top[1:], right[:-1], out=top[1:])
+    np.maximum.accumulate(top, axis=0, out=top)
+    return np.asarray(felt / np.maximum(top, SMALLEST))
 
 
 def weight_norm(grid: Cells, run: Drive, dynamics: Dynamics) -> FloatArray:

@@ -186,7 +186,7 @@ _FIELD_SCALES = {
     "intrinsic_time": 3.7,
     "slow_variance": 3.0,
     "fast_variance": 0.67,
-    "slowest_variance": 6.0,
+    "slowest_variance": 4.5,
 }
 
 _VARIANCES = tuple(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2)))
@@ -203,9 +203,12 @@ _COMMON = (
     c.peak_time(1.5),
 )
 
+_DYNAMICS = Dynamics(kappa=0.25, relaxation=1.3, fastest=4.5)
+
 register_basis(
     Basis(
         id=DEFAULT_BASIS,
+        dynamics=_DYNAMICS,
         columns=(*_COMMON, c.tokens(0.02), c.peak_fourth(0.005)),
         exponents=_EXPONENTS,
         scales=_FIELD_SCALES,
@@ -214,7 +217,7 @@ register_basis(
 )
 register_basis(
     replace(
-        get_basis().with_constants({"kappa": 1e-12, "size_exponent": 1e-12}, {"gv": 0.0}),
+        get_basis().with_constants({"kappa": 1e-12, "size_exponent": 1e-12, "relaxation": 1.0}, {"gv": 0.0}),
         id="sde16-plain",
         note="plain SGD on weights without a norm: no weight norm, and no growth of the felt rate with size",
     )
@@ -222,6 +225,7 @@ register_basis(
 register_basis(
     Basis(
         id="sde16-batch",
+        dynamics=_DYNAMICS,
         columns=(*_COMMON, c.peak_tokens(0.04), c.batch_noise(0.015)),
         exponents=_EXPONENTS,
         scales=_FIELD_SCALES,

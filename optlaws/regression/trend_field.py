@@ -72,9 +72,9 @@ class Settings:
     source_sd: float = 0.02
     noise_grid: tuple[float, ...] = (0.0003, 0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
     noise_typical: float = 0.001
-    noise_range: float = 0.5
+    noise_range: float = 0.35
     noise_growth: float = 0.1
-    robust: float = 3.0
+    robust: float = 4.0
     rounds: int = 3
     most_inducing: int = 400
     spreads: tuple[float, float] = (0.4, 4.0)

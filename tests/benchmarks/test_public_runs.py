@@ -59,7 +59,7 @@ def test_left_out_schedules_horizons_and_sizes(schaipp, split):
 
 def test_left_out_pools_and_intervals(schaipp):
     rows = list(schaipp.values())
-    assert sum(row["hits"] for row in rows) >= 24
+    assert sum(row["hits"] for row in rows) >= 25
     assert sum(row["pools"] for row in rows) == 26
     runs = np.array([row["runs"] for row in rows])
     cover = np.array([row["cover"] for row in rows])
@@ -78,10 +78,10 @@ def test_left_out_sizes_of_the_step_law_grid(public):
 def test_whole_curves_beat_the_multi_power_law(public):
     need(public, "mpl", 21)
     rows = public.mpl_rows()
-    assert rows["25M"]["pred_e"] <= 0.00070  # Multi-Power Law 0.00110
-    assert rows["100M"]["pred_e"] <= 0.00060  # 0.00143
+    assert rows["25M"]["pred_e"] <= 0.00065  # Multi-Power Law 0.00110
+    assert rows["100M"]["pred_e"] <= 0.00055  # 0.00143
     assert rows["25M"]["final"] <= 0.0036  # 0.0050
-    assert rows["100M"]["final"] <= 0.0042  # 0.0089
+    assert rows["100M"]["final"] <= 0.0040  # 0.0089
 
 
 def test_the_built_in_law_carries_no_run(public):

@@ -20,7 +20,7 @@ from examples import examples
 
 STEPS = 600
 SIZE, BATCH = 2.0, 3.0  # in params_ref and batch_ref: not 1, so that a forgotten unit shows
-DYNAMICS = Dynamics()
+DYNAMICS = Dynamics(relaxation=1.3)
 SCHEDULES = examples(STEPS)
 NAMES = list(SCHEDULES)
 STATES = ("peak", "tau", "radius", "variance", "escape")

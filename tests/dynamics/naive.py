@@ -52,7 +52,7 @@ def naive_curve(
     steps = schedule.total_steps
     peak, tau, radius, escape = (np.empty(steps) for _ in range(4))
     variance = np.empty((steps, c.modes))
-    square, clock, highest, covariance, v = 1.0, 0.0, 0.0, 0.0, np.zeros(c.modes)
+    square, clock, highest, covariance, v, hottest = 1.0, 0.0, 0.0, 0.0, np.zeros(c.modes), 0.0
     for k, eta in enumerate(schedule.array().tolist()):
         x = eta / c.lr_ref * n**c.size_exponent
         u = x / math.sqrt(grown(square, weight_decay, eta, c.kappa, x, 0.5))
@@ -65,7 +65,9 @@ def naive_curve(
             g, h, q = math.sqrt(b / (1.0 + crowding)), 1.0 / math.sqrt(b * (1.0 + crowding)), c.temperature_exponent
         dtau, temperature = u * g, u**q * h
         clock += dtau
-        v = temperature + (v - temperature) * np.exp(-2.0 * c.curvatures * dtau)
+        hottest = max(hottest, u)
+        pace = dtau * (u / hottest) ** (c.relaxation - 1.0) if hottest > 0 else dtau
+        v = temperature + (v - temperature) * np.exp(-2.0 * c.curvatures * pace)
         gain = math.exp(2.0 * c.escape_rate * dtau)
         covariance = covariance * gain + temperature * (gain - 1.0) / (2.0 * c.escape_rate)
         highest = max(highest, x)

@@ -15,7 +15,7 @@ from optlaws.runs import RunTable
 from optlaws.schedules import Schedule, constant, linear, multistep, two_stage
 
 ETA, STEPS = 2e-3, 1000
-FROZEN = replace(DYNAMICS, kappa=1e-300)  # the norm stays 1 without weight decay
+FROZEN = replace(DYNAMICS, kappa=1e-300, relaxation=1.0)  # the norm stays 1 without weight decay
 X = ETA / DYNAMICS.lr_ref * SIZE**DYNAMICS.size_exponent
 ADAM, SGD = Setting("adam", 0.0), Setting("sgd", 0.0, plain=True)
 
@@ -93,25 +93,27 @@ def test_states_after_a_jump_of_the_felt_rate() -> None:
     assert states.escape[0] == pytest.approx(c, rel=1e-9)
 
 
-def test_states_of_a_linear_decay_are_integrals_over_the_past() -> None:
+@pytest.mark.parametrize("relaxation", [0.7, 1.0, 1.3])
+def test_states_of_a_linear_decay_are_integrals_over_the_past(relaxation: float) -> None:
     steps, rho = 100_000, DYNAMICS.escape_rate / 100
     curvatures = (1e-4, 1e-2)
-    d = replace(FROZEN, slowest=curvatures[0], fastest=curvatures[1], modes=2, escape_rate=rho)
+    d = replace(FROZEN, slowest=curvatures[0], fastest=curvatures[1], modes=2, escape_rate=rho, relaxation=relaxation)
     states = final(linear(ETA, steps), SGD, d, resolution=32.0)
 
-    def left(s: float) -> float:
-        """Intrinsic time from fraction s of the run to its end, x = X (1 - s)."""
-        return 0.5 * X * steps * (1 - s) ** 2
+    def left(s: float, slow: float) -> float:
+        """Time from fraction s of the run to its end, x = X (1 - s), at the pace x (x / X)^slow."""
+        return X * steps * (1 - s) ** (2 + slow) / (2 + slow)
 
-    def integral(rate: float) -> float:
+    def integral(rate: float, slow: float = 0.0) -> float:
         kinks = 1 - np.geomspace(1e-4, 0.5, 8)
         return quad(
-            lambda s: X**2 * (1 - s) ** 2 * np.exp(rate * left(s)) * steps, 0, 1, points=kinks, epsrel=1e-10, limit=400
-        )[0]
+            lambda s: X**2 * (1 - s) ** (2 + slow) * np.exp(rate * left(s, slow)) * steps,
+            0, 1, points=kinks, epsrel=1e-10, limit=400,
+        )[0]  # fmt: skip
 
-    assert states.tau[0] == pytest.approx(left(0), rel=1e-4)
+    assert states.tau[0] == pytest.approx(left(0, 0.0), rel=1e-4)
     for v, curvature in zip(states.variance[0], d.curvatures, strict=True):
-        assert v == pytest.approx(2 * curvature * integral(-2 * curvature), rel=1e-3)
+        assert v == pytest.approx(2 * curvature * integral(-2 * curvature, relaxation - 1), rel=1e-3)
     assert states.escape[0] == pytest.approx(integral(2 * rho), rel=1e-4)
 
 

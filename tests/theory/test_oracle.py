@@ -95,7 +95,7 @@ def test_closed_forms_agree_with_the_quadrature(kind: str) -> None:
     seeds, digits = (SEEDS[1:], 16) if "cosine" in kind else (SEEDS, 30)  # a cosine is a slow quadrature
     for seed in seeds:
         case = draw(kind, DEFAULT_BASIS, seed)
-        held = case.basis.with_constants({"kappa": 1e-300, "critical_batch": 1e15}).dynamics
+        held = case.basis.with_constants({"kappa": 1e-300, "critical_batch": 1e15, "relaxation": 1.0}).dynamics
         with mp.workdps(digits):
             b, scale = mp.mpf(case.b), mp.mpf(case.n) ** mp.mpf(held.size_exponent) / mp.mpf(held.lr_ref)
             q = mp.mpf(1) if case.plain else mp.mpf(held.temperature_exponent)
@@ -128,14 +128,15 @@ def test_error_of_the_cells_against_the_continuous_equations(name: str, kind: st
         states, found = refined(kind, basis, seed)
         exact = float(columns.value(drawn_column(case, name), states, case.basis.exponents))
         at = case.basis.names.index(name)
-        coarse, *_, middle, fine = (float(found[r][at] / exact - 1) for r in found)
+        coarse, early, middle, fine = (float(found[r][at] / exact - 1) for r in found)
         if name not in INTEGRATED:
             assert abs(coarse) < 1e-12
             continue
         assert abs(coarse) < 0.05
         assert abs(4 * fine - middle) / 3 < 2e-5  # the limit of second-order convergence is the continuous solution
         if abs(middle) > 1e-5:
-            assert np.log2(middle / fine) == pytest.approx(2.0, abs=0.2)
+            # over two halvings: where in its cell the felt rate is highest changes from one to the next
+            assert np.log2(early / fine) / 2 == pytest.approx(2.0, abs=0.2)
 
 
 def test_error_of_the_cells_on_ordinary_runs() -> None:
@@ -172,12 +173,12 @@ def test_departures_of_the_code_from_the_exact_cell_solution_are_bounded(kind: s
 def test_phases_after_one_another_are_exact_too() -> None:
     # two constant phases and a norm that stays 1: a jump of the temperature
     case = balanced_draw(DEFAULT_BASIS, 0)
-    d = case.basis.with_constants({"kappa": 1e-300}).dynamics
+    d = case.basis.with_constants({"kappa": 1e-300, "relaxation": 1.0}).dynamics
     s = two_stage(2e-3, 5000, switch=0.3, second=3e-4)
     expected = phases.held_norm(
         s, mp.mpf(1) / mp.mpf(d.lr_ref), mp.mpf(1), d.curvatures.tolist(), d.escape_rate, mp.mpf(1), mp.mpf(1)
     )
-    run = Draw(case.basis.with_constants({"kappa": 1e-300}), s, 1.0, 1.0, 0.0, "sgd")
+    run = Draw(case.basis.with_constants({"kappa": 1e-300, "relaxation": 1.0}), s, 1.0, 1.0, 0.0, "sgd")
     states = final_states(run.table, d)
     assert states.tau[0] == pytest.approx(float(expected["tau"]), rel=1e-10)
     assert states.escape[0] == pytest.approx(float(expected["escape"]), rel=1e-10)

@@ -82,7 +82,7 @@ def solution(
             return (mp.mpf(1), 1 / batch) if plain else factors(batch, critical(steps))
 
         square, tau, covariance = mp.mpf(1), mp.mpf(0), mp.mpf(0)
-        v = [mp.mpf(0)] * len(c.curvatures)
+        v, top = [mp.mpf(0)] * len(c.curvatures), mp.mpf(0)
         for k, width in enumerate(y - x for x, y in pairwise(edges)):
             if width == 0:
                 continue
@@ -92,7 +92,11 @@ def solution(
             square = norm(before, mean[k], decay, growth, width) if decay * mean[k] else before + growth * width
             ends = (edges[k], edges[k + 1])
             pace = crowded(ends[1] / 2)[0] if k == 0 else mp.sqrt(crowded(ends[0])[0] * crowded(ends[1])[0])
-            step = rate * mp.sqrt(2 / (before + square)) * pace * width
+            felt = rate * mp.sqrt(2 / (before + square))
+            step = felt * pace * width
+            top = max(top, left[k] * scale / mp.sqrt(before), felt)
+            slow = (felt / top) ** (mp.mpf(c.relaxation) - 1) if top else mp.mpf(1)
+            top = max(top, right[k] * scale / mp.sqrt(square))
             hot = [
                 (r * scale / mp.sqrt(s)) ** q * crowded(at)[1]
                 for r, s, at in zip((left[k], right[k]), (before, square), ends, strict=True)
@@ -100,9 +104,9 @@ def solution(
             if step:
                 rates = [mp.mpf(y) for y in c.curvatures]
                 if as_coded:
-                    v = [_as_coded(x, hot[0], hot[1], 2 * y * step) for x, y in zip(v, rates, strict=True)]
+                    v = [_as_coded(x, hot[0], hot[1], 2 * y * step * slow) for x, y in zip(v, rates, strict=True)]
                 else:
-                    v = [variance(x, *hot, step, y) for x, y in zip(v, rates, strict=True)]
+                    v = [variance(x, *hot, step * slow, y) for x, y in zip(v, rates, strict=True)]
                 covariance = escape(covariance, sum(hot) / 2, step, mp.mpf(c.escape_rate))
             tau += step
         steps = edges[-1] / mp.mpf(c.steps_ref)

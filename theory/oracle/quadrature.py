@@ -56,18 +56,28 @@ def solution(
 ) -> dict[str, float]:
     """Return the states at the end of a schedule of constant, linear, cosine and exponential phases.
 
-    Parameters as in `theory.oracle.cells.solution`.
+    Parameters as in `theory.oracle.cells.solution`. A first pass finds where the felt rate is highest: the pace of the
+    variances has a kink there.
     """
-    c = dynamics
+    _, highest = _pass(schedule, n, b, weight_decay, plain, dynamics, None)
+    return _pass(schedule, n, b, weight_decay, plain, dynamics, highest)[0]
+
+
+def _pass(
+    schedule: Schedule, n: float, b: float, weight_decay: float, plain: bool, dynamics: Dynamics, kink: float | None
+) -> tuple[dict[str, float], float]:
+    """Return the states with panels that end at `kink` (steps) too, and the step at which the felt rate is highest."""
+    c, highest = dynamics, 0.0
+    bends = [] if kink is None else [kink]
     x, weights, upto = _cumulative()
     scale = n**c.size_exponent / c.lr_ref
     q = 1.0 if plain else c.temperature_exponent
-    square, tau, covariance, peak = 1.0, 0.0, 0.0, 0.0
+    square, tau, covariance, peak, top = 1.0, 0.0, 0.0, 0.0, 0.0
     pace_of = 2.0 * c.curvatures
     v = np.zeros(len(pace_of))
     first = solve.FIRST_TOKENS * c.steps_ref / b
     for phase in schedule.phases:
-        edges = _panels(phase.begin, phase.end, [phase.begin + 0.5, first])
+        edges = _panels(phase.begin, phase.end, [phase.begin + 0.5, first, *bends])
         peak = max(peak, phase.start)
         for a, width in zip(edges[:-1], np.diff(edges), strict=True):
             if width <= 0:
@@ -88,11 +98,18 @@ def solution(
             elapsed, inside = float(weights @ move), upto @ move
             source = weights * move * felt**q * h
             left = elapsed - inside
-            v = v * np.exp(-pace_of * elapsed) + pace_of * (np.exp(-np.outer(pace_of, left)) @ source)
+            tops = np.maximum(np.maximum.accumulate(felt), top)
+            slow = (felt / np.maximum(tops, 1e-300)) ** (c.relaxation - 1.0)
+            if tops[-1] > top:
+                top, highest = float(tops[-1]), float(at[int(felt.argmax())])
+            relaxed = move * slow
+            behind = float(weights @ relaxed) - upto @ relaxed
+            v = v * np.exp(-pace_of * float(weights @ relaxed))
+            v += pace_of * (np.exp(-np.outer(pace_of, behind)) @ (source * slow))
             growth = 2 * c.escape_rate
             covariance = covariance * np.exp(growth * elapsed) + float(np.exp(growth * left) @ source)
             tau += elapsed
     steps = schedule.total_steps / c.steps_ref
     states = {f"v_{i}": float(value) for i, value in enumerate(v)}
     states |= {"n": n, "b": b, "t": steps, "d": steps * b, "tau": tau, "peak": max(peak, schedule.peak) * scale}
-    return states | {"radius": float(np.sqrt(square)), "escape": float(covariance)}
+    return states | {"radius": float(np.sqrt(square)), "escape": float(covariance)}, highest

@@ -220,11 +220,14 @@ then carries it. Without it a wide default holds: a law that was fitted to final
 them from a curve, since the offset is unknown, and forecasts the last reading. The model stands in
 `optlaws/monitor/forecast.py`, the rules of the alarms in `optlaws/monitor/alarms.py`.
 
-**Limits.** The forecast says nothing once a run has diverged. Intervals after the start inherit those of the law: where
-the law's own cover too few held-out runs, so do the monitor's (WSD below). No curve of a diverged language-model run is
-public here: blow-ups are injected, simulated, or those of tiny networks. The thresholds were set by hand, with the
-completed public curves, as logged and with normal noise, and the injected blow-ups in view; heavy tails, noise with
-spikes, simulated runs and tiny networks were run afterwards, and nothing was changed for them. Gradient norms were tried on the simulated runs only.
+**Limits.** The forecast says nothing once a run has diverged. Its 90 % intervals cover too few of the held-out runs where
+the law's own are narrow (WSD below), for a curve that follows the law makes them narrower still. A learnt prior belongs
+to the data, the evaluation and the code of the law's runs: for a run on other data pass
+`prior=CurvePrior.default(False)` (last rows of "Runs that depart further"). Far outside the law's rates the forecast can
+be worse than the law (peak 1e-4 there). No curve of a diverged language-model run is public here: blow-ups are injected,
+simulated, or those of tiny networks. The thresholds were set by hand, with the completed public curves, as logged and
+with normal noise, and the injected blow-ups in view; heavy tails, noise with spikes, simulated runs and tiny networks
+were looked at, and nothing was changed for them. Gradient norms were tried on the simulated runs only.
 
 """
 METHODS = (

@@ -270,7 +270,8 @@ def _safe_ones(
     risk = _risks(runs, law)
     if risk is None:
         raise InputError(
-            f"max_risk needs a law with a risk model, and law {law.name!r} has none; fit it again, or leave it out"
+            f"max_risk needs a law with a risk model, and law {law.name!r} has none (rival laws never do);"
+            " take a built-in law or fit your own again, or leave max_risk out"
         )
     safe = risk <= max_risk
     if not safe.any():

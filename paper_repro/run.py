@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from optlaws.errors import InputError, OptlawsError, nearest
+from optlaws.runs import atomic_write
 from paper_repro.core import HERE, Missing, Row
 
 ROOT = HERE.parent
@@ -96,11 +97,27 @@ def text_report(result: Result) -> str:
     return "\n".join(lines)
 
 
-def write_reports(results: Sequence[Result], out: Path) -> None:
-    """Write NAME.md and NAME.csv of each folder, and README.md over all CSV files there are."""
+def poorer(result: Result, out: Path) -> bool:
+    """Return whether data are missing and the report that is there has values which this result could not compute."""
+    path = out / f"{result.name}.csv"
+    if not result.missing or not path.is_file():
+        return False
+    with path.open(encoding="utf-8", newline="") as stream:
+        there = {(line["table"], line["cell"]) for line in csv.DictReader(stream)}
+    return bool(there - {(row.table, row.cell) for row in result.rows})
+
+
+def write_reports(results: Sequence[Result], out: Path) -> list[str]:
+    """Write NAME.md and NAME.csv of each folder, and README.md over all CSV files there are.
+
+    A report is not replaced by one that lacks values for want of data; return the names of those kept.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    kept = [result.name for result in results if poorer(result, out)]
     for result in results:
-        with (out / f"{result.name}.csv").open("w", encoding="utf-8", newline="") as stream:
+        if result.name in kept:
+            continue
+        with atomic_write(out / f"{result.name}.csv") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(HEAD)
             writer.writerows(cells(row) for row in result.rows)
@@ -111,7 +128,8 @@ def write_reports(results: Sequence[Result], out: Path) -> None:
         lines += [""] + [f"Data not found: {gap.name}: {gap.what}\n" for gap in result.missing]
         drawn = sorted(path.name for path in (out / "figures").glob(f"{result.name}*.png"))
         lines += [f"![{name.removesuffix('.png')}](figures/{name})" for name in drawn]
-        (out / f"{result.name}.md").write_text("\n".join(lines).rstrip() + "\n", encoding="utf-8")
+        with atomic_write(out / f"{result.name}.md") as stream:
+            stream.write("\n".join(lines).rstrip() + "\n")
     lines = ["# Published tables, computed again", "", "Written by `python -m paper_repro`.", ""]
     lines += ["| source | values with a tolerance | within it | for information |", "| --- | --- | --- | --- |"]
     for path in sorted(out.glob("*.csv")):
@@ -119,7 +137,9 @@ def write_reports(results: Sequence[Result], out: Path) -> None:
             marks = [line["ok"] for line in csv.DictReader(stream)]
         good = marks.count("ok")
         lines.append(f"| [{path.stem}]({path.stem}.md) | {len(marks) - marks.count('')} | {good} | {marks.count('')} |")
-    (out / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with atomic_write(out / "README.md") as stream:
+        stream.write("\n".join(lines) + "\n")
+    return kept
 
 
 def fetch(names: Sequence[str], data: Path) -> list[str]:
@@ -171,10 +191,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"paper_repro: NAME must be one of {', '.join(known)}, got {name!r}{hint}")
             return 2
     names, data = options.names or known, data_folder(options.data)
+    if options.data and not options.fetch and not data.is_dir():
+        print(f"paper_repro: --data must name a folder, got {options.data!r}; leave it out to run without data")
+        return 2
     out = Path(options.out) if options.out else None if options.quick else ROOT / "docs" / "paper_repro"
     figures = out / "figures" if out else None
     if figures:
-        figures.mkdir(parents=True, exist_ok=True)
+        try:
+            figures.mkdir(parents=True, exist_ok=True)
+        except OSError as bad:
+            print(f"paper_repro: --out must be a folder that can be written, got {str(out)!r} ({bad.strerror})")
+            return 2
     failed = False
     if options.fetch:
         data.mkdir(parents=True, exist_ok=True)
@@ -193,11 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"paper_repro: {name}: {bad}")
             return 2
         print(text_report(results[-1]), flush=True)
-    if out:
-        write_reports(results, out)
+    kept = write_reports(results, out) if out else []
     wrong = [f"{result.name}: {row.table}, {row.cell}" for result in results for row in result.wrong]
     checked = sum(row.ok is not None for result in results for row in result.rows)
     gaps = [f"{result.name} ({gap.name})" for result in results for gap in result.missing]
     print(f"-- {checked} values with a tolerance, {len(wrong)} outside it" + (f": {'; '.join(wrong)}" if wrong else ""))
     print(f"-- data not found: {', '.join(gaps) or 'none'}")
+    if kept:
+        print(f"-- reports with more values kept as they were in {out}: {', '.join(kept)}")
     return 1 if wrong or failed else 0

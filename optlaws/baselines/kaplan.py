@@ -66,7 +66,8 @@ class Kaplan(Parametric):
         if 0 < starts < len(grid):
             grid = grid[np.random.default_rng(seed).choice(len(grid), size=starts, replace=False)]
         x, _ = minimise_many(objective, grid)
-        return cls(*map(float, np.exp(x)))
+        with np.errstate(over="ignore"):  # runs that do not tell a constant leave it anywhere, infinity too
+            return cls(*map(float, np.exp(x)))
 
     def predict(self, runs: RunTable) -> FloatArray:
         """Return final losses, shape (n,), nats per token."""

@@ -130,6 +130,8 @@ def fit(
     if group is not None:
         table.column(group)
     free = [word.strip() for word in (calibrate or "").split(",") if word.strip()]
+    if calibrate is not None and not free:
+        raise InputError(f"--calibrate must name exponents, got {calibrate!r}; write it like aN,aT, or leave it out")
     law = fit_law(table, readings, group=group, basis=basis, calibrate=free, name=name or stem(output))
     law = with_risk(law, table)
     law.save(output)

@@ -38,6 +38,8 @@ def monitor(
     from optlaws.monitor import Monitor
 
     check_outputs(output)
+    if output != "-" and os.path.realpath(output) == os.path.realpath(log):
+        raise InputError(f"--output must not be the log, got {output!r} for both; name another file")
     if follow and style == "json":
         raise InputError("--follow prints lines and cannot write JSON; drop one of --follow and --format json")
     law = load_law(law_name)

@@ -18,7 +18,7 @@ import numpy as np
 from optlaws._version import __version__
 from optlaws.baselines import get_baseline
 from optlaws.baselines.base import DERIVED, FloatArray, column, usable
-from optlaws.errors import LawError, OptlawsError
+from optlaws.errors import FitError, LawError, OptlawsError
 from optlaws.law.model import SLACK, UNITS
 from optlaws.runs import CurveTable, RunTable, format_quantity
 
@@ -133,6 +133,8 @@ class BaselineFit:
         make = getattr(kind, "from_parameters", None)
         law = make(values) if make else kind(**values)
         residuals = {key: float(data["residuals"][key]) for key in ("lower", "upper", "sd")}
+        if not -np.inf < residuals["lower"] <= residuals["upper"] < np.inf or not 0 < residuals["sd"] < np.inf:
+            raise ValueError("residuals must have lower at most upper, and sd above 0")
         if not isinstance(data["name"], str):
             raise TypeError(f"name must be text, got {data['name']!r}")
         domain = {str(key): (float(low), float(high)) for key, (low, high) in data["domain"].items()}
@@ -179,7 +181,7 @@ class BaselineFit:
             "predict": "predicts final losses",
         }
         does = " and ".join(text for key, text in offers.items() if hasattr(self.law, key))
-        raise LawError(f"law {self.name!r} ({self.law.name}) {does} and predicts no {what}; choose another law")
+        raise LawError(f"law {self.name!r} ({self.law.name}) {does} but predicts no {what}; choose another law")
 
     def _around(self, loss: FloatArray, runs: RunTable, index: np.ndarray | None = None) -> BaselinePrediction:
         """Return the losses with their intervals."""
@@ -234,6 +236,12 @@ def fit_baseline(
     """
     law_class = get_baseline(kind)
     law = law_class.fit(runs, curves, seed=seed)
+    for key, value in law.parameters().items():
+        if not np.isfinite(value):
+            raise FitError(
+                f"{key} of law {kind!r} must come out as a finite number, got {value:g}: these runs do not tell it;"
+                " add runs of other sizes, lengths or rates, or choose another law"
+            )
     kept = runs.select(usable(runs))
     left_out, errors = _left_out(law_class, kept, curves, group, seed) if curves is None else (np.empty(0), {})
     residuals, origin = left_out, "groups left out"

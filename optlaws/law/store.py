@@ -122,7 +122,7 @@ def read_any(path: str | os.PathLike[str]) -> Law | BaselineFit:
     missing = [key for key in RIVAL_KEYS if key not in data]
     if missing:
         raise LawError(f"law file {name!r} must have the entry {missing[0]!r}, got none; {AGAIN}")
-    return _guarded(lambda: BaselineFit.from_dict(data), name)
+    return _guarded(lambda: BaselineFit.from_dict({**data, "info": _info(data["info"])}), name)
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -172,7 +172,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         raise LawError(
             f'law file {where!r} must be a JSON object with "format": "{FORMAT}", got another document; {AGAIN}'
         )
-    if data.get("version") != VERSION:
+    if data.get("version") != VERSION or isinstance(data["version"], bool):
         raise LawError(
             f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r};"
             f" {AGAIN}, or use the release that wrote it"
@@ -203,6 +203,21 @@ def _guarded(build: Callable[[], T], where: str) -> T:
         raise LawError(f"law file {where!r} has a damaged entry ({type(error).__name__}: {error}); {AGAIN}") from None
 
 
+def _is_number(value: Any) -> bool:
+    """Return whether an entry is a finite number (true and false are none)."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def _info(info: Any) -> dict[str, Any]:
+    """Return the entry `info` of a law file, its parts that are listed checked."""
+    errors, sources = info.get("leave_group_out", {}), info.get("sources", [])
+    if not isinstance(errors, dict) or not all(isinstance(split, dict) for split in errors.values()):
+        raise TypeError("info.leave_group_out must be an object of objects")
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise TypeError("info.sources must be a list of texts")
+    return dict(info)
+
+
 def _array(values: Any, *shape: int) -> FloatArray:
     """Return values as an array of the given shape (-1 = any), all finite."""
     array = np.array(values, dtype=float).reshape(shape)
@@ -212,6 +227,8 @@ def _array(values: Any, *shape: int) -> FloatArray:
 
 
 def _build(data: dict[str, Any]) -> Law:
+    if not isinstance(data["basis"], str):
+        raise TypeError(f"basis must be text, got {data['basis']!r}")
     basis = get_basis(data["basis"])
     if list(basis.names) != list(data["columns"]):
         raise LawError(
@@ -225,6 +242,8 @@ def _build(data: dict[str, Any]) -> Law:
             f"exponents must be those of basis {basis.id!r}, which now has {absent[0]!r} too, got a law fitted before;"
             f" {AGAIN}"
         )
+    if not all(_is_number(value) for value in data["exponents"].values()):
+        raise ValueError("exponents must be finite numbers")
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
     if basis.dynamics.modes != modes:
         raise LawError(f"modes must be {modes} for basis {basis.id!r}, got {basis.dynamics.modes}; fit the law again")
@@ -236,6 +255,10 @@ def _build(data: dict[str, Any]) -> Law:
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in data["settings"].items() if k in known
     }
+    usual = asdict(Settings())
+    for key, value in given.items():
+        if isinstance(value, tuple) != isinstance(usual[key], tuple):
+            raise TypeError(f"settings.{key} must be a {'list' if isinstance(usual[key], tuple) else 'number'}")
     settings = Settings(**given)
     width = len(data["columns"])
     inducing = _array(p["inducing"], len(p["inducing"]), -1)
@@ -263,6 +286,11 @@ def _build(data: dict[str, Any]) -> Law:
     if not isinstance(data["name"], str):
         raise TypeError(f"name must be text, got {data['name']!r}")
     defaults = {str(key): float(value) for key, value in data["defaults"].items()}
+    if not all(0 <= value < np.inf and (value > 0 or key == "weight_decay") for key, value in defaults.items()):
+        raise ValueError("defaults must be numbers above 0, weight_decay 0 or more")
+    for key in ("use_params", "use_batch", "has_curves"):
+        if not isinstance(data[key], bool):
+            raise TypeError(f"{key} must be true or false, got {data[key]!r}")
     lost = (set(data["settings"]) - known) | (PREDICTING - set(data["settings"]))
     lost |= set(Dynamics().to_dict()) ^ set(data["dynamics"])
     if dict(basis.scales) != {str(key): float(value) for key, value in data["scales"].items()}:
@@ -274,24 +302,21 @@ def _build(data: dict[str, Any]) -> Law:
     if not (np.diag(root) > 0).all():
         raise ValueError("the diagonal of root must be above 0")
     numbers = [v for value in given.values() for v in (value if isinstance(value, tuple) else (value,))]
-    if not all(isinstance(v, (int, float)) and np.isfinite(v) and v > 0 for v in numbers):
+    if not all(_is_number(v) and v > 0 for v in numbers):
         raise ValueError("settings must be numbers above 0")
     if lost:
         raise ValueError(f"settings and dynamics must hold this version's constants, {min(lost)!r} is missing or new")
-    info = data["info"]
-    if not isinstance(info.get("leave_group_out", {}), dict) or not isinstance(info.get("sources", []), list):
-        raise TypeError("info.leave_group_out must be an object and info.sources a list")
     domain = {key: (float(low), float(high)) for key, (low, high) in data["domain"].items()}
     return Law(
         data["name"],
         basis,
         posterior,
-        bool(data["use_params"]),
-        bool(data["use_batch"]),
+        data["use_params"],
+        data["use_batch"],
         float(data["peak_scale"]),
-        bool(data["has_curves"]),
+        data["has_curves"],
         domain,
         defaults,
-        dict(data["info"]),
+        _info(data["info"]),
         RiskModel.from_dict(data["risk"]) if data.get("risk") is not None else None,
     )

@@ -26,6 +26,7 @@ USUAL = {"beta1": 0.9}
 SLACK = 1.05  # the domain reaches this factor beyond the range of training
 SLACKS = {"warmup_steps": 2.0, "steps": 1.5, "params": 1.5, "batch_tokens": 1.5, "peak_lr": 1.5}
 UNIT = len(PARAMETERS)  # place of the offset
+WIDEST = 1e3  # a standard deviation of ln rate above this is a damaged entry
 
 
 @dataclass(frozen=True)
@@ -194,18 +195,21 @@ class RiskModel:
             mean = np.array(data["mean"], dtype=float).reshape(size)
             covariance = np.zeros((size, size))
             rows, columns = np.triu_indices(size)
-            covariance[rows, columns] = data["covariance_upper_triangle"]
+            covariance[rows, columns] = np.array(data["covariance_upper_triangle"], dtype=float).reshape(len(rows))
             covariance = np.where(np.tri(size, k=-1, dtype=bool), covariance.T, covariance)
             numbers = {name: float(data[name]) for name in ("scatter", "cell_sd", "source_sd")}
             domain = {str(name): (float(low), float(high)) for name, (low, high) in data["domain"].items()}
             typical = {str(name): float(value) for name, value in data["typical"].items()}
+            absent = sorted(set(Dynamics().to_dict()) - set(data["dynamics"]))
+            if absent:
+                raise ValueError(f"dynamics must have the entry {absent[0]!r}")
             model = cls(
                 mean=mean, covariance=covariance, dynamics=Dynamics.from_dict(data["dynamics"]), domain=domain,
                 typical=typical, info=dict(data["info"]), **numbers,
             )  # fmt: skip
             good = np.isfinite(mean).all() and np.linalg.eigvalsh(covariance).min() > -1e-12
-            if not good or not all(0 < value < np.inf for value in numbers.values()):
-                raise ValueError("numbers must be finite, standard deviations above 0")
+            if not good or not all(0 < value <= WIDEST for value in numbers.values()):
+                raise ValueError(f"numbers must be finite, standard deviations above 0 and at most {WIDEST:g}")
             if set(domain) != set(RANGES) or set(typical) != set(RANGES):
                 raise ValueError(f"domain and typical must have the entries {', '.join(RANGES)}")
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:

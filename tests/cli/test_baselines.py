@@ -144,9 +144,9 @@ def test_laws_that_only_advise_say_so(folder, capsys):
     assert "Intervals from nothing: the law predicts no losses." in capsys.readouterr().out
     assert run(["predict", str(law), str(folder / "runs.csv"), "-o", str(folder / "no.csv")]) == 2
     said = capsys.readouterr().err
-    assert "(isoflop) divides compute and predicts no final losses; choose another law" in said
+    assert "(isoflop) divides compute but predicts no final losses; choose another law" in said
     assert run(["predict", str(folder / "chinchilla-again.json"), str(folder / "runs.csv"), "--curves", "-o", "-"]) == 2
-    assert "predicts no losses along a run" in capsys.readouterr().err
+    assert "divides compute and predicts final losses but predicts no losses along a run" in capsys.readouterr().err
 
 
 def test_schedule_laws_take_curves(folder, capsys):
@@ -195,6 +195,20 @@ def test_bad_input_has_code_2(folder, capsys):
     assert not (folder / "x.json").exists()
 
 
+def test_runs_that_tell_no_parameters_are_one_sentence(folder, capsys):
+    with (ROOT / "examples" / "my_runs.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    with (folder / "flat.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "final_loss": "3.0"} for row in rows)
+    assert run(["fit", str(folder / "flat.csv"), "--law", "kaplan", "-o", str(folder / "flat.json")]) == 2
+    said = capsys.readouterr().err
+    assert "of law 'kaplan' must come out as a finite number, got inf" in said
+    assert said.count("\n") == 1
+    assert not (folder / "flat.json").exists()
+
+
 def test_damaged_and_unknown_files_are_one_sentence(folder, runs, capsys):
     path = folder / "kaplan.json"
     fit_baseline("kaplan", runs).save(path)
@@ -203,6 +217,10 @@ def test_damaged_and_unknown_files_are_one_sentence(folder, runs, capsys):
         ({"law": "nope"}, "law must be one of"),
         ({"parameters": {"N_c": 1.0}}, "damaged entry"),
         ({"residuals": {}}, "damaged entry"),
+        ({"residuals": {**good["residuals"], "sd": -1.0}}, "sd above 0"),
+        ({"residuals": {**good["residuals"], "lower": 9.0}}, "lower at most upper"),
+        ({"info": {**good["info"], "leave_group_out": [1]}}, "info.leave_group_out must be an object"),
+        ({"info": {**good["info"], "sources": 5}}, "info.sources must be a list of texts"),
         ({"kind": "other"}, "must have the entry"),
         ({"version": 9}, "must be of version 1, got 9"),
     ):

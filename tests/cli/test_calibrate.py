@@ -46,6 +46,11 @@ def test_an_unknown_exponent_is_refused(folder):
         fit_law(runs, calibrate=["aNN"])
 
 
+def test_names_are_needed(folder, capsys):
+    assert main(["fit", str(folder / "runs.csv"), "--calibrate", " ,", "-o", str(folder / "none.json")]) == 2
+    assert "--calibrate must name exponents, got ' ,'" in capsys.readouterr().err
+
+
 def test_a_few_runs_calibrate_nothing(folder):
     runs = read_runs(str(folder / "runs.csv")).select(np.arange(12))
     with pytest.raises(FitError, match="calibrate must have at least 30 completed runs, got 12"):

@@ -58,12 +58,14 @@ def test_follow_ends_with_the_run_or_its_divergence(tmp_path, capsys):
         (["--log", "nothing.csv"], "--log must name a file, got 'nothing.csv'"),
         (["--log", "LOG", "--run-id", "x"], "at least one reading of run 'x', got none"),
         (["--log", "LOG", "--follow", "--format", "json"], "--follow prints lines"),
+        (["--log", "LOG", "-o", "LOG"], "--output must not be the log"),
     ],
 )
 def test_bad_input(tmp_path, capsys, extra, message):
     log = write_log(tmp_path / "log.csv")
     assert run([*ASK, *[log if item == "LOG" else item for item in extra]]) == 2
     assert message in capsys.readouterr().err
+    assert (tmp_path / "log.csv").read_text().startswith("step,loss")
 
 
 def test_a_log_beyond_the_schedule_is_refused(tmp_path, capsys):

@@ -55,6 +55,28 @@ def test_expected_refuses_cells_that_are_not_listed():
         expected("isoflop").row("no table", "no cell", 1.0)
 
 
+def test_a_report_is_not_replaced_by_one_without_the_data(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    good = "table,cell,published,ours,difference,tolerance,ok,note\nt,c,1,1,0,1,ok,\n"
+    (tmp_path / "isoflop.csv").write_text(good)
+    assert command.main(["isoflop", "sqrt_batch", "--data", str(tmp_path / "data"), "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "isoflop.csv").read_text() == good
+    assert not (tmp_path / "isoflop.md").exists()
+    assert (tmp_path / "sqrt_batch.md").exists()
+    assert "| [isoflop](isoflop.md) | 1 | 1 | 0 |" in (tmp_path / "README.md").read_text()
+    assert f"-- reports with more values kept as they were in {tmp_path}: isoflop" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "said"), [("--data", "must name a folder"), ("--out", "folder that can be written")]
+)
+def test_folders_that_cannot_be(tmp_path, capsys, option, said):
+    (tmp_path / "file").write_text("")
+    assert command.main(["isoflop", option, str(tmp_path / "file")]) == 2
+    assert f"{option} must" in (out := capsys.readouterr().out)
+    assert said in out
+
+
 def test_missing_data_is_named_and_no_failure(tmp_path, capsys):
     assert command.main([*MINE, "--quick", "--data", str(tmp_path)]) == 0
     said = capsys.readouterr().out

@@ -104,6 +104,17 @@ def edited(path, change):
         (lambda d: d["settings"].update(new=1.0), "'new' is missing or new"),
         (lambda d: d.update(domain={"params": [1.0]}), "has a damaged entry"),
         (lambda d: d.update(domain=7), "has a damaged entry"),
+        (lambda d: d.update(version=True), "must be of version 1, got True"),
+        (lambda d: d.update(basis=None), "basis must be text, got None"),
+        (lambda d: d.update(use_params="yes"), "use_params must be true or false, got 'yes'"),
+        (lambda d: d.update(has_curves=None), "has_curves must be true or false, got None"),
+        (lambda d: d["exponents"].update(aN=None), "exponents must be finite numbers"),
+        (lambda d: d["exponents"].update(lc="0.3"), "exponents must be finite numbers"),
+        (lambda d: d["settings"].update(size_sd=[1.0, 2.0]), "settings.size_sd must be a number"),
+        (lambda d: d["settings"].update(noise_grid=1.0), "settings.noise_grid must be a list"),
+        (lambda d: d["defaults"].update(batch_tokens=-3.5), "defaults must be numbers above 0"),
+        (lambda d: d["info"].update(sources=[1]), "info.sources must be a list of texts"),
+        (lambda d: d["info"].update(leave_group_out={"N": 3}), "info.leave_group_out must be an object of objects"),
     ],
 )
 def test_damaged(path, change, message):

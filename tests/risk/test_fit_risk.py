@@ -220,6 +220,9 @@ class TestModel:
             ({"parameters": ["level"]}, "risk parameters must be level, size"),
             ({"domain": {}}, "domain and typical must have the entries peak_lr"),
             ({"covariance_upper_triangle": [-1.0] * 36}, "numbers must be finite"),
+            ({"covariance_upper_triangle": 0.0}, "the entry 'risk' is damaged"),
+            ({"scatter": 1e308}, "standard deviations above 0 and at most 1000"),
+            ({"dynamics": {"kappa": 0.35}}, "dynamics must have the entry"),
         ],
     )
     def test_damaged(self, model, change, message):

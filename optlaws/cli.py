@@ -1,7 +1,8 @@
 """The command line: reads and writes files, and leaves all work to the layers below.
 
-Exit codes: 0 done, 2 bad input (one sentence on standard error), 3 every candidate too likely to diverge, 1 failure.
-Only click and the errors are imported here; every command imports what it needs when it runs.
+Exit codes: 0 done, 2 bad input (one sentence on standard error), 3 every candidate too likely to diverge or a monitored
+run that has diverged, 1 failure. Only click and the errors are imported here; every command
+imports what it needs when it runs.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from optlaws.commands.shared import (
     check_figure,
     check_outputs,
     errors_text,
+    keep_inputs,
     progress,
     quiet,
     stem,
@@ -121,6 +122,8 @@ def fit(
     from optlaws.law import fit_law, with_risk
 
     check_outputs(output)
+    for path in (*runs, *curves):
+        keep_inputs(output, path)
     if [*runs, *curves].count("-") > 1:
         raise InputError("standard input ('-') can be read only once; give the other tables as files")
     table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
@@ -160,6 +163,7 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
 
     check_table_name(output)
     check_outputs(output)
+    keep_inputs(output, runs, curves, law_name)
     law = load_any_law(law_name)
     if runs == "-" and curves == "-":
         raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")

@@ -53,6 +53,13 @@ def check_outputs(*paths: str | None) -> None:
         seen.add(place)
 
 
+def keep_inputs(output: str, *inputs: str | None) -> None:
+    """Raise an `InputError` if a table that is read would be replaced by what is written."""
+    for path in inputs:
+        if path and "-" not in (path, output) and os.path.realpath(path) == os.path.realpath(output):
+            raise InputError(f"the output must not be a file that is read, got {output!r} for both; name another file")
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file whole, or standard output for "-"."""
     with atomic_write(path) as stream:

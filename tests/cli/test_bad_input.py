@@ -2,11 +2,13 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -226,3 +228,17 @@ def test_a_killed_command_leaves_the_old_file(tmp_path):
         child.kill()
         child.wait()
     assert out.read_text() == "good"
+
+
+def test_what_is_read_is_not_replaced(tmp_path):
+    """`predict` and `fit` refuse an output that is one of their inputs."""
+    table = tmp_path / "runs.csv"
+    shutil.copy(Path(__file__).resolve().parents[2] / "examples" / "my_runs.csv", table)
+    before = table.read_text()
+    for args in (["predict", "llama-slimpajama", str(table), "-o", str(table)], ["fit", str(table), "-o", str(table)]):
+        done = subprocess.run(
+            [sys.executable, "-m", "optlaws", *args], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 2
+        assert "the output must not be a file that is read" in done.stderr
+    assert table.read_text() == before

@@ -183,7 +183,10 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     step = felt * drift * width
     norms, noises = (radius[:-1], radius[1:]), (noise[:-1], noise[1:])
     ends = [r * scale / norm for r, norm in zip((left, right), norms, strict=True)]
-    hot = [_power(u, exponent) * h for u, h in zip(ends, noises, strict=True)]
+    hot = [np.empty_like(ends[0]), _power(ends[1], exponent) * noises[1]]
+    hot[0][1:] = hot[1][:-1]  # but for the start and the jumps between phases
+    jumps = np.concatenate([[0], 1 + np.flatnonzero((left[1:] != right[:-1]).any(axis=1))])
+    hot[0][jumps] = _power(ends[0][jumps], exponent) * noises[0][jumps]
     relaxed = step if c.relaxation == 1.0 else step * _power(_below_peak(felt, *ends), c.relaxation - 1.0)
     variance = _variance(relaxed, hot[0], hot[1], c.curvatures, along)
     escape = _escape(step, 0.5 * (hot[0] + hot[1]), c.escape_rate, along)

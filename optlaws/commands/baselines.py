@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from optlaws.commands.core import known_readings
-from optlaws.commands.shared import check_outputs, errors_text, stem
+from optlaws.commands.core import training_tables
+from optlaws.commands.shared import errors_text, stem
 from optlaws.errors import InputError
-from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
 
 if TYPE_CHECKING:
     from optlaws.law.baseline import BaselineFit
@@ -36,15 +35,7 @@ def fit(
             raise InputError(
                 f"{option} is for the law of this package, got it with --law {kind}; leave one of them out"
             )
-    check_outputs(output)
-    if [*runs, *curves].count("-") > 1:
-        raise InputError("standard input ('-') can be read only once; give the other tables as files")
-    table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
-    readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
-    if readings is not None:
-        readings = known_readings(readings, table)
-    if group is not None:
-        table.column(group)
+    table, readings = training_tables(runs, curves, group, output)
     law = fit_baseline(kind, table, readings, group=group, name=name or stem(output))
     law.save(output)
     click.echo(_summary(law, output), err=output == "-")

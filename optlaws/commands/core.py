@@ -109,6 +109,23 @@ def _curve_steps(schedule: Schedule) -> npt.NDArray[np.float64]:
     return np.unique(np.concatenate([even, kinks])).astype(np.float64)
 
 
+def training_tables(
+    runs: Sequence[str], curves: Sequence[str], group: str | None, output: str
+) -> tuple[RunTable, CurveTable | None]:
+    """Return the run tables together, and the readings of their curves, for a law that is written to `output`."""
+    check_outputs(output)
+    keep_inputs(output, *runs, *curves)
+    if [*runs, *curves].count("-") > 1:
+        raise InputError("standard input ('-') can be read only once; give the other tables as files")
+    table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
+    readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
+    if readings is not None:
+        readings = known_readings(readings, table)
+    if group is not None:
+        table.column(group)
+    return table, readings
+
+
 def fit(
     runs: Sequence[str],
     curves: Sequence[str],
@@ -121,17 +138,7 @@ def fit(
     """Fit a law to run tables (and curve tables) and write it."""
     from optlaws.law import fit_law, with_risk
 
-    check_outputs(output)
-    for path in (*runs, *curves):
-        keep_inputs(output, path)
-    if [*runs, *curves].count("-") > 1:
-        raise InputError("standard input ('-') can be read only once; give the other tables as files")
-    table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
-    readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
-    if readings is not None:
-        readings = known_readings(readings, table)
-    if group is not None:
-        table.column(group)
+    table, readings = training_tables(runs, curves, group, output)
     free = [word.strip() for word in (calibrate or "").split(",") if word.strip()]
     if calibrate is not None and not free:
         raise InputError(f"--calibrate must name exponents, got {calibrate!r}; write it like aN,aT, or leave it out")

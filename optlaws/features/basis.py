@@ -87,6 +87,11 @@ class Basis:
         """Centres of the priors on the coefficients, relative to the loss; shape (16,)."""
         return np.array([column.centre for column in self.columns])
 
+    @property
+    def damage(self) -> tuple[int, ...]:
+        """Places of the columns whose share of the loss widens the noise: variance, peak and escape, by their names."""
+        return tuple(j for j, name in enumerate(self.names) if name.startswith(("variance", "peak", "escape")))
+
     def with_constants(
         self, dynamics: Mapping[str, float] | None = None, exponents: Mapping[str, float] | None = None
     ) -> Basis:

@@ -69,8 +69,7 @@ class Evidence:
         rates = np.unique(np.log(peak).round(3))
         gap = float(np.diff(rates).mean()) if len(rates) > 1 else 0.0
         self.coordinates = basis.coordinates(self.states, peak, max(basis.scales["peak"], settings.peak_gaps * gap))
-        names = enumerate(basis.names)
-        self.damage = tuple(j for j, name in names if name.startswith(("variance", "peak", "escape")))
+        self.damage = basis.damage
 
     def residual(self, basis: Basis) -> float:
         """Return the norm of the relative residuals of the best non-negative coefficients, priors left out."""

@@ -167,9 +167,6 @@ class _Fit:
         if not self.use_batch:  # data are steps then, and columns of data would be steps once more
             columns[:, [j for j, column in enumerate(basis.columns) if column.of_data]] = 0.0
         rows = np.concatenate(index).astype(int)
-        damage = tuple(
-            j for j, column in enumerate(basis.columns) if column.name.startswith(("variance", "peak", "escape"))
-        )
         return (
             Problem(
                 columns,
@@ -178,7 +175,7 @@ class _Fit:
                 np.log(states.n),
                 np.concatenate(curve),
                 np.concatenate(share),
-                damage,
+                basis.damage,
             ),
             rows,
         )

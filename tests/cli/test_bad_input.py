@@ -235,7 +235,8 @@ def test_what_is_read_is_not_replaced(tmp_path):
     table = tmp_path / "runs.csv"
     shutil.copy(Path(__file__).resolve().parents[2] / "examples" / "my_runs.csv", table)
     before = table.read_text()
-    for args in (["predict", "llama-slimpajama", str(table), "-o", str(table)], ["fit", str(table), "-o", str(table)]):
+    fit = ["fit", str(table), "-o", str(table)]
+    for args in (["predict", LAW, str(table), "-o", str(table)], fit, [*fit, "--law", "chinchilla"]):
         done = subprocess.run(
             [sys.executable, "-m", "optlaws", *args], capture_output=True, text=True, timeout=60, check=False
         )

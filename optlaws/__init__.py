@@ -22,10 +22,12 @@ _HOMES = {
     "fit_law": "optlaws.law",
     "get_basis": "optlaws.features",
     "load_law": "optlaws.law",
+    "optimize_schedule": "optlaws.optimize",
     "parse": "optlaws.schedules",
     "rank": "optlaws.ranking",
     "read_curves": "optlaws.runs",
     "read_runs": "optlaws.runs",
+    "recommend_settings": "optlaws.recommend",
     "register_basis": "optlaws.features",
 }
 
@@ -42,10 +44,12 @@ __all__ = [
     "fit_law",
     "get_basis",
     "load_law",
+    "optimize_schedule",
     "parse",
     "rank",
     "read_curves",
     "read_runs",
+    "recommend_settings",
     "register_basis",
 ]
 
@@ -53,7 +57,9 @@ if TYPE_CHECKING:
     from optlaws import errors
     from optlaws.features import basis_ids, feature_table, get_basis, register_basis
     from optlaws.law import Law, fit_law, load_law
+    from optlaws.optimize import optimize_schedule
     from optlaws.ranking import rank
+    from optlaws.recommend import recommend_settings
     from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
     from optlaws.schedules import Schedule, ScheduleBatch, parse
 

@@ -56,7 +56,7 @@ class Share(click.ParamType[float]):
         if not 0.0 <= share <= 1.0:
             name = param.opts[0] if param else "value"
             raise InputError(f"{name} must be a probability from 0 to 1, got {text!r}; write it like 0.05 or 5%")
-        return share
+        return share + 0.0  # -0 is 0
 
 
 class Commands(click.Group):
@@ -129,9 +129,80 @@ def rank(**options: Any) -> None:
 
 
 @cli.command()
+@click.option("--law", "law_name", default=DEFAULT_LAW, show_default=True, help="Built-in law or law file.")
+@sizes
+@click.option("--steps", type=Quantity(), metavar="T", help="Updates, warm-up and decay included.")
+@click.option("--optimizer", metavar="NAME", help="Optimizer, like adamw.")
+@click.option(
+    "--knots", type=int, default=12, show_default=True, metavar="K", help="Pieces of the free schedule, or 0."
+)
+@click.option("--min-peak", type=Quantity(), metavar="LR", help="Lowest peak rate. [default: the law's lowest]")
+@click.option("--max-peak", type=Quantity(), metavar="LR", help="Highest peak rate. [default: the law's highest]")
+@click.option("--min-lr", type=Quantity(zero=True), default=0.0, metavar="LR", help="Lowest rate a decay may reach.")
+@click.option(
+    "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
+)
+@click.option(
+    "--max-risk",
+    type=Share(),
+    metavar="P",
+    help="Accepted divergence risk; exit code 3 if all are above. [default: 0.05]",
+)
+@click.option("--outside-domain", is_flag=True, help="Allow schedules unlike those that the law was trained on.")
+@click.option("--rising", is_flag=True, help="Let the free schedule rise again after its warm-up.")
+@click.option(
+    "--caution",
+    type=float,
+    default=1.6448536269514722,
+    metavar="Z",
+    help="Standard deviations that count against a schedule. [default: 1.645]",
+)
+@format_option("table", "csv", "json")
+@click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
+@click.option("-o", "--output", metavar="SCHEDULE.json", help="Write the schedule there, as JSON.")
+def optimize(**options: Any) -> None:
+    """Find the schedule of lowest predicted final loss for one run.
+
+    First the best member of every family, then a free schedule refined from it. The search stays inside the law's
+    training domain, and a gain counts only where the law is sure of it.
+    """
+    from optlaws.commands import optimize as command
+
+    command.optimize(**options)
+
+
+@cli.command()
+@click.option("--law", "law_name", metavar="LAW", help="Built-in law, law file, or a published law like step_law.")
+@click.option("--from", "runs", metavar="RUNS", help="Fit the law on this run table first.")
+@sizes
+@click.option("--optimizer", metavar="NAME", help="Optimizer. [default: adamw]")
+@click.option(
+    "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
+)
+@click.option(
+    "--max-risk",
+    type=Share(),
+    metavar="P",
+    help="Accepted divergence risk; exit code 3 if all are above. [default: 0.05]",
+)
+@format_option("table", "csv", "json")
+@click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
+@output_option(help="Write there instead of to standard output.")
+def recommend(**options: Any) -> None:
+    """Recommend peak rate, batch, warm-up and schedule for N parameters and D tokens.
+
+    Published laws of the best rate stand beside it. Without --law it is the built-in law that has seen most such runs.
+    """
+    from optlaws.commands import recommend as command
+
+    command.recommend(**options)
+
+
+@cli.command()
 @click.argument("law_name", metavar="LAW")
 @click.argument("candidates", nargs=-1, required=True, metavar="RUNS|CANDIDATES...")
 @sizes
+@click.option("--width", type=Quantity(), metavar="W", help="Width of the network (d_model), where it is not said.")
 @format_option("table", "csv", "json")
 @click.option(
     "--max-risk", type=Share(), metavar="P", help="Accepted risk; exit code 3 if all are above. [default: 0.05]"
@@ -286,7 +357,9 @@ def validate(**options: Any) -> None:
 @cli.command()
 @click.argument("law_name", metavar="LAW")
 @click.argument("candidate", metavar="RUN")
-@click.option("--log", required=True, metavar="FILE", help="CSV or JSON lines: step, loss and, if wanted, grad_norm.")
+@click.option(
+    "--log", required=True, metavar="FILE", help="CSV or JSON lines, - reads standard input: step, loss, grad_norm."
+)
 @click.option("--run-id", metavar="NAME", help="Only the log's lines of this run_id.")
 @click.option("--follow", is_flag=True, help="Go on reading until the run is over or has diverged.")
 @click.option("--every", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Seconds between looks.")

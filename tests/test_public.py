@@ -19,10 +19,12 @@ NAMES = {
     "fit_law",
     "get_basis",
     "load_law",
+    "optimize_schedule",
     "parse",
     "rank",
     "read_curves",
     "read_runs",
+    "recommend_settings",
     "register_basis",
 }
 

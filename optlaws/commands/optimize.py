@@ -1,0 +1,115 @@
+"""The command that plans a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from optlaws import report
+from optlaws._advice import number_text, percent
+from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, write_text
+from optlaws.optimize import FREE, Gain, Optimum, optimize_schedule, record
+
+DRAWN = 6  # schedules in the figure
+
+
+@contextmanager
+def ticking(what: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function to call on every step: a line of progress on a terminal, from the second second on."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="step", delay=2.0, leave=False, disable=None) as bar:
+
+        def tick(word: str) -> None:
+            bar.set_postfix_str(word, refresh=False)
+            bar.update()
+
+        yield tick
+
+
+def optimize(
+    law_name: str,
+    style: str,
+    plot: str | None,
+    output: str | None,
+    warmup: Sequence[float],
+    outside_domain: bool,
+    rising: bool,
+    **settings: Any,
+) -> None:
+    """Find a schedule, write it, and print what it is compared with."""
+    from optlaws.law import load_any_law
+
+    if plot:
+        check_figure(plot)
+    check_outputs(plot, output)
+    if output:
+        keep_inputs(output, law_name)
+    law = load_any_law(law_name)
+    with quiet(), ticking("schedules") as tick:
+        found = optimize_schedule(
+            law, warmup=warmup or None, outside=outside_domain, monotone=not rising, progress=tick, **settings
+        )
+    if plot:
+        from optlaws import plotting
+
+        plotting.save_figure(plotting.rank_figure(found.ranking, limit=DRAWN), plot)
+    if output:
+        write_text(output, found.schedule.to_json() + "\n")
+    if style == "json":
+        text = report.to_json(record(found) | {"assumed": found.task.assumed})
+    elif style == "csv":
+        text = report.rank_csv(found.ranking)
+    else:
+        text = _text(found, output)
+    click.echo(text, nl=False, err=output == "-")
+
+
+def _text(found: Optimum, output: str | None) -> str:
+    """Return header, table, gains, notes and advice for people."""
+    lines = [report.rank_header(found.ranking, found.task.assumed), "", *_table(found), ""]
+    lines += [_gain_text(gain, found) for gain in found.gains]
+    lines += [f"Note: {note}." for note in found.notes]
+    lines += ["", found.advice]
+    if output in (None, "-"):
+        lines += ["", str(found.schedule)] if output is None else []
+    else:
+        lines.append(f"Wrote {output}; `optlaws schedule {output}` prints its rates.")
+    return "\n".join(lines) + "\n"
+
+
+def _table(found: Optimum) -> list[str]:
+    """Return the optimum and the best of every family, lowest predicted loss first."""
+    ranking = found.ranking
+    digits = ranking.decimals
+    header = ["", "family", "schedule", "loss", "90 % interval", "vs lowest", "P(best)"]
+    header += [] if ranking.risk is None else ["risk"]
+    rows = []
+    for row in ranking.order.tolist():
+        schedule = ranking.runs.schedule_tuple()[row]
+        name = ranking.names[row]
+        text = f"{len(schedule.rows)} straight pieces, peak {schedule.peak:g}" if name == FREE else str(schedule)
+        ends = [number_text(float(end[row]), digits) for end in (ranking.lower, ranking.upper)]
+        more = float(ranking.difference[row])
+        cells = ["*" if name == found.family else "", name, text, number_text(float(ranking.loss[row]), digits)]
+        cells += [" .. ".join(ends), number_text(more, digits, sign=True) if row != ranking.best else "-"]
+        cells.append(percent(float(ranking.p_best[row])))
+        if ranking.risk is not None:
+            cells.append(report.risk_text(float(ranking.risk[row])))
+        rows.append(cells)
+    right = [name in ("loss", "vs lowest", "P(best)", "risk") for name in header]
+    return report.text_table(header, rows, right).splitlines()
+
+
+def _gain_text(gain: Gain, found: Optimum) -> str:
+    """Return one comparison in words."""
+    digits = max(found.ranking.decimals, 4)
+    number, low, high = (number_text(x, digits, sign=True) for x in (-gain.gain, -gain.upper, -gain.lower))
+    return (
+        f"* against the best {gain.family}: {number}, 90 % interval {low} .. {high} (expected losses),"
+        f" lower with probability {percent(gain.p_real)}; one run of each adds noise of"
+        f" {number_text(gain.noise, digits)} (standard deviation)"
+    )

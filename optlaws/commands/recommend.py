@@ -1,0 +1,332 @@
+"""The command that recommends a setting for a run of N parameters on D tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optlaws import report
+from optlaws._advice import number_text, percent
+from optlaws.commands.optimize import ticking
+from optlaws.commands.shared import check_figure, check_outputs, figure_of, keep_inputs, quiet, write_text
+from optlaws.errors import InputError, LawError
+from optlaws.recommend import FLAT, FlatRange, Published, Recommendation, RivalAdvice, advice_of, recommend_settings
+from optlaws.recommend import rival_advice as of_rival
+from optlaws.runs import RunTable, format_quantity, read_runs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN = 5  # families in the table
+DRAWN_COST = 0.03  # relative loss above the best up to which the figure reaches
+
+
+def recommend(
+    law_name: str | None,
+    runs: str | None,
+    style: str,
+    plot: str | None,
+    output: str,
+    params: float | None,
+    tokens: float | None,
+    warmup: Sequence[float],
+    **settings: Any,
+) -> None:
+    """Write the recommendation, and the figure that was asked for."""
+    for name, value in (("--params", params), ("--tokens", tokens)):
+        if value is None:
+            raise InputError(f"{name} must be given, got nothing; write it like 85M or 2.56B")
+    if plot:
+        check_figure(plot)
+    check_outputs(plot, output)
+    if runs:
+        keep_inputs(output, runs)
+    table = read_runs(runs, need_loss=True) if runs else None
+    with quiet(), ticking("settings") as tick:
+        law = _law(law_name, table, float(params or 0), float(tokens or 0))
+        if isinstance(law, RivalAdvice):
+            if plot:
+                raise InputError(
+                    f"--plot needs a law of the loss, got {law_name!r}, which has none; leave one of them out"
+                )
+            write_text(output, _rival_text(law, style, float(params or 0), float(tokens or 0)))
+            return
+        found = recommend_settings(
+            law, params=float(params or 0), tokens=float(tokens or 0), warmup=warmup or None, fitted_on=table,
+            progress=tick, **settings,
+        )  # fmt: skip
+    if plot:
+        _draw(found, plot)
+    if style == "json":
+        text = report.to_json(record(found))
+    elif style == "csv":
+        text = _csv(found)
+    else:
+        text = _text(found)
+    write_text(output, text)
+
+
+def _law(name: str | None, table: RunTable | None, params: float, tokens: float) -> Any:
+    """Return the law to ask: None for the nearest built-in one, the advice itself of a law that knows no losses."""
+    from optlaws.baselines import baseline_names, get_baseline
+    from optlaws.law import fit_law, load_any_law, with_risk
+    from optlaws.law.baseline import fit_baseline
+
+    if name in baseline_names():
+        kind = get_baseline(name)
+        if table is not None and hasattr(kind, "predict"):
+            return fit_baseline(name, table)
+        return of_rival(name, params, tokens, table)
+    if table is not None:
+        if name is not None:
+            raise LawError(
+                f"--law must be left out, or name a published law such as step_law, beside --from, got {name!r};"
+                " the law is fitted on the runs"
+            )
+        return with_risk(fit_law(table, name="own"), table)
+    if name is None:
+        return None
+    law = load_any_law(name)
+    rival = getattr(law, "law", None)
+    if rival is not None and hasattr(rival, "recommend") and not hasattr(rival, "predict"):
+        return advice_of(rival, params, tokens, f"fitted, from {name}")
+    return law
+
+
+def _range_text(flat: FlatRange, counts: bool) -> str:
+    """Return a range for people; an open end is the end of what was looked at."""
+    low, high = ((format_quantity(x, 3) if counts else f"{x:.3g}") for x in (flat.low, flat.high))
+    ends = [word for word, is_open in (("low", flat.low_open), ("high", flat.high_open)) if is_open]
+    open_text = f" (the {' and the '.join(ends)} end is as far as was looked)" if ends else ""
+    return f"{low} .. {high}{open_text}"
+
+
+def advice(found: Recommendation) -> str:
+    """Say in one sentence what to run."""
+    batch = found.task.columns["batch_tokens"]
+    peak = found.schedule.peak
+    text = (
+        f"Run {found.family} with peak rate {peak:.3g} and {format_quantity(float(batch), 3)} tokens a step:"
+        f" any peak rate from {found.peak.low:.3g} to {found.peak.high:.3g} costs less than {100 * FLAT:g} %"
+    )
+    if found.batch is not None:
+        low, high = (format_quantity(x, 3) for x in (found.batch.low, found.batch.high))
+        text += f", and so does any batch from {low} to {high} with the rate tuned again"
+    if not found.in_domain:
+        text += f" (careful: outside the law's domain: {found.reasons})"
+    return text + "."
+
+
+def _settings(found: Recommendation) -> list[list[str]]:
+    """Return the rows of the first table: setting, value, near-optimal range."""
+    schedule = found.schedule
+    rows = [["peak rate", f"{schedule.peak:.4g}", _range_text(found.peak, counts=False)]]
+    batch = format_quantity(float(found.task.columns["batch_tokens"]))
+    wide = f"{_range_text(found.batch, counts=True)}, peak rate tuned again" if found.batch else "-"
+    rows.append(["batch, tokens", batch, wide])
+    rows.append(["steps", f"{schedule.total_steps:,}", "-"])
+    rows.append(["warm-up, steps", f"{schedule.warmup_steps:,}", "-"])
+    return rows
+
+
+def _text(found: Recommendation) -> str:
+    digits = found.families.decimals
+    ends = " .. ".join(number_text(x, digits) for x in (found.lower, found.upper))
+    risk = "" if math.isnan(found.risk) else f", divergence risk {percent(found.risk)}"
+    lines = [report.rank_header(found.families, found.task.assumed), ""]
+    header = ["setting", "value", f"costs < {100 * FLAT:g} % more"]
+    lines += report.text_table(header, _settings(found), [False, True, False]).splitlines()
+    lines += ["", f"schedule  {found.schedule}"]
+    lines += [f"loss      {number_text(found.loss, digits)}, 90 % interval {ends}{risk}", ""]
+    lines += [*_families(found), ""]
+    if found.shapes is not None:
+        lines += [_shapes_text(found), ""]
+    lines += _published_table(found.published)
+    lines += [f"Note: {note}." for note in found.notes]
+    return "\n".join([*lines, "", advice(found)]) + "\n"
+
+
+def _families(found: Recommendation) -> list[str]:
+    ranking, digits = found.families, found.families.decimals
+    rows = []
+    for row in ranking.order[:SHOWN].tolist():
+        low, high = ranking.difference_lower[row], ranking.difference_upper[row]
+        more = ["-", "-"]
+        if row != ranking.best:
+            ends = " .. ".join(number_text(float(x), digits, sign=True) for x in (low, high))
+            more = [number_text(float(ranking.difference[row]), digits, sign=True), ends]
+        rows.append([ranking.names[row], number_text(float(ranking.loss[row]), digits), *more])
+    return report.text_table(
+        ["family, its best", "loss", "vs best", "90 % interval"], rows, [False, True, True, True]
+    ).splitlines()
+
+
+def _shapes_text(found: Recommendation) -> str:
+    if found.shapes is None:
+        return ""
+    name, schedule, gain = found.shapes
+    low, high = (number_text(x, 4) for x in (gain.lower, gain.upper))
+    return (
+        f"Shape: the law has seen one shape of schedule. Law {name}, at the nearest sizes that it has seen, puts\n"
+        f"{schedule}\n"
+        f"{number_text(gain.gain, 4)} below the best cosine (90 % interval {low} .. {high}, expected losses;"
+        f" lower with probability {percent(gain.p_real)})."
+    )
+
+
+def _published_table(laws: Sequence[Published]) -> list[str]:
+    rows = []
+    for law in laws:
+        peak = f"{law.peak_lr:.3g}" if math.isfinite(law.peak_lr) else "-"
+        batch = format_quantity(law.batch_tokens, 3) if math.isfinite(law.batch_tokens) else "-"
+        cost = f"{100 * law.cost:+.2f} %" if math.isfinite(law.cost) else "-"
+        rows.append([law.name, peak, batch, cost, law.source + (f" ({law.note})" if law.note else "")])
+    header = ["published law", "peak rate", "batch", "loss there", "source"]
+    return report.text_table(header, rows, [False, True, True, True, False]).splitlines()
+
+
+def _range_record(flat: FlatRange | None) -> dict[str, Any] | None:
+    if flat is None:
+        return None
+    ends = {"low_open": flat.low_open, "high_open": flat.high_open}
+    scan = {name: getattr(flat, name).tolist() for name in ("values", "loss", "lower", "upper")}
+    return {"best": flat.best, "low": flat.low, "high": flat.high, **ends, "scan": scan}
+
+
+def record(found: Recommendation) -> dict[str, Any]:
+    """Return the recommendation as plain numbers, lists and texts."""
+    shapes = None
+    if found.shapes is not None:
+        name, schedule, gain = found.shapes
+        shapes = {"law": name, "schedule": schedule.to_dict(), "over": "cosine", "gain": gain.gain}
+        shapes |= {"lower": gain.lower, "upper": gain.upper, "p_real": gain.p_real}
+    ranking = found.families
+    return {
+        "law": found.law,
+        "params": found.task.columns["params"],
+        "tokens": found.task.columns["tokens"],
+        "batch_tokens": found.task.columns["batch_tokens"],
+        "peak_lr": found.schedule.peak,
+        "steps": found.schedule.total_steps,
+        "warmup_steps": found.schedule.warmup_steps,
+        "family": found.family,
+        "schedule": found.schedule.to_dict(),
+        "short": str(found.schedule),
+        "predicted_loss": found.loss,
+        "lower": found.lower,
+        "upper": found.upper,
+        "divergence_risk": found.risk,
+        "in_domain": found.in_domain,
+        "reasons": found.reasons,
+        "costs_less_than": FLAT,
+        "peak_range": _range_record(found.peak),
+        "batch_range": _range_record(found.batch),
+        "families": [
+            {
+                "family": ranking.names[row],
+                "schedule": ranking.runs.schedule_tuple()[row].to_dict(),
+                "predicted_loss": float(ranking.loss[row]),
+                "difference": float(ranking.difference[row]),
+                "difference_lower": float(ranking.difference_lower[row]),
+                "difference_upper": float(ranking.difference_upper[row]),
+            }
+            for row in ranking.order.tolist()
+        ],
+        "shapes": shapes,
+        "published": [vars(law) for law in found.published],
+        "assumed": dict(found.task.assumed),
+        "notes": list(found.notes),
+        "advice": advice(found),
+    }
+
+
+def _csv(found: Recommendation) -> str:
+    """Return one row for the recommendation and one for each published law."""
+    import io
+
+    own = (found.law, found.schedule.peak, float(found.task.columns["batch_tokens"]), 0.0, "this recommendation")
+    rows = [own, *((law.name, law.peak_lr, law.batch_tokens, law.cost, law.source) for law in found.published)]
+    stream = io.StringIO()
+    names = ("law", "peak_lr", "batch_tokens", "relative_cost", "source")
+    report.write_csv(stream, {name: [row[i] for row in rows] for i, name in enumerate(names)})
+    return stream.getvalue()
+
+
+def _rival_text(found: RivalAdvice, style: str, params: float, tokens: float) -> str:
+    """Return the advice of a law that knows no losses."""
+    if style == "json":
+        return report.to_json({"params": params, "tokens": tokens, **vars(found)})
+    if style == "csv":
+        import io
+
+        stream = io.StringIO()
+        report.write_csv(stream, {name: [value] for name, value in vars(found).items()})
+        return stream.getvalue()
+    peak = f"{found.peak_lr:.4g}" if math.isfinite(found.peak_lr) else "not said"
+    batch = f"{format_quantity(found.batch_tokens)} tokens" if math.isfinite(found.batch_tokens) else "not said"
+    note = f" ({found.note})" if found.note else ""
+    return (
+        f"Law {found.name}, {format_quantity(params)} parameters, {format_quantity(tokens)} tokens\n\n"
+        f"peak rate  {peak}\nbatch      {batch}\n\n{found.formula}; {found.source}{note}. It predicts no loss,"
+        " so nothing is said of how sure that is.\n"
+    )
+
+
+def _draw(found: Recommendation, path: str) -> None:
+    """Draw the loss over the peak rate and, where it was looked at, over the batch."""
+    from matplotlib.figure import Figure
+
+    from optlaws import plotting
+
+    panels = [(found.peak, "peak learning rate", "peak_lr")]
+    if found.batch is not None:
+        panels.append((found.batch, "batch (tokens a step), peak rate tuned again", "batch_tokens"))
+    figure = Figure(figsize=(8.0, 3.6 * len(panels) + 0.4), layout="constrained")
+    for ax, (flat, label, name) in zip(np.atleast_1d(np.asarray(figure.subplots(len(panels)))), panels, strict=True):
+        _panel(ax, found, flat, name)
+        ax.set_xlabel(label)
+    figure.suptitle(report.rank_header(found.families), fontsize=9.5)
+    plotting.save_figure(figure_of(figure.axes[0]), path)
+
+
+def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    from optlaws.plotting import COLOURS
+
+    ok = np.isfinite(flat.loss)
+    least = float(flat.loss[ok].min())
+    top = min(least * (1.0 + DRAWN_COST), float(flat.upper[ok].max()))
+    near = ok & (flat.loss <= top)
+    x = flat.values[ok]
+    ax.fill_between(x, flat.lower[ok], flat.upper[ok], color=COLOURS[0], alpha=0.15, linewidth=0, label="90 % interval")
+    ax.plot(x, flat.loss[ok], color=COLOURS[0], linewidth=1.8, label="predicted loss")
+    ax.axvspan(flat.low, flat.high, color=COLOURS[2], alpha=0.15, linewidth=0, label=f"costs < {100 * FLAT:g} %")
+    ax.plot(flat.best, least, "o", color=COLOURS[0], markersize=7, label="recommended")
+    ax.set_xscale("log")
+    left, right = flat.values[near].min() / 1.08, flat.values[near].max() * 1.08
+    ax.set_xlim(left, right)
+    low = float(flat.lower[ok].min())
+    ax.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
+    shown = [(law.name, getattr(law, name)) for law in found.published]
+    shown = [(text, at) for text, at in shown if math.isfinite(at) and left <= at <= right]
+    for place, (text, at) in enumerate(sorted(shown, key=lambda pair: pair[1])):
+        ax.axvline(at, color=COLOURS[1], linewidth=1.0, linestyle="--", zorder=1)
+        last = math.log(at / left) > 0.85 * math.log(right / left)
+        ax.annotate(
+            text, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(-3 if last else 3, -10 - 11 * (place % 3)),
+            textcoords="offset points", fontsize=8, color=COLOURS[1], ha="right" if last else "left",
+            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
+        )  # fmt: skip
+    ax.set_ylabel("predicted final loss\n(nats per token)")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    counts = name == "batch_tokens"
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: format_quantity(v) if counts else f"{v:g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, color="#e6e6e6", linewidth=0.6)
+    ax.set_axisbelow(True)
+    ax.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)

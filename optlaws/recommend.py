@@ -1,0 +1,454 @@
+"""Peak rate, batch, warm-up and schedule for a run of N parameters on D tokens, with published advice beside it.
+
+The setting of lowest expected loss inside the law's training domain is recommended: the choice whose regret on Step
+Law's grid is measured in docs/accuracy.md. Around it the loss is flat, and how flat is part of the answer: the range of
+peak rates, and of batches with the peak rate tuned again, that cost less than `FLAT` more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from optlaws.baselines import REGISTRY, get_baseline
+from optlaws.errors import InputError, LawError, OptlawsError, RiskError
+from optlaws.law import Law, builtin_names, load_law
+from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
+from optlaws.optimize.families import Best, member, parameters, tidy, warmups
+from optlaws.optimize.task import FloatArray, Task, check_knows_rates
+from optlaws.ranking import Ranking, rank
+from optlaws.runs import RunTable, format_quantity
+from optlaws.schedules import Schedule, ScheduleBatch
+
+FLAT = 1e-3
+"""Relative loss that a setting may cost to count as near-optimal."""
+
+PEAKS, BATCHES = 61, 25  # of the scans
+NARROW = 1.2  # a law whose mean rates span less has seen one shape of schedule
+SHAPES_LAW = "llama-slimpajama"
+FAR = 4.0  # factor beyond the law's peak rates at which the cost of advice is no longer told
+AS_PRINTED = {"microsoft_rate": "as printed; its units are ambiguous"}
+
+
+@dataclass(frozen=True)
+class FlatRange:
+    """Settings that cost at most `FLAT` more than the best.
+
+    Attributes
+    ----------
+    best, low, high : the best value, and the ends of the range about it.
+    low_open, high_open : whether the range reaches the end of what was looked at (the law's domain, or a bound).
+    values, loss, lower, upper : the scan, (m,): losses in nats per token with their 90 % interval; NaN where nothing
+        is allowed.
+    """
+
+    best: float
+    low: float
+    high: float
+    low_open: bool
+    high_open: bool
+    values: FloatArray
+    loss: FloatArray
+    lower: FloatArray
+    upper: FloatArray
+
+
+@dataclass(frozen=True)
+class Published:
+    """What another law advises.
+
+    Attributes
+    ----------
+    name, source : the law and where it is published.
+    peak_lr, batch_tokens : its advice, NaN where it says nothing.
+    cost : expected loss there, by the law that recommends, over that of its own recommendation, minus 1; what the other
+        law leaves open is taken from the recommendation. NaN where the rate is far outside the domain.
+    note : a reservation, or "".
+    """
+
+    name: str
+    source: str
+    peak_lr: float
+    batch_tokens: float
+    cost: float
+    note: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A recommended setting and what is known about it.
+
+    Attributes
+    ----------
+    law, task : the law, and the run with the recommended batch.
+    schedule, family : what to run.
+    loss, lower, upper : predicted final loss and its 90 % interval for one run, nats per token.
+    risk : probability of divergence, NaN where it is not known.
+    in_domain, reasons : whether the law has seen such runs, and why not.
+    peak, batch : near-optimal ranges; `batch` is None where it was given or the law does not know batches.
+    families : the best member of each family at that batch, ranked.
+    shapes : gains of the best schedule over the best cosine by a law that knows shapes, where the own law does not;
+        None otherwise.
+    published : other laws' advice.
+    notes : sentences on the domain.
+    """
+
+    law: str
+    task: Task
+    schedule: Schedule
+    family: str
+    loss: float
+    lower: float
+    upper: float
+    risk: float
+    in_domain: bool
+    reasons: str
+    peak: FlatRange
+    batch: FlatRange | None
+    families: Ranking
+    shapes: tuple[str, Schedule, Gain] | None
+    published: tuple[Published, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RivalAdvice:
+    """What a published law alone advises: peak rate and batch, NaN where it says nothing, and where it comes from."""
+
+    name: str
+    source: str
+    formula: str
+    peak_lr: float
+    batch_tokens: float
+    note: str
+
+
+def rival_advice(name: str, params: float, tokens: float, runs: RunTable | None = None) -> RivalAdvice:
+    """Return the advice of a law of the best rate, as published or fitted to runs.
+
+    Raises
+    ------
+    LawError
+        There is no such law, it advises no rates, or it has no printed constants and there are no runs.
+    """
+    kind = get_baseline(name)
+    if not hasattr(kind, "recommend"):
+        able = [other for other in REGISTRY if hasattr(get_baseline(other), "recommend")]
+        raise LawError(f"law must advise peak rates or batches, as {', '.join(able)} do, got {name!r}; choose another")
+    if runs is None and not hasattr(kind, "published"):
+        raise LawError(
+            f"law {name!r} has no printed constants, so runs must be given to fit it, got none; add --from RUNS"
+        )
+    law = kind.published() if runs is None else kind.fit(runs)
+    return advice_of(law, params, tokens, AS_PRINTED.get(name, "") if runs is None else "fitted to the runs given")
+
+
+def advice_of(law: Any, params: float, tokens: float, note: str = "") -> RivalAdvice:
+    """Return the advice of a fitted law of the best rate."""
+    peak, batch = law.recommend(params, tokens)
+    return RivalAdvice(law.name, law.source, law.formula, float(peak), float(batch), note)
+
+
+def choose_law(params: float | None, tokens: float | None, batch_tokens: float | None) -> Law:
+    """Return the built-in law whose training runs are nearest to these sizes."""
+    sizes = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens}
+
+    def distance(law: Law) -> tuple[float, bool]:
+        far = 0.0
+        for name, value in sizes.items():
+            if value is not None and name in law.domain:
+                low, high = law.domain[name]
+                far += max(float(np.log(low / value)), float(np.log(value / high)), 0.0)
+        span = law.domain.get("batch_tokens", (1.0, 1.0))
+        return round(far, 6), not span[1] > span[0]
+
+    return min((load_law(name) for name in builtin_names()), key=distance)
+
+
+def recommend_settings(
+    law: Any = None,
+    *,
+    params: float,
+    tokens: float,
+    batch_tokens: float | None = None,
+    weight_decay: float | None = None,
+    optimizer: str | None = None,
+    max_risk: float | None = None,
+    warmup: Sequence[float] | None = None,
+    fitted_on: RunTable | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Recommendation:
+    """Recommend peak rate, batch, warm-up and schedule.
+
+    Parameters
+    ----------
+    law : fitted law; by default the built-in one whose runs are nearest (`choose_law`).
+    params, tokens : N and D.
+    batch_tokens : tokens an update, if it is settled.
+    weight_decay, optimizer : as in a run table.
+    max_risk : accepted probability of divergence; 0.05 by default, where the law knows it.
+    warmup : warm-ups to try, in steps; by default those that the law has seen.
+    fitted_on : runs that published laws without printed constants (muP) are fitted to as well.
+    progress : called with a word on every step.
+
+    Raises
+    ------
+    InputError
+        A value is out of range, or nothing lies inside the domain.
+    LawError
+        The law does not know peak rates.
+    RiskError
+        No setting has an accepted risk.
+    """
+    for name, value in (("params", params), ("tokens", tokens), ("batch_tokens", batch_tokens)):
+        if value is not None and not (np.isfinite(value) and value > 0):
+            raise InputError(f"{name} must be a finite number above 0, got {value!r}; write it like 85M or 2.56B")
+    law = choose_law(params, tokens, batch_tokens) if law is None else law
+    check_knows_rates(law)
+    given: dict[str, Any] = {
+        "params": params, "tokens": tokens, "weight_decay": weight_decay, "optimizer": optimizer, "max_risk": max_risk
+    }  # fmt: skip
+    batches = _batches(law, tokens, batch_tokens)
+    first, tasks = _first_guess(law, batches, given, warmup, progress)
+    task = tasks[first]
+    narrow = _narrow(law)
+    found = search(task, warmups(task, warmup), standard_shapes(), progress)
+    families = rank(task.runs([b.schedule for b in found]), law, [b.family for b in found])
+    best = _settle(found, families, narrow)
+    peak = _scan_peak(task, best)
+    batch = None
+    if batch_tokens is None and len(batches) > 1:
+        batch = _scan_batch(task, best, batches, progress)
+        if abs(np.log(batch.best / task.columns["batch_tokens"])) > 1e-9:
+            task = replace(task, steps=_steps(tokens, batch.best), columns={**task.columns, "batch_tokens": batch.best})
+            found = search(task, warmups(task, warmup), standard_shapes(), progress)
+            families = rank(task.runs([b.schedule for b in found]), law, [b.family for b in found])
+            best = _settle(found, families, narrow)
+            peak = _scan_peak(task, best)
+    judged = task.judge([best.schedule])
+    prediction = judged.prediction
+    shapes = _shapes(task, params, tokens, progress) if narrow else None
+    notes = list(task.notes)
+    if batch_tokens is None and len(batches) == 1:
+        only = format_quantity(batches[0])
+        notes.append(f"the law has seen one batch, {only} tokens a step: others' rates are judged at it")
+    if task.sizes_outside:
+        notes.append(f"the run itself lies outside the law's domain: {task.sizes_outside}")
+    if optimizer is not None and optimizer.lower() != "adamw":
+        notes.append(
+            f"{optimizer} differs from AdamW here in nothing but its weight decay and, if it is SGD, its noise"
+        )
+    return Recommendation(
+        law=law.name, task=task, schedule=best.schedule, family=best.family, loss=float(judged.loss[0]),
+        lower=float(prediction.lower[0]), upper=float(prediction.upper[0]), risk=float(judged.risk[0]),
+        in_domain=bool(prediction.in_domain[0]), reasons=prediction.reasons[0], peak=peak, batch=batch,
+        families=families, shapes=shapes, published=_published(task, best, float(judged.loss[0]), params, tokens,
+        batch_tokens is not None, fitted_on), notes=tuple(notes),
+    )  # fmt: skip
+
+
+def _steps(tokens: float, batch: float) -> int:
+    return max(round(tokens / batch), 1)
+
+
+def _narrow(law: Any) -> bool:
+    low, high = law.domain.get("mean_rate", (0.0, np.inf))
+    return bool(high <= low * NARROW)
+
+
+def _batches(law: Any, tokens: float, batch_tokens: float | None) -> list[float]:
+    """Return the batches to look at, tokens a step: whole steps, inside the law's domain where it can be."""
+    if batch_tokens is not None:
+        return [batch_tokens]
+    low, high = law.domain.get("batch_tokens", (0.0, 0.0))
+    if not (getattr(law, "use_batch", True) and high > low > 0):
+        usual = law.defaults.get("batch_tokens", high if high > 0 else None)
+        if usual is None:
+            raise InputError(
+                f"batch_tokens must be given for law {law.name!r}, which knows no batch sizes, got nothing;"
+                " add --batch-tokens"
+            )
+        return [float(usual)]
+    values = tidy(np.geomspace(low, high, BATCHES), 4)
+    shortest, longest = law.domain.get("steps", (1.0, np.inf))
+    steps = tokens / values
+    inside = values[(steps >= shortest / 1.05) & (steps <= longest * 1.05)]
+    usable = inside if len(inside) else values[steps >= 4]
+    if not len(usable):
+        raise InputError(f"tokens must be enough for 4 steps of {low:,.0f} tokens, got {tokens:g}; plan a longer run")
+    return [float(b) for b in usable]
+
+
+def _first_guess(
+    law: Any,
+    batches: Sequence[float],
+    given: Mapping[str, Any],
+    warmup: Sequence[float] | None,
+    progress: Callable[[str], None] | None,
+) -> tuple[int, list[Task]]:
+    """Return the place of the batch whose best cosine has the lowest expected loss, and a task for each batch."""
+    cosine = standard_shapes()[:1]
+    tasks, scores = [], []
+    failed: OptlawsError | None = None
+    for batch in batches:
+        steps = _steps(given["tokens"], batch)
+        task = make_task(law, **given, batch_tokens=batch, steps=steps, caution=0.0)
+        tasks.append(task)
+        try:
+            scores.append(search(task, warmups(task, warmup), cosine, progress)[0].score)
+        except (InputError, RiskError) as bad:
+            failed = bad
+            scores.append(np.inf)
+    if failed is not None and not np.isfinite(scores).any():
+        raise failed
+    return int(np.argmin(scores)), tasks
+
+
+def _settle(found: Sequence[Best], families: Ranking, narrow: bool) -> Best:
+    """Return the best family; of a law that has seen one shape, the cosine where it cannot be told apart."""
+    best = found[int(families.best)]
+    if narrow:
+        for place, one in enumerate(found):
+            if one.family == "cosine" and families.difference_lower[place] <= 0:
+                return one
+    return best
+
+
+def _varied(task: Task, best: Best, peaks: FloatArray, steps: FloatArray | None = None) -> tuple[Any, Any]:
+    """Return the batch of schedules of that shape at other peaks (and lengths), and its parameters."""
+    if best.shape is None:
+        raise InputError("the best schedule must belong to a family")
+    points = {name: np.full(len(peaks), value) for name, value in best.point.items()} | {"peak": peaks}
+    if steps is not None:
+        points["steps"] = steps
+    values = parameters(task, best.shape, points)
+    return ScheduleBatch.grid(best.shape.kind, **values, **best.shape.fixed), values
+
+
+def _scan_peak(task: Task, best: Best) -> FlatRange:
+    """Return the near-optimal peak rates, all else equal."""
+    peaks = np.unique(np.append(np.geomspace(task.low, task.high, PEAKS), best.schedule.peak))
+    schedules, values = _varied(task, best, peaks)
+    judged = task.judge(schedules)
+    ok = task.allowed(judged) & task.safe(judged)
+    loss = np.where(ok, judged.loss, np.nan)
+    ends = [np.where(ok, getattr(judged.prediction, name), np.nan) for name in ("lower", "upper")]
+    return flat_range(values["peak"], loss, ends[0], ends[1])
+
+
+def _scan_batch(task: Task, best: Best, batches: Sequence[float], progress: Callable[[str], None] | None) -> FlatRange:
+    """Return the near-optimal batches, with the peak rate tuned again at each."""
+    peaks = np.geomspace(task.low, task.high, PEAKS)
+    tokens = task.columns["tokens"]
+    rows = {name: np.full(len(batches), np.nan) for name in ("loss", "lower", "upper")}
+    for place, batch in enumerate(batches):
+        steps = np.full(len(peaks), float(_steps(tokens, batch)))
+        there = replace(task, steps=int(steps[0]), columns={**task.columns, "batch_tokens": batch})
+        judged = there.judge(_varied(there, best, peaks, steps)[0])
+        ok = there.allowed(judged) & there.safe(judged)
+        if ok.any():
+            row = int(np.argmin(np.where(ok, judged.loss, np.inf)))
+            rows["loss"][place] = judged.loss[row]
+            rows["lower"][place], rows["upper"][place] = judged.prediction.lower[row], judged.prediction.upper[row]
+        if progress:
+            progress("batch")
+    return flat_range(np.array(batches), rows["loss"], rows["lower"], rows["upper"])
+
+
+def flat_range(values: FloatArray, loss: FloatArray, lower: FloatArray, upper: FloatArray) -> FlatRange:
+    """Return the range about the lowest loss in which it is at most `FLAT` higher, ends by straight lines in ln.
+
+    Parameters
+    ----------
+    values, loss : (m,), values ascending and above 0; losses NaN where nothing is allowed, one at least finite.
+
+    Examples
+    --------
+    >>> x = np.geomspace(0.1, 10, 401)
+    >>> r = flat_range(x, 2 * (1 + 0.001 * np.log(x) ** 2), x, x)
+    >>> round(r.best, 3), round(r.low, 3), round(r.high, 3), r.low_open
+    (1.0, 0.368, 2.718, False)
+    """
+    place = int(np.nanargmin(loss))
+    limit = float(loss[place]) * (1.0 + FLAT)
+    ends, opened = [], []
+    for way in (-1, 1):
+        i = place
+        while 0 <= i + way < len(values) and loss[i + way] <= limit:
+            i += way
+        j = i + way
+        if 0 <= j < len(values) and np.isfinite(loss[j]):
+            share = (limit - loss[i]) / (loss[j] - loss[i])
+            ends.append(float(values[i] ** (1 - share) * values[j] ** share))
+            opened.append(False)
+        else:
+            ends.append(float(values[i]))
+            opened.append(True)
+    return FlatRange(float(values[place]), ends[0], ends[1], opened[0], opened[1], values, loss, lower, upper)
+
+
+def _shapes(
+    task: Task, params: float, tokens: float, progress: Callable[[str], None] | None
+) -> tuple[str, Schedule, Gain] | None:
+    """Return what a law that knows shapes says of WSD against cosine, at the nearest sizes that it has seen."""
+    law = load_law(SHAPES_LAW)
+    sizes = (("params", params), ("tokens", tokens))
+    inside: dict[str, Any] = {name: float(np.clip(value, *law.domain[name])) for name, value in sizes}
+    found = optimize_schedule(law, **inside, knots=0, max_risk=task.max_risk, progress=progress)
+    gain = next((g for g in found.gains if g.family == "cosine"), None)
+    return None if gain is None else (law.name, found.schedule, gain)
+
+
+def published_laws(runs: RunTable | None = None) -> list[tuple[Any, str]]:
+    """Return the laws of the best rate or batch with their printed constants, or fitted to runs where there are none.
+
+    Each with a note on where its constants come from, "" for printed ones without reservation.
+    """
+    out: list[tuple[Any, str]] = []
+    for name in REGISTRY:
+        kind = get_baseline(name)
+        if not hasattr(kind, "recommend") or hasattr(kind, "predict"):
+            continue
+        if hasattr(kind, "published"):
+            out.append((kind.published(), AS_PRINTED.get(name, "")))
+        elif runs is not None:
+            try:
+                out.append((kind.fit(runs), "fitted to the runs given"))
+            except InputError:  # these runs do not tell its constants
+                continue
+    return out
+
+
+def _published(
+    task: Task, best: Best, loss: float, params: float, tokens: float, fixed_batch: bool, runs: RunTable | None
+) -> tuple[Published, ...]:
+    """Return other laws' advice and what it would cost by the own law."""
+    out = []
+    for law, note in published_laws(runs):
+        peak, batch = law.recommend(params, tokens, loss)
+        cost = _cost(task, best, loss, peak, np.nan if fixed_batch else batch)
+        out.append(Published(law.name, law.source, peak, batch, cost, note))
+    return tuple(out)
+
+
+def _cost(task: Task, best: Best, loss: float, peak: float, batch: float) -> float:
+    """Return the expected loss at another peak and batch over the own, minus 1; NaN where it cannot be told."""
+    low, high = task.law.domain.get("batch_tokens", (0.0, 0.0))
+    own = float(task.columns["batch_tokens"])
+    batch = batch if np.isfinite(batch) and high > low else own
+    peak = peak if np.isfinite(peak) else best.schedule.peak
+    if not (task.low / FAR <= peak <= task.high * FAR) or best.shape is None:
+        return float("nan")
+    if high > low and not low / FAR <= batch <= high * FAR:
+        return float("nan")
+    there = replace(
+        task, steps=_steps(task.columns["tokens"], batch), columns={**task.columns, "batch_tokens": batch},
+        low=min(task.low, peak), high=max(task.high, peak),
+    )  # fmt: skip
+    if there.steps < 4:
+        return float("nan")
+    _, values = _varied(there, best, np.array([peak]), np.array([float(there.steps)]))
+    return float(there.judge([member(best.shape, values, 0)]).loss[0] / loss - 1.0)

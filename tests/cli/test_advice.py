@@ -1,0 +1,176 @@
+"""`optlaws optimize` and `optlaws recommend`: outputs, exit codes, bad input."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optlaws import cli, parse
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = ["--params", "85M", "--tokens", "2.56B", "--steps", "50000"]
+RUN = ["--params", "268M", "--tokens", "20B"]
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args):
+        code = cli.run([str(arg) for arg in args])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def refused(result, *words):
+    code, out, err = result
+    assert (code, out) == (2, "")
+    assert err.startswith("optlaws: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def process(*args, cwd=ROOT):
+    return subprocess.run(
+        [sys.executable, "-m", "optlaws", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
+    )  # fmt: skip
+
+
+class TestOptimize:
+    def test_writes_a_schedule_that_the_other_commands_read(self, tmp_path):
+        done = process("optimize", *SIZES, "--plot", "plan.png", "-o", "plan.json", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        lines = done.stdout.splitlines()
+        assert lines[0].startswith("Law llama-slimpajama, 85M parameters, 2.56B tokens, 51.2K tokens a step; assumed:")
+        assert sum(line.startswith("*  ") for line in lines) == 1
+        assert any(line.startswith("* against the best cosine: -0.0") for line in lines)
+        assert "Wrote plan.json" in done.stdout
+        assert (tmp_path / "plan.png").stat().st_size > 10_000
+        schedule = parse((tmp_path / "plan.json").read_text())
+        assert schedule.total_steps == 50000
+        printed = process("schedule", "plan.json", cwd=tmp_path)
+        assert printed.stdout.count("\n") == 50001
+        args = ["rank", "plan.json", "cosine:peak=1e-3,steps=50000,warmup=300", *SIZES[:4], "--format", "json"]
+        ranked = json.loads(process(*args, cwd=tmp_path).stdout)
+        assert ranked["candidates"][0]["schedule"] == schedule.to_dict()
+
+    def test_json(self, run):
+        code, out, _ = run("optimize", *SIZES, "--knots", 0, "--format", "json")
+        assert code == 0
+        found = json.loads(out)
+        assert found["family"] == found["schedule"]["kind"] == "wsd"
+        assert found["steps"] == found["schedule"]["total_steps"] == 50000
+        assert found["lower"] < found["predicted_loss"] < found["upper"]
+        assert {gain["over"] for gain in found["gains"]} == {"cosine"}
+        assert found["assumed"] == {"weight_decay": 0.1}
+
+    def test_csv_is_a_ranking(self, run):
+        code, out, _ = run("optimize", *SIZES, "--knots", 0, "--format", "csv")
+        assert code == 0
+        rows = list(csv.DictReader(io.StringIO(out)))
+        assert [row["rank"] for row in rows] == [str(i + 1) for i in range(len(rows))]
+        assert float(rows[0]["predicted_loss"]) < float(rows[-1]["predicted_loss"])
+
+    def test_schedule_to_standard_output(self, run):
+        code, out, err = run("optimize", *SIZES, "--knots", 0, "-o", "-")
+        assert code == 0
+        assert parse(out).total_steps == 50000
+        assert err.startswith("Law llama-slimpajama")
+
+    def test_nothing_is_safe(self, run):
+        code, out, err = run(
+            "optimize", "--params", "85M", "--steps", "20000", "--min-peak", "0.06", "--max-peak", "0.08",
+            "--outside-domain", "--knots", "0", "--warmup", "1",
+        )  # fmt: skip
+        assert (code, out) == (3, "")
+        assert "every candidate has a divergence risk above 0.05" in err
+
+    @pytest.mark.parametrize(
+        ("args", "word"),
+        [
+            (["--params", "85M"], "steps, or tokens"),
+            ([*SIZES, "--knots", "many"], "knots"),
+            ([*SIZES, "--knots", "99"], "knots must be a whole number from 0 to 64"),
+            ([*SIZES, "--max-peak", "-1"], "--max-peak must be a finite number above 0"),
+            ([*SIZES, "--max-risk", "7"], "--max-risk must be a probability"),
+            ([*SIZES, "--law", "nolaw"], "law must be a law file or one of"),
+            ([*SIZES, "--plot", "plan.txt"], "a figure's suffix must be one of"),
+            ([*SIZES, "--plot", "x.png", "-o", "x.png"], "every output must have its own place"),
+            ([*SIZES, "--batch-tokens", "7"], "tokens must be steps * batch_tokens"),
+            ([*SIZES, "--unknown", "7"], "--unknown"),
+            ([*SIZES, "-o", "no/such/folder/x.json"], "no/such/folder"),
+        ],
+    )
+    def test_bad_input(self, run, args, word):
+        refused(run("optimize", *args), word)
+
+
+class TestRecommend:
+    def test_table_and_figure(self, tmp_path):
+        done = process("recommend", *RUN, "--plot", "advice.png", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("Law steplaw-dense, 268M parameters, 20B tokens")
+        for word in ("peak rate", "batch, tokens", "warm-up, steps", "step_law", "arXiv 2503.04715", "costs < 0.1 %"):
+            assert word in done.stdout
+        assert done.stdout.splitlines()[-1].startswith("Run cosine with peak rate 0.00")
+        assert (tmp_path / "advice.png").stat().st_size > 10_000
+
+    def test_json(self, run):
+        code, out, _ = run("recommend", *RUN, "--batch-tokens", "512K", "--format", "json")
+        assert code == 0
+        found = json.loads(out)
+        assert found["batch_tokens"] == 512000
+        assert found["batch_range"] is None
+        assert found["peak_range"]["low"] < found["peak_lr"] < found["peak_range"]["high"]
+        assert parse(found["schedule"]).peak == found["peak_lr"]
+        assert all(law["source"] for law in found["published"])
+
+    def test_csv(self, run):
+        code, out, _ = run("recommend", *RUN, "--batch-tokens", "512K", "--format", "csv")
+        assert code == 0
+        rows = {row["law"]: row for row in csv.DictReader(io.StringIO(out))}
+        assert float(rows["steplaw-dense"]["relative_cost"]) == 0
+        assert rows["microsoft_rate"]["batch_tokens"] == ""
+
+    def test_own_runs(self, run):
+        runs = ROOT / "examples" / "my_runs.csv"
+        code, out, _ = run("recommend", "--params", "85M", "--tokens", "1B", "--from", runs)
+        assert code == 0
+        assert out.startswith("Law own, ")
+        assert "mup" in out
+        assert "fitted to the runs given" in out
+
+    def test_a_published_law(self, run):
+        code, out, _ = run("recommend", *RUN, "--law", "step_law")
+        assert code == 0
+        assert "peak rate  0.002547" in out
+        code, out, _ = run("recommend", *RUN, "--law", "step_law", "--format", "json")
+        assert json.loads(out)["peak_lr"] == pytest.approx(0.002546884)
+        code, out, _ = run("recommend", *RUN, "--law", "minicpm_batch", "--format", "csv")
+        assert code == 0
+
+    @pytest.mark.parametrize(
+        ("args", "word"),
+        [
+            (["--params", "85M"], "--tokens must be given"),
+            (["--tokens", "85M"], "--params must be given"),
+            (["--params", "x", "--tokens", "1B"], "--params must be a finite number above 0"),
+            ([*RUN, "--law", "chinchilla"], "law must advise peak rates or batches"),
+            ([*RUN, "--law", "step_law", "--plot", "x.png"], "--plot needs a law of the loss"),
+            ([*RUN, "--law", "meituan_rate"], "has no printed constants"),
+            ([*RUN, "--law", "llama-slimpajama", "--from", str(ROOT / "examples" / "my_runs.csv")], "--law must be"),
+            ([*RUN, "--from", "absent.csv"], "absent.csv"),
+            ([*RUN, "--law", "nolaw"], "law must be a law file or one of"),
+        ],
+    )
+    def test_bad_input(self, run, args, word):
+        refused(run("recommend", *args), word)

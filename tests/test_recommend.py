@@ -1,0 +1,157 @@
+"""Recommended settings: known optima and flat ranges, published laws beside them, bad input."""
+
+import numpy as np
+import pytest
+from quadratic_law import BATCH, PEAK, QuadraticLaw, Wall
+
+from optlaws import RunTable, load_law, parse, recommend_settings
+from optlaws.baselines import REGISTRY, get_baseline
+from optlaws.baselines.step_law import StepLaw
+from optlaws.errors import InputError, LawError, RiskError
+from optlaws.law.baseline import fit_baseline
+from optlaws.recommend import FLAT, choose_law, flat_range, published_laws, rival_advice
+
+DOMAIN = {
+    "peak_lr": (1e-4, 1e-2), "warmup_steps": (100.0, 100.0), "batch_tokens": (4e4, 4e6), "mean_rate": (0.4, 1.0)
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dense():
+    return recommend_settings(load_law("steplaw-dense"), params=268e6, tokens=20e9)
+
+
+class TestKnownOptimum:
+    def test_peak_batch_and_ranges(self):
+        """The best batch is BATCH; with the peak tuned again a batch costs b ln(B / BATCH)^2, a peak a ln^2."""
+        law = QuadraticLaw(a=0.02, b=0.01, m=0.0, scaling=0.5, domain=DOMAIN)
+        found = recommend_settings(law, params=1e8, tokens=1e10)
+        assert found.task.columns["batch_tokens"] == pytest.approx(BATCH, rel=0.12)
+        own = PEAK * (found.task.columns["batch_tokens"] / BATCH) ** 0.5
+        assert found.schedule.peak == pytest.approx(own, rel=0.03)
+        half = np.sqrt(np.log1p(FLAT) / 0.02)
+        assert np.log(found.peak.high / own) == pytest.approx(half, abs=0.04)
+        assert np.log(found.peak.low / own) == pytest.approx(-half, abs=0.04)
+        half = np.sqrt(np.log1p(FLAT) / 0.01)
+        assert np.log(found.batch.high / BATCH) == pytest.approx(half, abs=0.05)
+        assert np.log(found.batch.low / BATCH) == pytest.approx(-half, abs=0.05)
+        assert found.loss == pytest.approx(2.0, rel=1e-3)
+
+    def test_a_range_that_reaches_the_end_is_open(self):
+        law = QuadraticLaw(m=0.0, domain=DOMAIN | {"peak_lr": (1e-4, 8e-4)})
+        found = recommend_settings(law, params=1e8, tokens=1e10, batch_tokens=BATCH)
+        assert found.schedule.peak == pytest.approx(8e-4)
+        assert (found.peak.low_open, found.peak.high_open) == (False, True)
+        assert found.batch is None
+
+    def test_risk(self):
+        law = QuadraticLaw(m=0.0, domain=DOMAIN, risk=Wall(5e-4))
+        found = recommend_settings(law, params=1e8, tokens=1e10, batch_tokens=BATCH)
+        assert found.schedule.peak <= 5e-4
+        assert found.peak.high <= 5e-4
+        with pytest.raises(RiskError, match=r"every candidate has a divergence risk above 0\.05"):
+            recommend_settings(QuadraticLaw(domain=DOMAIN, risk=Wall(1e-6)), params=1e8, tokens=1e10)
+
+
+class TestFlatRange:
+    def test_holes_end_it(self):
+        x = np.arange(1.0, 8.0)
+        loss = np.array([1.0, 1.0, np.nan, 1.0, 0.9999, 1.0, 2.0])
+        found = flat_range(x, loss, loss, loss)
+        assert (found.best, found.low, found.low_open) == (5.0, 4.0, True)
+        assert 6.0 < found.high < 6.01
+
+
+class TestBuiltIn:
+    def test_step_law_grid(self, dense):
+        """On the grid that Step Law was fitted on, our advice is near its own."""
+        peak, batch = StepLaw.published().recommend(268e6, 20e9)
+        assert dense.schedule.peak == pytest.approx(peak, rel=0.4)
+        assert dense.task.columns["batch_tokens"] == pytest.approx(batch, rel=0.5)
+        assert dense.in_domain
+        assert dense.family == "cosine"  # the only shape that this law has seen
+        assert dense.shapes is not None
+        costs = {law.name: law.cost for law in dense.published}
+        assert abs(costs["step_law"]) < 2e-3
+        assert costs["openai_rate"] > 0.01
+        assert np.isnan(costs["microsoft_rate"])
+
+    def test_the_recommendation_is_the_lowest_of_its_scan(self, dense):
+        assert dense.loss <= np.nanmin(dense.peak.loss) * (1 + 1e-6)
+        assert dense.loss <= np.nanmin(dense.batch.loss) * (1 + 1e-4)
+        assert dense.peak.low < dense.schedule.peak < dense.peak.high
+        assert dense.lower < dense.loss < dense.upper
+
+    def test_more_data_wants_a_larger_batch(self):
+        law = load_law("steplaw-dense")
+        batches = [recommend_settings(law, params=268e6, tokens=d).task.columns["batch_tokens"] for d in (8e9, 80e9)]
+        assert batches[1] > 1.5 * batches[0]
+
+    def test_the_nearest_law_is_chosen(self):
+        assert choose_law(85e6, 2e9, None).name == "llama-slimpajama"
+        assert choose_law(400e6, 50e9, None).name == "steplaw-dense"
+        assert choose_law(7e9, 1e12, None).name == "steplaw-dense"
+
+    def test_far_outside_is_said(self):
+        found = recommend_settings(params=7e9, tokens=1e12)
+        assert not found.in_domain
+        assert "params 7B above" in found.reasons
+        assert "outside the law's domain" in found.notes[-1]
+
+    def test_sgd_is_outside(self):
+        found = recommend_settings(load_law("llama-slimpajama"), params=85e6, tokens=2.56e9, optimizer="sgd")
+        assert "plain_sgd" in found.reasons
+
+
+class TestPublished:
+    def test_all_that_have_printed_constants(self):
+        names = {law.name for law, _ in published_laws()}
+        assert names == {"openai_rate", "microsoft_rate", "deepseek_rate", "porian_rate", "minicpm_batch", "step_law"}
+
+    def test_others_are_fitted_to_runs(self):
+        schedules = [parse(f"cosine:peak={p},steps=1000") for p in (1e-3, 2e-3, 4e-3)]
+        runs = RunTable.build(
+            schedules, params=1e8, tokens=1e9, batch_tokens=1e6, final_loss=[3.0, 2.9, 3.1], run_id=list("abc")
+        )
+        fitted = {law.name: law for law, note in published_laws(runs) if note == "fitted to the runs given"}
+        assert fitted["mup"].base_rate == 2e-3
+
+    def test_one_law_alone(self):
+        advice = rival_advice("step_law", 268e6, 20e9)
+        assert advice.peak_lr == pytest.approx(1.79 * 268e6**-0.713 * 20e9**0.307)
+        assert "2503.04715" in advice.source
+
+    def test_every_law_that_advises_is_offered(self):
+        with pytest.raises(LawError, match="law must advise peak rates or batches") as error:
+            rival_advice("chinchilla", 1e8, 1e9)
+        for name in REGISTRY:
+            assert (f" {name}" in str(error.value).split(", got")[0]) == hasattr(get_baseline(name), "recommend")
+
+    def test_constants_that_nobody_printed(self):
+        with pytest.raises(LawError, match="law 'mup' has no printed constants"):
+            rival_advice("mup", 1e8, 1e9)
+
+
+class TestBadInput:
+    def test_sizes(self):
+        with pytest.raises(InputError, match="params must be a finite number above 0, got 0"):
+            recommend_settings(params=0, tokens=1e9)
+        with pytest.raises(InputError, match="tokens must be a finite number above 0, got nan"):
+            recommend_settings(params=1e8, tokens=float("nan"))
+
+    def test_a_run_of_no_steps(self):
+        with pytest.raises(InputError, match=r"tokens must be enough for 4 steps|steps must be at least 4"):
+            recommend_settings(load_law("steplaw-dense"), params=268e6, tokens=1000)
+
+    def test_a_law_that_knows_no_rates(self):
+        rng = np.random.default_rng(0)
+        n, d = rng.uniform(1e7, 1e9, 30), rng.uniform(1e9, 1e10, 30)
+        loss = 1.7 + 400 * n**-0.34 + 400 * d**-0.28
+        runs = RunTable.build([parse("cosine:peak=1e-3,steps=1000")] * 30, params=n, tokens=d, final_loss=loss)
+        with pytest.raises(LawError, match="must know learning rates to find the best one, and chinchilla does not"):
+            recommend_settings(fit_baseline("chinchilla", runs), params=1e8, tokens=1e9)
+
+    def test_no_batch(self):
+        law = QuadraticLaw(defaults={})
+        with pytest.raises(InputError, match="batch_tokens must be given for law 'quadratic'"):
+            recommend_settings(law, params=1e8, tokens=1e9)

@@ -10,7 +10,7 @@ import argparse
 import json
 from pathlib import Path
 
-from public import load
+from divergence_runs import load_wide
 
 from optlaws.law.store import write_document
 from optlaws.risk import RiskFit, fit_risk, run_labels, usable
@@ -22,7 +22,7 @@ LAWS = {"steplaw-dense": "steplaw-dense", "llama-slimpajama": "schaipp"}  # law:
 
 def public_runs() -> RunTable:
     """Return all public runs by which the risk model is fitted."""
-    runs = RunTable.concat([load(name) for name in SOURCES])
+    runs = RunTable.concat([load_wide(name) for name in SOURCES])
     return runs.select(usable(runs))
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from public import load
+from divergence_runs import steplaw
 from scipy.special import ndtr
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
@@ -29,20 +29,15 @@ DRAWS = 400  # of every bootstrap and simulation
 Predictor = Callable[[RunTable, RunTable], Array]
 
 
-def steplaw(kind: str = "dense") -> RunTable:
-    """Return one half of the Step Law grid, diverged runs included."""
-    runs = load("steplaw")
-    return runs.select([source == f"steplaw-{kind}" for source in runs.source])
-
-
 @dataclass(frozen=True)
 class Scored:
-    """Predictions for held-out runs: probability, label and decision of each, shape (n,)."""
+    """Predictions for held-out runs: probability, label and decision of each, shape (n,); a second rule's decision."""
 
     probability: Array
     label: Array
     decision: Array
     thresholds: tuple[float, ...]
+    plugged: Array | None = None
 
     def scores(self) -> dict[str, float]:
         """Return F1, precision, recall, AUC, Brier score and calibration error."""
@@ -56,6 +51,7 @@ class Scored:
             "brier": float(np.mean((p - y) ** 2)),
             "ece": calibration_error(p, y),
             "f1_at_half": float(f1_score(y, p > 0.5)),
+            "f1_plug_in": float("nan") if self.plugged is None else float(f1_score(y, self.plugged)),
         }
 
 
@@ -106,14 +102,27 @@ def logistic_predictor(warmup: bool) -> Predictor:
     return predict
 
 
-def inner_threshold(train: RunTable, predict: Predictor) -> float:
-    """Return the decision threshold chosen by leaving each group of the training runs out in turn."""
+def plug_in_threshold(p: Array) -> float:
+    """Return half the highest expected F1 of decisions p > t: the best threshold if the probabilities p are right.
+
+    No label is looked at (Lipton, Elkan and Naryanaswamy 2014, arXiv 1402.1892).
+    """
+    ordered = np.sort(p)[::-1]
+    expected = 2.0 * np.cumsum(ordered) / (np.arange(1, len(p) + 1) + ordered.sum())
+    return float(expected.max() / 2.0)
+
+
+def inner_thresholds(train: RunTable, predict: Predictor) -> tuple[float, float]:
+    """Return two decision thresholds by leaving each group of the training runs out in turn.
+
+    The one of highest F1 there, and the one of highest expected F1 (`plug_in_threshold`).
+    """
     groups = groups_of(train)
     p = np.empty(len(train))
     for group in np.unique(groups):
         held = groups == group
         p[held] = predict(train.select(~held), train.select(held))
-    return best_threshold(p, run_labels(train))
+    return best_threshold(p, run_labels(train)), plug_in_threshold(p)
 
 
 def score(runs: RunTable, predict: Predictor, also: RunTable | None = None, test: RunTable | None = None) -> Scored:
@@ -127,13 +136,15 @@ def score(runs: RunTable, predict: Predictor, also: RunTable | None = None, test
     else:
         target, groups = runs, groups_of(runs)
         folds = [(runs.select(groups != g), np.flatnonzero(groups == g)) for g in np.unique(groups)]
-    p, decision, thresholds = np.empty(len(target)), np.zeros(len(target), dtype=bool), []
+    p, decision, plugged = np.empty(len(target)), *np.zeros((2, len(target)), dtype=bool)
+    thresholds = []
     for rest, rows in folds:
         train = rest if also is None else RunTable.concat([rest, also])
         p[rows] = predict(train, target.select(rows))
-        thresholds.append(inner_threshold(train, predict))
-        decision[rows] = p[rows] > thresholds[-1]
-    return Scored(p, run_labels(target), decision, tuple(thresholds))
+        chosen, expected = inner_thresholds(train, predict)
+        thresholds.append(chosen)
+        decision[rows], plugged[rows] = p[rows] > chosen, p[rows] > expected
+    return Scored(p, run_labels(target), decision, tuple(thresholds), plugged)
 
 
 def bootstrap(scored: Scored, rows: Sequence[object]) -> dict[str, float]:
@@ -200,15 +211,14 @@ def neighbour_ceiling() -> dict[str, float]:
     return {"f1": scored.scores()["f1"], "sd": bootstrap(scored, keys)["f1"]}
 
 
-def simulated_ceiling(runs: RunTable) -> dict[str, tuple[float, float]]:
-    """Score the model fitted on all runs against labels drawn from itself: what one that is exactly right would get.
+def simulated_ceiling(fitted: RunTable, runs: RunTable) -> dict[str, tuple[float, float]]:
+    """Score the model against labels drawn from itself: what one that is exactly right about all but luck would get.
 
-    Each row draws its own threshold. Returns mean and standard deviation of every score.
+    It is fitted to `fitted`, which hold the source of `runs`, and scored on `runs`; each row draws its own threshold.
+    Returns mean and standard deviation of every score.
     """
-    fit = fit_risk(runs)
-    model = fit.model(fit.sources[0])
-    prediction = model.predict(runs)
-    ratio = np.log(prediction.criterion)
+    model = fit_risk(fitted).model(runs.source[0])
+    ratio = np.log(model.predict(runs).criterion)
     spread = float(np.hypot(model.scatter, model.cell_sd))
     keys = row_keys(runs)
     place = {key: k for k, key in enumerate(dict.fromkeys(keys))}
@@ -216,9 +226,10 @@ def simulated_ceiling(runs: RunTable) -> dict[str, tuple[float, float]]:
     rng = np.random.default_rng(0)
     p = ndtr(ratio / spread)
     draws: list[dict[str, float]] = []
-    for _ in range(DRAWS):
+    while len(draws) < DRAWS:
         label = (ratio > spread * rng.standard_normal(len(place))[row]).astype(float)
-        draws.append(Scored(p, label, p > 0.45, ()).scores())
+        if label.any():
+            draws.append(Scored(p, label, p > 0.45, ()).scores())
     return {
         name: (float(np.mean([d[name] for d in draws])), float(np.std([d[name] for d in draws]))) for name in draws[0]
     }

@@ -134,6 +134,19 @@ def size(proof: Proof | None = None) -> sp.Expr:
     )
 
 
+def width(proof: Proof | None = None) -> sp.Expr:
+    """Return the exponent of the width in u_c at equal N, if the critical peak rate falls as one over the width."""
+    p = proof or Proof()
+    wide, power, n = sp.symbols("w c_N n", positive=True)
+    felt = (n**power / wide) ** sp.Rational(1, 3)
+    return p.equal(
+        "The same at equal $N$, for a network that is wider or narrower than is usual for its size",
+        sp.simplify(wide * sp.diff(felt, wide) / felt),
+        -sp.Rational(1, 3),
+        shown=r"\frac{\partial\log u_c}{\partial\log w}",
+    )
+
+
 @cache
 def result() -> Result:
     """Return the checked result."""
@@ -144,6 +157,7 @@ def result() -> Result:
     noisy = noisy_edge(p)
     gain = excursion(p)
     exponent = size(p)
+    narrow = width(p)
     return Result(
         "stability",
         "Stability of the fastest mode during and after the warm-up",
@@ -168,6 +182,7 @@ def result() -> Result:
             "noisy_edge": noisy,
             "excursion": gain,
             "size": exponent,
+            "width": narrow,
         },
         tuple(p.steps),
         ("risk criterion",),

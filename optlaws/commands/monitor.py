@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -32,32 +33,35 @@ def monitor(
 ) -> int:
     """Feed a log to a monitor, print forecast and alarms, and return the exit code: 3 if the run has diverged."""
     from optlaws import report
-    from optlaws.integrations.live import LiveLog
+    from optlaws.integrations.live import STDIN, LiveLog
     from optlaws.integrations.loop import describe
     from optlaws.law import load_law
     from optlaws.monitor import Monitor
 
     check_outputs(output)
-    if output != "-" and os.path.realpath(output) == os.path.realpath(log):
+    if STDIN not in (output, log) and os.path.realpath(output) == os.path.realpath(log):
         raise InputError(f"--output must not be the log, got {output!r} for both; name another file")
     if follow and style == "json":
         raise InputError("--follow prints lines and cannot write JSON; drop one of --follow and --format json")
+    if candidate == log == STDIN:
+        raise InputError("standard input ('-') can be read only once, got it for RUN and --log; give one as a file")
     law = load_law(law_name)
     found = gather_candidates([candidate], sizes, law.defaults)
     if len(found.runs) != 1:
         raise InputError(f"RUN must be one run, got {len(found.runs)}; name one schedule, or a file with one row")
     with quiet():
         watch = Monitor(law, found.runs)
-    if not follow and not os.path.isfile(log):
+    if not follow and log != STDIN and not os.path.isfile(log):
         raise InputError(f"--log must name a file, got {log!r}, which is none; check it, or wait for it with --follow")
     reader = LiveLog(log, run_id)
-    tell_assumed(found.assumed)
     if follow:
-        return _follow(watch, reader, every)
+        return _follow(watch, reader, every, found.assumed)
     seen = _feed(watch, reader, whole=True)
     if not seen:
         chosen = "" if run_id is None else f" of run {run_id!r}"
-        raise InputError(f"--log must hold at least one reading{chosen}, got none in {log}; check its columns")
+        place = "standard input" if log == STDIN else log
+        raise InputError(f"--log must hold at least one reading{chosen}, got none in {place}; check its columns")
+    tell_assumed(found.assumed)
     status = watch.status
     if style == "json":
         history = [vars(alarm) for alarm in watch.history]
@@ -86,21 +90,30 @@ def _feed(watch: Monitor, reader: Any, whole: bool = False) -> int:
     return count
 
 
-def _follow(watch: Monitor, reader: Any, every: float) -> int:
-    """Print a line now and then until the run is over or has diverged."""
+def _follow(watch: Monitor, reader: Any, every: float, assumed: Mapping[str, float]) -> int:
+    """Print a line now and then until the run, or standard input, is over or the run has diverged."""
+    from optlaws.integrations.live import STDIN
     from optlaws.integrations.loop import describe
 
     told: set[Any] = set()
     shown = -1.0
+    piped = reader.path == STDIN
     while True:
-        fresh = _feed(watch, reader) if os.path.isfile(reader.path) else 0
+        fresh = _feed(watch, reader) if piped or os.path.isfile(reader.path) else 0
         status = watch.status
+        over = status.step >= status.total or reader.ended
+        if over and not watch.history and not status.readings:
+            raise InputError("--log must hold at least one reading, got none in standard input; check its columns")
         alarms = {(alarm.kind, alarm.reason, alarm.step) for alarm in watch.history}
-        if fresh and (alarms - told or status.fraction - shown >= SHOWN_EVERY or status.step >= status.total):
+        due = over or status.fraction - shown >= SHOWN_EVERY
+        if alarms - told or ((fresh or over) and due and status.fraction > shown):
+            if shown < 0:
+                tell_assumed(assumed)
             told, shown = alarms, status.fraction
             click.echo(describe(status))
         if status.diverged:
             return DIVERGED
-        if status.step >= status.total:
+        if over:
             return 0
-        time.sleep(every)
+        if not piped:  # a pipe makes one wait by itself
+            time.sleep(every)

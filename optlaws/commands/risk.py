@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from optlaws.errors import LawError
 from optlaws.ranking import too_risky
 from optlaws.risk import ACCEPTED, RiskModel, RiskPrediction
 from optlaws.risk.changes import DRIVERS, SafeChange, drivers, risk_map, safe_changes
+from optlaws.risk.quantities import WIDTH
 from optlaws.runs import RunTable, atomic_write, format_quantity, gather_candidates
 
 AXES = {"warmup": "warmup_steps", "batch": "batch_tokens"}
@@ -35,6 +37,7 @@ def risk(
     plot: str | None,
     over: str,
     output: str,
+    width: float | None = None,
     **sizes: float | None,
 ) -> int:
     """Write the risk of every candidate; return 3 if `max_risk` is given and all are above it."""
@@ -52,7 +55,7 @@ def risk(
         )
     found = gather_candidates(candidates, sizes, law.defaults)
     accepted = ACCEPTED if max_risk is None else max_risk
-    runs, _ = model.complete(found.runs, law.defaults)
+    runs, _ = model.complete(found.runs if width is None else _with_width(found.runs, width), law.defaults)
     prediction = model.predict(runs)
     cause, shares = drivers(runs, model)
     changes = safe_changes(runs, model, accepted)
@@ -80,6 +83,12 @@ def risk(
     return 0
 
 
+def _with_width(runs: RunTable, width: float) -> RunTable:
+    """Return the runs with a width where they say none."""
+    said = runs.extra.get(WIDTH, ("",) * len(runs))
+    return replace(runs, extra={**runs.extra, WIDTH: tuple(text.strip() or repr(width) for text in said)})
+
+
 def _schedules(runs: RunTable, full: bool = False) -> list[str]:
     return [report.schedule_text(runs, row, full=full) for row in range(len(runs))]
 
@@ -96,7 +105,7 @@ def _records(
     changes: Sequence[Sequence[SafeChange]],
 ) -> list[dict[str, Any]]:
     """Return one flat record a run."""
-    out = []
+    out, widths = [], runs.extra.get(WIDTH, ("",) * len(runs))
     for i, name in enumerate(runs.run_id):
         first = changes[i][0] if changes[i] else None
         out.append(
@@ -106,6 +115,7 @@ def _records(
                 "tokens": float(runs.tokens[i]),
                 "steps": float(runs.steps[i]),
                 "batch_tokens": float(runs.batch_tokens[i]),
+                "width": float(widths[i].strip() or "nan"),
                 "beta1": float(runs.beta1[i]),
                 "weight_decay": float(runs.weight_decay[i]),
                 "divergence_risk": float(prediction.probability[i]),

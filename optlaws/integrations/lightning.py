@@ -59,7 +59,7 @@ def make_callback(
         ) -> None:
             """Take in the loss of an optimizer step (not of every accumulated batch)."""
             step = int(trainer.global_step)
-            if step == self.last or step % every or not getattr(trainer, "is_global_zero", True):
+            if step in (0, self.last) or step % every or not getattr(trainer, "is_global_zero", True):
                 return
             metrics = trainer.callback_metrics
             if loss is not None:
@@ -69,6 +69,8 @@ def make_callback(
             if value is None:
                 return
             self.last = step
+            if loss is None:  # Lightning has divided what training_step returned by the batches of a step
+                value = _number(value) * getattr(trainer, "accumulate_grad_batches", 1)
             norm = None if grad_norm is None else metrics.get(grad_norm)
             if watch.step(step, _number(value), None if norm is None else _number(norm)):
                 trainer.should_stop = True

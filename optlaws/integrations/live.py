@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from optlaws.errors import TableError, nearest
 STEP_NAMES = ("step", "global_step")
 LOSS_NAMES = ("loss", "val_loss", "train_loss")
 GRAD_NAMES = ("grad_norm", "gradient_norm")
+STDIN = "-"
 
 
 class Reading(NamedTuple):
@@ -32,20 +34,30 @@ class LiveLog:
     path : path
         JSON lines if it ends in .jsonl, .ndjson or .json, else CSV with a header. Columns: step, loss (or val_loss,
         train_loss) and, if wanted, grad_norm; others are not looked at, lines without a loss are passed over.
+        "-" is standard input: JSON lines if it begins with a brace.
     run_id : str, optional
         Only lines whose `run_id` is this one.
+
+    Attributes
+    ----------
+    ended : whether standard input has come to its end; a file never does.
     """
 
     def __init__(self, path: str | os.PathLike[str], run_id: str | None = None) -> None:
         """Open nothing yet: the file may appear later."""
-        self.path, self.run_id = os.fspath(path), run_id
-        self._json = self.path.lower().endswith((".jsonl", ".ndjson", ".json"))
+        self.path, self.run_id, self.ended = os.fspath(path), run_id, False
+        self._json: bool | None = self.path.lower().endswith((".jsonl", ".ndjson", ".json"))
+        self._name = self.path
+        if self.path == STDIN:
+            self._json, self._name = None, "standard input"  # its first line tells
         self._offset, self._line = 0, 0
         self._header: list[str] | None = None
         self._rest = b""
 
     def new(self, whole: bool = False) -> Iterator[Reading]:
         """Yield the readings written since the last call; `whole`: the file is complete, its last line too.
+
+        On standard input a call waits for what comes next, with `whole` for its end.
 
         Raises
         ------
@@ -54,14 +66,9 @@ class LiveLog:
         OSError
             The file cannot be read.
         """
-        with open(self.path, "rb") as stream:
-            if os.fstat(stream.fileno()).st_size < self._offset:
-                raise TableError(f"{self.path}: the log has become shorter; start the monitor again")
-            stream.seek(self._offset)
-            data = self._rest + stream.read()
-            self._offset = stream.tell()
+        data = self._rest + (self._piped(whole) if self.path == STDIN else self._written())
         *lines, self._rest = data.split(b"\n")
-        if whole and self._rest:
+        if (whole or self.ended) and self._rest:
             lines, self._rest = [*lines, self._rest], b""
         for line in lines:
             self._line += 1
@@ -70,8 +77,29 @@ class LiveLog:
             if reading is not None:
                 yield reading
 
+    def _written(self) -> bytes:
+        """Return what was written to the file since the last look."""
+        with open(self.path, "rb") as stream:
+            if os.fstat(stream.fileno()).st_size < self._offset:
+                raise TableError(f"{self.path}: the log has become shorter; start the monitor again")
+            stream.seek(self._offset)
+            data = stream.read()
+            self._offset = stream.tell()
+        return data
+
+    def _piped(self, whole: bool) -> bytes:
+        """Return what comes next on standard input, or all of it."""
+        if sys.stdin is None:
+            raise TableError("standard input is closed; name a file instead of '-'")
+        stream = sys.stdin.buffer
+        data = stream.read() if whole else stream.readline()
+        self.ended = whole or not data
+        return data
+
     def _reading(self, text: str) -> Reading | None:
-        where = f"{self.path}, line {self._line}"
+        where = f"{self._name}, line {self._line}"
+        if self._json is None:
+            self._json = text.startswith("{")
         if self._json:
             try:
                 row = json.loads(text)
@@ -120,4 +148,4 @@ def _number(where: str, name: str, value: Any) -> float:
     return number
 
 
-__all__ = ["LiveLog", "Reading"]
+__all__ = ["STDIN", "LiveLog", "Reading"]

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from optlaws.dynamics import Drive, drive
 from optlaws.dynamics.model import FloatArray
-from optlaws.risk.criterion import PARAMETERS, log_critical
+from optlaws.risk.criterion import PARAMETERS, WIDTH_POWER, log_critical
 from optlaws.risk.model import RiskModel
-from optlaws.risk.quantities import PIECE, Quantities, of_cells
+from optlaws.risk.quantities import PIECE, Quantities, of_cells, relative_width
 from optlaws.runs import RunTable
 from optlaws.schedules import Cells, cells
 
@@ -59,6 +59,7 @@ class Piece:
     warm: FloatArray
     total: FloatArray
     slack: FloatArray
+    width: FloatArray
 
     def risk(self, model: RiskModel, factors: dict[str, FloatArray]) -> FloatArray:
         """Return the probabilities with levers multiplied by factors (m,)."""
@@ -72,16 +73,16 @@ class Piece:
         grid = _stretched(self.grid, self.warm, np.minimum(np.maximum(self.warm, warm > 1.0) * warm, total), total)
         grid = Cells(grid.edges, *(rate * peak[:, None] for rate in (grid.left, grid.mean, grid.right)))
         felt, at, high = of_cells(grid, self.run, model.dynamics)
-        return Quantities(felt, at, high, self.run.n, self.run.b * batch, self.slack * beta)
+        return Quantities(felt, at, high, self.run.n, self.run.b * batch, self.slack * beta, self.width)
 
 
 def pieces(runs: RunTable, model: RiskModel) -> Iterator[Piece]:
     """Yield the runs, whose cells must be complete (`RiskModel.complete`), piece by piece."""
     batch, every = runs.batch(), drive(runs, model.dynamics)
     warm, total = (np.asarray(v, dtype=float) for v in (batch.warmup_steps, batch.total_steps))
-    slack = (1.0 - runs.beta1) / 0.1
+    slack, width = (1.0 - runs.beta1) / 0.1, relative_width(runs, every.n)
     for index, grid in cells(batch, chunk=PIECE):
-        yield Piece(index, grid, every.take(index), warm[index], total[index], slack[index])
+        yield Piece(index, grid, every.take(index), warm[index], total[index], slack[index], width[index])
 
 
 def _stretched(grid: Cells, warm: FloatArray, new_warm: FloatArray, new_total: FloatArray) -> Cells:
@@ -202,7 +203,8 @@ def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
     """Return what drives the risk of each run (a key of `DRIVERS`), and each one's share of ln criterion, (n, 6).
 
     A share is how much ln criterion is above that of a typical run that went well (`RiskModel.typical`) on account of
-    one quantity; for peak rate, warm-up and size by the slope of ln u at the run itself.
+    one quantity; for peak rate, warm-up and size (with the width, where it is known) by the slope of ln u at the run
+    itself.
     """
     shares = np.zeros((len(runs), len(DRIVERS)))
     typical, batch = model.typical, runs.batch()
@@ -226,7 +228,7 @@ def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
             slope["peak_lr"] * above["peak_lr"],
             slope["warmup_steps"] * above["warmup_steps"],
             _fall(model, q, b=usual_b),
-            size * above["params"],
+            size * above["params"] - WIDTH_POWER * np.log(q.width / typical["relative_width"]),
             _fall(model, q, high=usual_h),
             -theta["momentum"] * np.log(q.slack),
         )
@@ -280,7 +282,7 @@ def risk_map(run: RunTable, model: RiskModel, over: str, points: int = 97, reach
     grid = Cells(*(whole(getattr(piece.grid, name)) for name in ("edges", "left", "mean", "right")))
     many = Piece(
         np.zeros(points, dtype=np.int64), grid, piece.run.take(np.zeros(points, dtype=np.intp)),
-        whole(piece.warm), whole(piece.total), whole(piece.slack),
+        whole(piece.warm), whole(piece.total), whole(piece.slack), whole(piece.width),
     )  # fmt: skip
     for k, value in enumerate(other):
         # a warm-up is changed from at least one step on: where there is none, factors just above 1 stand for one step

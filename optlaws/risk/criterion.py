@@ -2,12 +2,16 @@
 
 A run is expected to diverge where u_max / u_c > 1, with
 
-    ln u_c = level + size ln n + recovery ln(1 + h / h0) - ln(1 + (s / b) h / (h + h1)) + momentum ln((1 - beta1) / .1)
+    ln u_c = level + size ln n - 1/3 ln a + recovery ln(1 + h / h0) - ln(1 + (s / b) h / (h + h1))
+             + momentum ln((1 - beta1) / .1)
 
-h = steps at a rate of at least half the peak, n = parameters, b = tokens a step, in the units of `Dynamics`.
+h = steps at a rate of at least half the peak, n = parameters, b = tokens a step, in the units of `Dynamics`;
+a = width over what is usual for n, 1 where it is not known.
 
 - `size`: beyond the n^cN in the felt rate itself. A network of width w takes peak rates like 1 / w, and N grows like
   w^2 (depth kept) to w^3 (depth grown alike).
+- a: a network that is narrow for its size takes higher peak rates, by the same 1 / w; u goes with their cube root.
+  Nothing of this term is fitted.
 - `recovery`, h0: a run that blew up early and has steps enough left comes back and does not end diverged.
 - s: the fastest mode under multiplicative noise is stable up to 2 / (1 + s / b) instead of 2 (the escape of its
   covariance); noise needs about h1 steps to tell.
@@ -27,6 +31,10 @@ from optlaws.risk.quantities import Quantities
 
 PARAMETERS = ("level", "size", "recovery", "ln_recovery_steps", "ln_noise", "ln_noise_steps", "momentum")
 """Names of theta: level, size, recovery, ln h0 and ln h1 (steps_ref), ln s (batch_ref), momentum; h0, s, h1 > 0."""
+
+
+WIDTH_POWER = -1.0 / 3.0
+"""Power of the relative width in u_c: peak rates like 1 / width (arXiv 2203.03466), u as their cube root."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,8 @@ def log_critical(q: Quantities, theta: FloatArray) -> tuple[FloatArray, FloatArr
     back = np.log1p(h * np.exp(-ln_h0))
     late = h / (h + np.exp(ln_h1))
     noise = np.exp(ln_s) / q.b * late
-    value = level + size * np.log(q.n) + recovery * back - np.log1p(noise) + momentum * np.log(q.slack)
+    shape = size * np.log(q.n) + WIDTH_POWER * np.log(q.width)
+    value = level + shape + recovery * back - np.log1p(noise) + momentum * np.log(q.slack)
     share = noise / (1.0 + noise)
     slopes = np.stack(
         [

@@ -60,7 +60,9 @@ def rows_of(runs: RunTable, dynamics: Dynamics) -> Rows:
     """Return the rows of labelled runs."""
     q, label, batch = quantities(runs, dynamics), run_labels(runs), runs.batch()
     ln_u = np.log(q.felt)
-    settings = (runs.size, runs.batch_tokens, runs.steps, batch.warmup_steps, effective_decay(runs), runs.beta1)
+    settings = (
+        runs.size, q.width, runs.batch_tokens, runs.steps, batch.warmup_steps, effective_decay(runs), runs.beta1,
+    )  # fmt: skip
     shape = [schedule.kind for schedule in runs.schedule_tuple()]
     keys = [
         (source, kind, *(f"{v:.6g}" for v in row))
@@ -208,7 +210,7 @@ def fit_risk(
         rows=len(rows.low),
         sources=rows.sources,
         dynamics=units,
-        domain=_joined(_ranges(table), start.domain if start else {}),
+        domain=_joined(_ranges(table, units), start.domain if start else {}),
         typical=dict(start.typical) if start else _typical(table, units),
     )
 
@@ -278,8 +280,9 @@ def _joined(
     }
 
 
-def _ranges(runs: RunTable) -> dict[str, tuple[float, float]]:
-    return {name: (float(values.min()), float(values.max())) for name, values in range_values(runs).items()}
+def _ranges(runs: RunTable, dynamics: Dynamics) -> dict[str, tuple[float, float]]:
+    values = range_values(runs, dynamics)
+    return {name: (float(column.min()), float(column.max())) for name, column in values.items()}
 
 
 def _typical(runs: RunTable, dynamics: Dynamics) -> dict[str, float]:
@@ -289,4 +292,4 @@ def _typical(runs: RunTable, dynamics: Dynamics) -> dict[str, float]:
         good = ~good
     felt = quantities(runs, dynamics).felt
     chosen = good & (felt >= np.median(felt[good]))
-    return {name: float(np.median(values[chosen])) for name, values in range_values(runs).items()}
+    return {name: float(np.median(values[chosen])) for name, values in range_values(runs, dynamics).items()}

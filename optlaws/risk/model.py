@@ -14,7 +14,7 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.dynamics.solve import effective_decay, plain_sgd
 from optlaws.errors import LawError
 from optlaws.risk.criterion import PARAMETERS, log_critical
-from optlaws.risk.quantities import Quantities, quantities
+from optlaws.risk.quantities import Quantities, quantities, relative_width
 from optlaws.runs import RunTable, format_quantity
 
 ACCEPTED = 0.05
@@ -24,7 +24,7 @@ USUAL = {"beta1": 0.9}
 """What a run counts as where it says nothing: AdamW's default."""
 
 SLACK = 1.05  # the domain reaches this factor beyond the range of training
-SLACKS = {"warmup_steps": 2.0, "steps": 1.5, "params": 1.5, "batch_tokens": 1.5, "peak_lr": 1.5}
+SLACKS = {"relative_width": 1.5, "warmup_steps": 2.0, "steps": 1.5, "params": 1.5, "batch_tokens": 1.5, "peak_lr": 1.5}
 UNIT = len(PARAMETERS)  # place of the offset
 WIDEST = 1e3  # a standard deviation of ln rate above this is a damaged entry
 
@@ -142,7 +142,7 @@ class RiskModel:
 
     def _domain_check(self, runs: RunTable, assumed: Mapping[str, float]) -> tuple[np.ndarray, list[str]]:
         texts: dict[int, list[str]] = {}
-        for name, values in range_values(runs).items():
+        for name, values in range_values(runs, self.dynamics).items():
             low, high = self.domain[name]
             slack = SLACKS.get(name, SLACK)
             for i in np.flatnonzero((values < low / slack - 1e-12) | (values > high * slack + 1e-12)).tolist():
@@ -200,6 +200,9 @@ class RiskModel:
             numbers = {name: float(data[name]) for name in ("scatter", "cell_sd", "source_sd")}
             domain = {str(name): (float(low), float(high)) for name, (low, high) in data["domain"].items()}
             typical = {str(name): float(value) for name, value in data["typical"].items()}
+            if domain and typical:  # files written before widths counted: all of theirs were the usual ones
+                domain.setdefault("relative_width", (1.0, 1.0))
+                typical.setdefault("relative_width", 1.0)
             absent = sorted(set(Dynamics().to_dict()) - set(data["dynamics"]))
             if absent:
                 raise ValueError(f"dynamics must have the entry {absent[0]!r}")
@@ -224,14 +227,16 @@ def known_runs(runs: RunTable) -> RunTable:
     return replace(runs, beta1=np.where(np.isfinite(runs.beta1), runs.beta1, USUAL["beta1"]))
 
 
-RANGES = ("peak_lr", "warmup_steps", "steps", "params", "batch_tokens", "beta1", "weight_decay", "restarts")
+RANGES = (
+    "peak_lr", "warmup_steps", "steps", "params", "batch_tokens", "beta1", "weight_decay", "restarts", "relative_width",
+)  # fmt: skip
 
 
-def range_values(runs: RunTable) -> dict[str, FloatArray]:
+def range_values(runs: RunTable, dynamics: Dynamics) -> dict[str, FloatArray]:
     """Return the quantities whose range is the domain, by name (`RANGES`), shape (n,)."""
     batch = runs.batch()
     values = (
         batch.peak, batch.warmup_steps, batch.total_steps, runs.size, runs.batch_tokens, runs.beta1,
-        effective_decay(runs), batch.restarts,
+        effective_decay(runs), batch.restarts, relative_width(runs, runs.size / dynamics.params_ref),
     )  # fmt: skip
     return {name: np.asarray(value, dtype=float) for name, value in zip(RANGES, values, strict=True)}

@@ -7,6 +7,8 @@ with the squared rate, so that u has a maximum: for a linear warm-up of W steps 
 
 where c >= 2, that is (2 x_p / (3^(1/2) kappa W))^(1/3): it depends on the slope x_p / W of the warm-up alone. With a
 shorter or gentler one u is highest at its end, x_p (1 + c)^(-1/2), and without a warm-up it is x_p at the first step.
+
+How wide the network is (d_model, column `width` of a run table) counts relative to what is usual for its size.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy.typing as npt
 from optlaws.dynamics import Drive, Dynamics, drive, weight_norm
 from optlaws.dynamics.model import FloatArray
 from optlaws.dynamics.solve import spread_over_threads
+from optlaws.errors import InputError
 from optlaws.runs import RunTable
 from optlaws.schedules import Cells, cells
 
@@ -26,6 +29,12 @@ SPLIT = 8  # parts of a cell in which the rate rises: 48 over a linear warm-up, 
 INSIDE = (0.25, 0.5, 0.75)  # places in a cell at which u is looked at beside its ends
 PIECE = 512  # runs per pass
 BLOCK = 4096  # runs per task of a thread
+
+WIDTH = "width"
+"""Column of a run table with the width of the residual stream, d_model; it may be absent or empty."""
+
+USUAL_WIDTH = 800.0
+"""Width of a model of params_ref parameters whose width is 64 times its depth, 12 depth width^2 = params_ref."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +48,7 @@ class Quantities:
     high : steps with a rate of at least half the peak rate, in steps_ref.
     n, b : active parameters in params_ref, tokens a step in batch_ref.
     slack : 1 - beta1 over that of AdamW's usual 0.9: 1 / slack is the memory of the momentum in tens of steps.
+    width : width over the usual one of a model of its size, `USUAL_WIDTH` n^(1/3); 1 where it is not known.
     """
 
     felt: FloatArray
@@ -47,10 +57,43 @@ class Quantities:
     n: FloatArray
     b: FloatArray
     slack: FloatArray
+    width: FloatArray
 
     def __len__(self) -> int:
         """Return the number of runs."""
         return len(self.felt)
+
+
+def relative_width(runs: RunTable, n: FloatArray) -> FloatArray:
+    """Return the width of each run's network over the usual one of its size, 1 where no width is given, (m,).
+
+    Parameters
+    ----------
+    runs : RunTable
+        m runs; the column `width` is looked at, if there is one.
+    n : (m,) array
+        Sizes in params_ref.
+
+    Raises
+    ------
+    InputError
+        A width that is no number above 0.
+    """
+    out = np.ones(len(runs))
+    for i, text in enumerate(runs.extra.get(WIDTH, ())):
+        if not text.strip():
+            continue
+        try:
+            value = float(text)
+        except ValueError:
+            value = np.nan
+        if not 0.0 < value < np.inf:
+            raise InputError(
+                f"width of run {runs.run_id[i]!r} must be a number above 0 (d_model), got {text!r};"
+                " correct it or leave it empty"
+            )
+        out[i] = value / (USUAL_WIDTH * n[i] ** (1.0 / 3.0))
+    return out
 
 
 def quantities(runs: RunTable, dynamics: Dynamics, *, threads: int | None = None) -> Quantities:
@@ -76,7 +119,8 @@ def quantities(runs: RunTable, dynamics: Dynamics, *, threads: int | None = None
                 out[name][rows[index]] = values
 
     spread_over_threads(work, range(0, len(runs), BLOCK), threads)
-    return Quantities(n=every.n, b=every.b, slack=(1.0 - runs.beta1) / 0.1, **out)
+    slack, width = (1.0 - runs.beta1) / 0.1, relative_width(runs, every.n)
+    return Quantities(n=every.n, b=every.b, slack=slack, width=width, **out)
 
 
 def of_cells(grid: Cells, run: Drive, dynamics: Dynamics) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -73,3 +73,51 @@ def test_a_log_beyond_the_schedule_is_refused(tmp_path, capsys):
     path.write_text("step,loss\n20001,3.0\n")
     assert run([*ASK, "--log", str(path)]) == 2
     assert "step must be 0 to 20000, the length of the schedule, got 20001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("follow", "lines"), [([], 1), (["--follow"], 5)])
+@pytest.mark.parametrize("style", ["csv", "jsonl"])
+def test_a_log_on_standard_input(tmp_path, follow, lines, style):
+    log = write_log(tmp_path / "log.csv", until=4000)
+    with open(log) as stream:
+        text = stream.read()
+    if style == "jsonl":
+        rows = [row.split(",") for row in text.splitlines()[1:]]
+        text = "".join(json.dumps({"step": int(step), "loss": float(loss)}) + "\n" for step, loss in rows)
+    command = [sys.executable, "-m", "optlaws", *ASK, "--log", "-", *follow]
+    done = subprocess.run(command, input=text.rstrip("\n"), capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "optlaws: note: assumed where the table says nothing: weight_decay 0.1\n"
+    assert done.stdout.count("\n") == lines
+    assert done.stdout.splitlines()[-1 if follow else 0].startswith("step 4000 of 20000: final loss 3.")
+
+
+@pytest.mark.parametrize(
+    ("text", "extra", "message"),
+    [
+        ("step,loss\n", [], "--log must hold at least one reading, got none in standard input"),
+        ("", ["--follow"], "--log must hold at least one reading, got none in standard input"),
+        ("step,loss\n1,x\n", [], "standard input, line 2: loss must be a number, got 'x'"),
+        ('{"step": 1\n', [], "standard input, line 1: a line must be one JSON object"),
+    ],
+)
+def test_bad_standard_input(text, extra, message):
+    command = [sys.executable, "-m", "optlaws", *ASK, "--log", "-", *extra]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_standard_input_is_read_once(capsys):
+    assert run(["monitor", "llama-slimpajama", "-", "--log", "-"]) == 2
+    assert "can be read only once, got it for RUN and --log" in capsys.readouterr().err
+
+
+def test_nothing_is_noted_before_an_error(tmp_path, capsys):
+    (tmp_path / "log.csv").write_text("step,loss\n1,x\n")
+    short = ["monitor", "llama-slimpajama", SPEC, "--log", str(tmp_path / "log.csv")]
+    assert run(short) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert run([*short[:-1], write_log(tmp_path / "log.csv")]) == 0
+    assert "note: assumed where the table says nothing: params" in capsys.readouterr().err

@@ -119,6 +119,26 @@ class TestRisk:
         assert run("risk", NAME, RISKY, SAFE, *SIZES, "--max-risk", "0.05")[0] == 0
         assert run("risk", NAME, RISKY, *SIZES)[0] == 0  # no gate was asked for
 
+    def test_minus_zero_is_zero(self, run):
+        code, out, err = run("risk", NAME, SAFE, *SIZES, "--max-risk", "-0")
+        assert code == 3
+        assert "accepted risk 0 %" in out
+        assert "above 0, the lowest" in err
+
+    def test_the_width_of_the_network(self, run, tmp_path):
+        edge = "cosine:peak=8e-3,steps=50000,warmup=2000"
+        (tmp_path / "c.csv").write_text(f'schedule,width\n"{edge}",400\n"{edge}",\n"{edge}",900\n')
+        code, out, _ = run("risk", NAME, "c.csv", *SIZES, "--format", "json")
+        assert code == 0
+        found = json.loads(out)["candidates"]
+        assert [one["width"] for one in found] == [400, None, 900]
+        narrow, unsaid, wide = (one["divergence_risk"] for one in found)
+        assert narrow < unsaid < wide
+        given = json.loads(run("risk", NAME, "c.csv", *SIZES, "--width", "400", "--format", "json")[1])["candidates"]
+        assert [one["divergence_risk"] for one in given] == [narrow, narrow, wide]
+        (tmp_path / "c.csv").write_text(f'schedule,width\n"{edge}",wide\n')
+        refused(run("risk", NAME, "c.csv", *SIZES), "width of run", "must be a number above 0 (d_model), got 'wide'")
+
     def test_plain_sgd_is_not_known(self, run, tmp_path):
         (tmp_path / "c.csv").write_text(f'schedule,params,batch_tokens,optimizer\n"{SAFE}",85M,51200,sgd\n')
         code, out, err = run("risk", NAME, "c.csv", "--max-risk", "0.5")

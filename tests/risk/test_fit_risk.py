@@ -204,6 +204,21 @@ class TestModel:
             " params 9B above 600M, the highest in the risk model's runs"
         )
 
+    def test_a_narrow_network_takes_more(self, model):
+        run = RunTable.build([cosine(peak=1.6e-2, steps=20000, warmup=1000)] * 3, params=2e8, batch_tokens=524288.0)
+        run = replace(run, extra={"width": ("", "800", "100")})
+        p = model.predict(run)
+        assert p.critical[2] > p.critical[1] > p.critical[0]
+        assert p.probability[2] < p.probability[1] < p.probability[0]
+        assert p.reasons[0] == ""
+        assert "relative_width 0.09921 below 1, the lowest in the risk model's runs" in p.reasons[2]
+
+    def test_files_from_before_widths(self, model):
+        data = model.to_dict()
+        for part in ("domain", "typical"):
+            data[part] = {k: v for k, v in data[part].items() if k != "relative_width"}
+        assert RiskModel.from_dict(data).to_dict() == model.to_dict()
+
     def test_round_trip(self, model, runs):
         again = RiskModel.from_dict(model.to_dict())
         assert np.array_equal(again.probability(runs), model.probability(runs))

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from optlaws.dynamics import Dynamics
+from optlaws.errors import InputError
 from optlaws.risk import quantities
+from optlaws.risk.quantities import USUAL_WIDTH, WIDTH
 from optlaws.runs import RunTable
 from optlaws.schedules import ScheduleBatch, parse
 
@@ -101,3 +103,19 @@ def test_a_grid_gives_what_single_schedules_give():
 def test_threads_change_nothing():
     runs = table(SCHEDULES * 3)
     assert np.array_equal(quantities(runs, Dynamics(), threads=1).felt, quantities(runs, Dynamics(), threads=2).felt)
+
+
+def test_the_width_counts_relative_to_what_is_usual():
+    c = Dynamics()
+    specs = ["cosine:peak=1e-2,steps=8000,warmup=2000"] * 4
+    runs = table(specs, params=[c.params_ref, 8 * c.params_ref, c.params_ref, c.params_ref])
+    wide = replace(runs, extra={WIDTH: (str(USUAL_WIDTH), str(USUAL_WIDTH), " ", "200")})
+    assert quantities(wide, c).width == pytest.approx([1.0, 0.5, 1.0, 200 / USUAL_WIDTH])
+    assert np.array_equal(quantities(runs, c).width, np.ones(4))
+
+
+@pytest.mark.parametrize("text", ["0", "-768", "nan", "inf", "wide"])
+def test_a_width_that_is_none(text):
+    runs = table(["cosine:peak=1e-2,steps=8000,warmup=2000"])
+    with pytest.raises(InputError, match=r"width of run .* must be a number above 0 \(d_model\), got"):
+        quantities(replace(runs, extra={WIDTH: (text,)}), Dynamics())

@@ -8,7 +8,9 @@ import sympy as sp
 from theory.stability import BETA, KAPPA, PEAK, RATE, STEP, WARM, WD, C, result
 
 from optlaws.dynamics import Dynamics
-from optlaws.risk import quantities
+from optlaws.risk import Prior, quantities
+from optlaws.risk.criterion import WIDTH_POWER, log_critical
+from optlaws.risk.quantities import WIDTH
 from optlaws.runs import RunTable
 from optlaws.schedules import parse
 
@@ -51,9 +53,19 @@ def test_edges():
 
 def test_the_prior_of_the_size():
     """Its mean lies midway between N ~ width^2 and N ~ width^3."""
-    from optlaws.risk import PARAMETERS, Prior
+    from optlaws.risk import PARAMETERS
 
     k, power = sorted(result().expressions["size"].free_symbols, key=str, reverse=True)
     ends = [float(result().expressions["size"].subs({k: width, power: Dynamics().size_exponent})) for width in (2, 3)]
     assert Prior().mean[PARAMETERS.index("size")] == pytest.approx(np.mean(ends), abs=2e-3)
     assert isinstance(result().expressions["excursion"], sp.Expr)
+
+
+def test_the_power_of_the_width():
+    assert float(result().expressions["width"]) == pytest.approx(WIDTH_POWER)
+    run = RunTable.build(
+        [parse("cosine:peak=1e-2,steps=8000,warmup=1000")] * 2, params=1e8, batch_tokens=524288.0, beta1=0.9,
+        extra={WIDTH: ("800", "400")},
+    )  # fmt: skip
+    usual, narrow = np.exp(log_critical(quantities(run, Dynamics()), np.array(Prior().mean))[0])
+    assert narrow / usual == pytest.approx(2 ** (1 / 3))

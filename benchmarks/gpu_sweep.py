@@ -1,33 +1,49 @@
-"""The sweep of gpu_sweep.yaml on one GPU: python benchmarks/gpu_sweep.py [--work DIR] [--minutes M] [--toy].
+"""The sweep of gpu_sweep.yaml on one GPU: gpu_sweep.py [--work DIR] [--minutes M] [--from FILE] [--toy].
 
-Needs torch, numpy, scipy, click and pyyaml; nothing has to be installed, as the repository's own package is used. Runs
-that are finished in the work folder are not trained again, so the script may be stopped, killed or given a time limit,
-and started again. Small models are trained in stacks. At the end runs.csv and curves.csv are copied to the folder that
-the environment variable OUT names, if it is set. --toy takes tiny models on the CPU: a test of the script, no more.
-`optlaws validate DIR` says afterwards how well a law fitted on the small half predicts the rest.
+Needs torch, numpy and pyyaml; nothing has to be installed, as the repository's own package is used. Runs that are
+finished in the work folder are not trained again, so the script may be stopped, killed or given a time limit, and
+started again. Small models are trained in stacks. If the environment variable OUT names a folder, runs.csv, curves.csv
+and runs.tar.gz are put there at the end; --from takes such an archive of finished runs up again on another machine.
+--toy takes tiny models on the CPU: a test of the script, no more. `optlaws validate DIR` says afterwards how well a law
+fitted on the small half predicts the rest.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import sys
+import tarfile
 import time
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+NEEDED = {"torch": "torch", "numpy": "numpy", "yaml": "pyyaml"}
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
+    missing = [package for module, package in NEEDED.items() if importlib.util.find_spec(module) is None]
+    if missing:
+        sys.exit(f"gpu_sweep: {' and '.join(missing)} must be installed, got none; pip install {' '.join(missing)}")
 
 from optlaws.harness.grid import read_grid  # noqa: E402
-from optlaws.harness.sweep import CURVE_TABLE, RUN_TABLE, SweepProgress, SweepResult, sweep  # noqa: E402
+from optlaws.harness.sweep import (  # noqa: E402
+    CURVE_TABLE,
+    RUN_TABLE,
+    RUNS,
+    SweepProgress,
+    SweepResult,
+    finished,
+    sweep,
+)
 from optlaws.runs._files import read_text  # noqa: E402
 from optlaws.runs._yaml import load_yaml  # noqa: E402
 
 GRID = ROOT / "benchmarks" / "gpu_sweep.yaml"
 STACKED = {"S": 24, "M": 8, "L": 2}
+ARCHIVE = "runs.tar.gz"
 SHRINK = 200  # a toy run has this part of the updates
 
 
@@ -77,17 +93,39 @@ def weight(model: Any) -> float:
     return float(model.depth * model.width**2)
 
 
+def pack(work: Path, out: Path) -> None:
+    """Put the tables and an archive of the finished runs into a folder, without checkpoints."""
+    for name in (RUN_TABLE, CURVE_TABLE):
+        if (work / name).exists():
+            shutil.copyfile(work / name, out / name)
+    with tarfile.open(out / ARCHIVE, "w:gz") as archive:
+        for folder in sorted((work / RUNS).iterdir()):
+            if finished(folder):
+                for path in sorted(folder.iterdir()):
+                    if path.is_file():
+                        archive.add(path, f"{RUNS}/{folder.name}/{path.name}")
+
+
+def unpack(source: Path, work: Path) -> None:
+    """Take up the finished runs of an archive."""
+    work.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(source) as archive:
+        archive.extractall(work, filter="data")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu_sweep")
     parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--from", dest="source", type=Path, help="runs.tar.gz of an earlier call")
     parser.add_argument("--toy", action="store_true")
     given = parser.parse_args()
+    if given.source:
+        unpack(given.source, given.work)
     result = run(given.work, given.minutes, given.toy)
     out = os.environ.get("OUT")
-    for name in (RUN_TABLE, CURVE_TABLE):
-        if out and (given.work / name).exists():
-            shutil.copyfile(given.work / name, Path(out) / name)
+    if out:
+        pack(given.work, Path(out))
     statuses = list(result.runs.status) if result.runs else []
     ends = ", ".join(f"{statuses.count(name)} {name}" for name in sorted({str(status) for status in statuses}))
     print(f"{result.done} of {result.total} runs finished ({ends}), {result.trained} of them now, in {given.work}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
         raise InputError(
             "optlaws sweep needs torch, which is not installed; install the extra train (pip install 'optlaws[train]')"
         )
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `train`; workers inherit it
     from optlaws.harness.grid import read_grid
 
     planned = read_grid(grid)

@@ -32,6 +32,8 @@ def train(config: str, out: str | None, restart: bool, law_name: str | None) -> 
         raise InputError(
             "optlaws train needs torch, which is not installed; install the extra train (pip install 'optlaws[train]')"
         )
+    # Threads that wait for one another would spin: on a machine that others use, tens of times slower than to sleep.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from optlaws.harness import read_config
     from optlaws.harness import train as train_run
 

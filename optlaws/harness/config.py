@@ -52,10 +52,11 @@ _SINGLE: dict[str, Any] = {
     "dtype": word("auto", "float32", "bfloat16"),
     "compile": flag,
     "threads": whole(1, optional=True),
+    "parallel": word("ddp", "fsdp"),
 }
 _LENGTHS = ("steps", "tokens")
 KEYS = ("name", "model", "data", "schedule", *_LENGTHS, *SECTIONS, *[key for key in _SINGLE if key != "name"])
-NOT_THE_RUN = ("name", "device", "compile", "threads", "checkpoint", "log_every")
+NOT_THE_RUN = ("name", "device", "compile", "threads", "parallel", "checkpoint", "log_every")
 """Settings that change nothing about what is learnt; two runs that differ in these alone are the same run."""
 
 
@@ -79,6 +80,9 @@ class TrainConfig:
         Updates from one row of the curve to the next.
     device, dtype, compile, threads
         "auto" is CUDA where there is one, in bfloat16, else the CPU in float32; `compile` uses torch.compile.
+    parallel
+        How several processes train one run under torchrun: "ddp", the whole model in each, or "fsdp", parameters,
+        gradients and optimizer states shared out among them.
     """
 
     model: TransformerConfig | MLPConfig | QuadraticConfig
@@ -99,6 +103,7 @@ class TrainConfig:
     dtype: str = "auto"
     compile: bool = False
     threads: int | None = None
+    parallel: str = "ddp"
 
     def __post_init__(self) -> None:
         """Check what several settings say together."""

@@ -1,10 +1,13 @@
-"""One run over several processes, one a GPU: data-parallel training under torchrun.
+"""One run over several processes, one a GPU, under torchrun.
 
     torchrun --nproc-per-node 8 -m optlaws train run.yaml --out runs/large
 
-Every process holds the whole model and computes the gradient of its share of each batch; the shares are averaged
-(`DistributedDataParallel`), so the run is the one that a single process would train, up to rounding. Only the first
-process writes; the folder must be one that all can read, for checkpoints are read by all.
+Every process computes the gradient of its share of each batch and the shares are averaged, so the run is the one that a
+single process would train, up to rounding. With `parallel: ddp` (`DistributedDataParallel`) every process holds the
+whole model; with `parallel: fsdp` (`fully_shard`) parameters, gradients and optimizer states are cut along their first
+axis and each process keeps its piece; the parameters of a layer are put together while it computes. Only the first
+process writes; the folder must be one that all can read, for checkpoints are read by all. A checkpoint is the same file
+however the run was shared out, so that a run may go on with another number of processes, or in the other way.
 """
 
 from __future__ import annotations
@@ -23,18 +26,22 @@ from torch import Tensor, nn
 from optlaws.errors import InputError
 from optlaws.harness._fields import wrong
 from optlaws.harness.config import TrainConfig
+from optlaws.harness.optim import ON_SHARDS
+
+PROGRAMS = 64
 
 
 @dataclass(frozen=True)
 class World:
-    """The processes of one run: the place of this one, how many there are, and its place on its machine."""
+    """The processes of one run: the place of this one, how many there are, its place on its machine, how they share."""
 
     rank: int = 0
     size: int = 1
     local: int = 0
+    parallel: str = "ddp"
 
     @classmethod
-    def of_environment(cls) -> World:
+    def of_environment(cls, parallel: str = "ddp") -> World:
         """Return what torchrun says in the environment; one process where it says nothing.
 
         Raises
@@ -52,20 +59,40 @@ class World:
             raise InputError(
                 f"{', '.join(names)} in the environment must be whole numbers, got {given}; start with torchrun"
             ) from None
-        return cls(rank, size, local)
+        return cls(rank, size, local, parallel)
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
 
+    @property
+    def sharded(self) -> bool:
+        """Whether each process keeps a piece of every parameter only."""
+        return self.size > 1 and self.parallel == "fsdp"
+
     def share(self, batch: int) -> tuple[int, int]:
         """Return the first sequence of this process's share of a batch, and how many there are."""
         return self.rank * (batch // self.size), batch // self.size
 
-    def wrap(self, model: Any) -> Any:
-        """Return a model whose gradients are averaged over the processes."""
-        return nn.parallel.DistributedDataParallel(model) if self.size > 1 else model
+    def wrap(self, model: Any, compiled: bool, device: torch.device) -> Any:
+        """Return the model to be called, its gradients averaged over the processes; `fsdp` shards `model` itself."""
+        if compiled:  # one program a shape: a sweep has more of them than torch thinks sensible
+            torch._dynamo.config.recompile_limit = max(PROGRAMS, torch._dynamo.config.recompile_limit)
+        if self.sharded:
+            return _shard(model, compiled, device)
+        called = torch.compile(model) if compiled else model
+        if self.size == 1:
+            return called
+        return nn.parallel.DistributedDataParallel(called)
+
+    @contextmanager
+    def gradients(self, model: Any, *, last: bool) -> Iterator[None]:
+        """Average the gradients of one part of a batch, with those of the parts before, if it is the `last` part."""
+        if self.sharded:
+            model.set_requires_gradient_sync(last)
+        with contextlib.nullcontext() if self.size == 1 or self.sharded or last else model.no_sync():
+            yield
 
     def mean(self, value: Tensor) -> Tensor:
         """Return the mean of a tensor over the processes."""
@@ -88,6 +115,21 @@ class World:
             dist.barrier()
 
 
+def _shard(model: nn.Module, compiled: bool, device: torch.device) -> nn.Module:
+    """Cut the parameters of a model, block by block, and move them to the device."""
+    from torch.distributed.device_mesh import init_device_mesh  # half a second, for those who need it
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    blocks: Any = getattr(model, "blocks", [])
+    for i, block in enumerate(blocks):
+        if compiled:  # block by block, so that what puts the parameters together lies between the compiled parts
+            blocks[i] = torch.compile(block)
+        fully_shard(blocks[i], mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    return model.to(device)
+
+
 @contextmanager
 def joined(config: TrainConfig) -> Iterator[tuple[World, TrainConfig]]:
     """Join the processes of a run; yield the world and the configuration with this process's device.
@@ -95,9 +137,9 @@ def joined(config: TrainConfig) -> Iterator[tuple[World, TrainConfig]]:
     Raises
     ------
     InputError
-        If a batch cannot be shared out evenly.
+        If a batch cannot be shared out evenly, or the optimizer cannot work on pieces of parameters.
     """
-    world = World.of_environment()
+    world = World.of_environment(config.parallel)
     if world.size == 1:
         yield world, config
         return
@@ -106,13 +148,20 @@ def joined(config: TrainConfig) -> Iterator[tuple[World, TrainConfig]]:
     mine = config.batch // world.size
     if config.micro_batch is not None and mine % min(config.micro_batch, mine):
         raise wrong("micro_batch", f"a divisor of a process's share of the batch, {mine}", config.micro_batch)
+    if world.sharded and config.optimizer.name not in ON_SHARDS:
+        rule = f"one of {', '.join(sorted(ON_SHARDS))} with parallel: fsdp, as others need whole matrices"
+        raise wrong("optimizer.name", rule, config.optimizer.name, "choose one of them or parallel: ddp")
     cuda = config.device.startswith("cuda") or (config.device == "auto" and torch.cuda.is_available())
+    place = torch.device("cuda", world.local) if cuda else None
     if cuda:
+        if world.local >= torch.cuda.device_count():
+            rule = f"at most the number of CUDA devices here, {torch.cuda.device_count()}"
+            raise wrong("the number of processes a machine", rule, world.local + 1, "lower --nproc-per-node")
         config = config.with_(device=f"cuda:{world.local}")
         torch.cuda.set_device(world.local)
     own = not dist.is_initialized()
     if own:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", device_id=place)
     try:
         yield world, config
     finally:

@@ -5,7 +5,6 @@ Both engines speak of R runs; for the first one R is 1. Losses, norms and rates 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,7 @@ from optlaws.harness.models import (
     parameter_table,
     rate_factor,
 )
-from optlaws.harness.optim import ELEMENTWISE, RatedOptimizer, Slot, clip_gradients
+from optlaws.harness.optim import ELEMENTWISE, RatedOptimizer, Slot, clip_gradients, piece_like, whole
 from optlaws.harness.sources import Source
 
 
@@ -40,7 +39,8 @@ class Engine:
         self.machine = machine
         self.model = model
         self.world = world or World()
-        self.forward = self.world.wrap(torch.compile(model) if configs[0].compile else model)
+        self.forward = self.world.wrap(model, configs[0].compile, machine.device)
+        self._evaluated = self.forward if self.world.size == 1 else model  # every process evaluates by itself
 
     def gradients(self, source: Source, step: int) -> Tensor:
         """Compute the gradient of every run on the batch of update `step`; return the losses (R,), not yet awaited."""
@@ -51,8 +51,7 @@ class Engine:
         total: Tensor | None = None
         for first in range(0, mine, count):
             batch = source.train(step, begin + first, count)
-            unfinished = self.world.size > 1 and first + count < mine  # gradients are averaged once, with the last part
-            with self.forward.no_sync() if unfinished else contextlib.nullcontext():
+            with self.world.gradients(self.forward, last=first + count >= mine):
                 with self.machine.autocast():
                     loss, extra = self.forward(*batch)
                 # The runs of a stack share no number, so the gradient of the sum is the gradient of each.
@@ -71,7 +70,7 @@ class Engine:
             size = min(piece, count - first)
             batch = source.validation(first, size) if step is None else source.train(step, first, size)
             with torch.no_grad(), self.machine.autocast():
-                loss, _ = (self.forward if self.world.size == 1 else self.model)(*batch)
+                loss, _ = self._evaluated(*batch)
             total += self.by_run(loss).double() * (size / count)
         return [float(value) for value in total.tolist()]
 
@@ -115,15 +114,19 @@ class SingleEngine(Engine):
 
     def __init__(self, config: TrainConfig, vocab: int, machine: Machine, world: World | None = None) -> None:
         """Draw the first values and make the optimizer."""
+        world = world or World()
+        place = torch.device("cpu") if world.sharded else machine.device  # pieces alone are put on the device
         values = {
-            name: nn.Parameter(value.to(machine.device))
+            name: nn.Parameter(value.to(place))
             for name, value in first_values(config.model, vocab, config.seed).items()
         }
         super().__init__([config], machine, build_model(config.model, values, config.seq_len), world)
         self.values = named_parameters(self.model)
         table = parameter_table(config.model, vocab)
         self.optimizer = RatedOptimizer(
-            config.optimizer, [_slot(config, table[name], value) for name, value in self.values.items()]
+            config.optimizer,
+            [_slot(config, table[name], value) for name, value in self.values.items()],
+            sharded=world.sharded,
         )
 
     def backward(self, loss: Tensor, fresh: bool) -> None:
@@ -141,16 +144,16 @@ class SingleEngine(Engine):
         """Keep the one run."""
 
     def state(self) -> dict[str, Any]:
-        """Return parameters and optimizer."""
-        return {
-            "values": {name: value.detach() for name, value in self.values.items()},
-            "optimizer": self.optimizer.state(),
-        }
+        """Return parameters and optimizer, whole; processes that share them out must ask for them at once."""
+        values = {name: value.detach() for name, value in self.values.items()}
+        state = {"values": values, "optimizer": self.optimizer.state()}
+        return whole(state) if self.world.sharded else state
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up parameters and optimizer."""
-        for name, value in self.values.items():
-            value.data.copy_(state["values"][name])
+        with torch.no_grad():
+            for name, value in self.values.items():
+                value.copy_(piece_like(state["values"][name], value))
         self.optimizer.load(state["optimizer"])
 
 

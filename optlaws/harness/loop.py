@@ -163,6 +163,7 @@ class Loop:
         self.predicted: float | None = None
         self.predict_at = 0
         self.reported = 0.0
+        self.first, self.mark = 0, 0.0  # the update that this process began with; when the updates that wait began
         self.pending: list[tuple[int, Tensor, Tensor, list[float], list[float] | None]] = []
         self.source: Source
         self.engine: Engine
@@ -172,7 +173,7 @@ class Loop:
         """Train until every run has ended or somebody says stop; return the records in the order of the runs."""
         with self.machine.set_up(self.config.threads), interruptible() as interrupted:
             self._start()
-            began, first = time.perf_counter(), self.step
+            self.first, self.mark = self.step, time.perf_counter()
             while self.active:
                 self._finish_runs()
                 if not self.active:
@@ -180,14 +181,16 @@ class Loop:
                 if self._told_to_stop(interrupted):
                     self._interrupt()
                     break
-                self._checkpoint(first)
+                self._checkpoint()
                 val = self._validate()
+                if not self.active:
+                    break
                 losses = self.engine.gradients(self.source, self.step)
                 norms, rates = self.engine.update(self.step)
                 self.pending.append((self.step, losses, norms, rates, val))
                 self.step += 1
                 if len(self.pending) >= (CUDA_FLUSH if self.machine.device.type == "cuda" else 1):
-                    began = self._flush(began, first)
+                    self._flush()
                     self._drop([i for i in self.active if self.members[i].status is None])
         return [self._record(member) for member in self.members]
 
@@ -223,16 +226,16 @@ class Loop:
             self.engine.load(saved["engine"])
             torch.set_rng_state(saved["rng"])
 
-    def _flush(self, began: float, first: int) -> float:
-        """Hand the readings that wait to their runs; return the time at which the next stretch begins."""
+    def _flush(self) -> None:
+        """Hand the readings that wait to their runs, and note the time that their updates took."""
         pending, self.pending = self.pending, []
         if not pending:
-            return time.perf_counter()
+            return
         losses = torch.stack([entry[1] for entry in pending]).double().tolist()
         norms = torch.stack([entry[2] for entry in pending]).double().tolist()
         now = time.perf_counter()
-        if pending[0][0] >= first + UNTIMED:
-            self.clock.seconds += now - began
+        if pending[0][0] >= self.first + UNTIMED:
+            self.clock.seconds += now - self.mark
             self.clock.updates += len(pending)
             self.clock.tokens += len(pending) * len(self.active) * self.config.batch_tokens
         for (step, _, _, rates, val), loss_row, norm_row in zip(pending, losses, norms, strict=True):
@@ -240,7 +243,7 @@ class Loop:
                 val_loss = val[place] if val is not None else math.nan
                 self.members[i].read(step, loss_row[place], norm_row[place], rates[place], val_loss)
         self._report(now)
-        return time.perf_counter()
+        self.mark = time.perf_counter()
 
     def _drop(self, going_on: list[int]) -> None:
         """Go on with some of the runs."""
@@ -260,7 +263,7 @@ class Loop:
         done = [i for i in self.active if self.members[i].config.steps == self.step]
         if not done:
             return
-        self._flush(time.perf_counter(), self.step)
+        self._flush()
         val, loss = self.engine.losses(self.source, None), self.engine.losses(self.source, self.step)
         for place, i in enumerate(self.active):
             if i in done and self.members[i].status is None:
@@ -268,24 +271,33 @@ class Loop:
         if not self.stacked and self.folder and self.config.checkpoint.every:
             self._save()
         self._drop([i for i in self.active if self.members[i].status is None])
+        self.mark = time.perf_counter()
 
     def _validate(self) -> list[float] | None:
         """Return the validation losses if they are due now."""
         every = self.config.eval.every
         if not every or self.step == 0 or self.step % every:
             return None
-        return self.engine.losses(self.source, None)
+        self._flush()
+        self._drop([i for i in self.active if self.members[i].status is None])
+        found = self.engine.losses(self.source, None) if self.active else None
+        self.mark = time.perf_counter()
+        return found
 
-    def _checkpoint(self, first: int) -> None:
+    def _checkpoint(self) -> None:
         every = self.config.checkpoint.every
-        if self.folder and every and self.step > first and self.step % every == 0:
-            self._flush(time.perf_counter(), self.step)
+        if self.folder and every and self.step > self.first and self.step % every == 0:
+            self._flush()
             self._drop([i for i in self.active if self.members[i].status is None])
             if self.active:
                 self._save()
+            self.mark = time.perf_counter()
 
     def _save(self) -> None:
-        if self.folder is None or not self.world.first:
+        if self.folder is None:
+            return
+        engine = self.engine.state()  # asked of all processes, as each may hold a piece of it
+        if not self.world.first:
             return
         content = {
             "digest": self.digest,
@@ -294,14 +306,14 @@ class Loop:
             "members": [member.state() for member in self.members],
             "active": list(self.active),
             "clock": [self.clock.seconds, self.clock.updates, self.clock.tokens],
-            "engine": self.engine.state(),
+            "engine": engine,
             "rng": torch.get_rng_state(),
         }
         save_checkpoint(self.folder, self.step, content, self.config.checkpoint.keep)
 
     def _interrupt(self) -> None:
         """Write a checkpoint and mark the runs that were not done."""
-        self._flush(time.perf_counter(), self.step)
+        self._flush()
         self._drop([i for i in self.active if self.members[i].status is None])
         if self.active and self.step:
             self._save()
@@ -347,6 +359,8 @@ class Loop:
             "device": self.machine.name,
             "dtype": self.machine.dtype_name,
             "stacked": len(self.members) if self.stacked else None,
+            "processes": self.world.size if self.world.size > 1 else None,
+            "parallel": self.world.parallel if self.world.size > 1 else None,
             "tokens_per_second": round(rate, 1) if rate else None,
             "mfu": self._mfu(rate or 0.0),
             "seconds": round(self.clock.seconds, 3),

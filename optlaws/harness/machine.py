@@ -29,7 +29,9 @@ PEAK_FLOPS = {
     "A100": 312e12,
     "A800": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
+    "A10G": 70e12,
     "A10": 125e12,
     "V100": 125e12,
     "RTX 4090": 165e12,
@@ -86,7 +88,7 @@ class Machine:
                 "choose another one or install torch for CUDA"
             )
         dtype = torch.float32 if config.dtype == "float32" else torch.bfloat16
-        if dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported():
+        if dtype is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
             if config.dtype == "bfloat16":
                 raise wrong("dtype", "float32 on this device", config.dtype)
             dtype = torch.float32

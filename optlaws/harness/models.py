@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -293,7 +292,4 @@ def build_model(config: ModelConfig, values: Mapping[str, nn.Parameter], seq_len
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters by their names in `parameter_table` (names of wrappers and compilers taken off)."""
-    found: dict[str, Any] = {}
-    for name, value in model.named_parameters():
-        found[name.removeprefix("module.").removeprefix("_orig_mod.").removeprefix("module.")] = value
-    return found
+    return {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in model.named_parameters()}

@@ -22,6 +22,9 @@ TORCH = ("sgd", "adam", "adamw", "adafactor", "muon")
 ELEMENTWISE = frozenset({"sgd", "adam", "adamw", "lion", "adabelief", "nadam", "radam", "adan", "ademamix", "signsgd"})
 """Optimizers that treat every number alike, so that the parameters of a model may be given to them as one vector."""
 
+ON_SHARDS = ELEMENTWISE | {"muon"}
+"""Optimizers that may be given pieces of parameters; Muon puts each matrix together for its update."""
+
 LIBRARY = (
     "adabelief", "adan", "ademamix", "adopt", "lamb", "lion", "nadam", "radam", "shampoo", "signsgd", "soap",
     "stableadamw", "tiger",
@@ -77,7 +80,14 @@ class _Rated:
 class RatedOptimizer:
     """An optimizer whose learning rate is set before every update."""
 
-    def __init__(self, config: OptimizerConfig, slots: Sequence[Slot], decays: Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        config: OptimizerConfig,
+        slots: Sequence[Slot],
+        decays: Sequence[float] | None = None,
+        *,
+        sharded: bool = False,
+    ) -> None:
         """Make the optimizer.
 
         Parameters
@@ -88,6 +98,8 @@ class RatedOptimizer:
             What to update.
         decays
             Weight decay of each member; that of the configuration unless given.
+        sharded
+            Whether the tensors are pieces of parameters (distributed tensors).
 
         Raises
         ------
@@ -97,6 +109,7 @@ class RatedOptimizer:
         self.config = config
         self._decays = [config.weight_decay] if decays is None else list(decays)
         self._rates = [0.0] * len(self._decays)
+        self._sharded = sharded
         muon = config.name == "muon"
         main = [slot for slot in slots if slot.matrix and slot.tensor.ndim == 2] if muon else list(slots)
         chosen = {id(slot) for slot in main}
@@ -113,7 +126,8 @@ class RatedOptimizer:
         for slot in slots:
             kinds.setdefault((slot.member, slot.factor, slot.decays), []).append(slot.tensor)
         groups = [{"params": tensors} for tensors in kinds.values()]
-        part = make_optimizer(config, groups, slots[0].tensor.device)
+        fused = config.name in ("adam", "adamw") or (config.name == "sgd" and not self._sharded)
+        part = make_optimizer(config, groups, slots[0].tensor.device, fused=fused)
         native = config.name == "adamw"  # fused with the update; the same product as below
         for (member, factor, decays), group in zip(kinds, part.param_groups, strict=True):
             decay = self._decays[member] if decays else 0.0
@@ -169,7 +183,12 @@ class RatedOptimizer:
     def load(self, states: Sequence[Mapping[str, Any]]) -> None:
         """Take up a state again."""
         for part, state in zip(self._parts, states, strict=True):
-            part.load_state_dict(dict(state))
+            owners = dict(enumerate(tensor for group in part.param_groups for tensor in group["params"]))
+            pieces = {
+                place: {key: piece_like(value, owners[place]) for key, value in entries.items()}
+                for place, entries in state["state"].items()
+            }
+            part.load_state_dict({**state, "state": pieces})
         self._rated = [
             _Rated(group, rated.member, rated.factor, rated.decay)
             for group, rated in zip(
@@ -193,7 +212,7 @@ def betas_of(config: OptimizerConfig) -> tuple[float | None, float | None]:
 
 
 def make_optimizer(
-    config: OptimizerConfig, groups: list[dict[str, Any]], device: torch.device
+    config: OptimizerConfig, groups: list[dict[str, Any]], device: torch.device, *, fused: bool = False
 ) -> torch.optim.Optimizer:
     """Return the optimizer at rate 0 over parameter groups, without any weight decay of its own.
 
@@ -222,7 +241,7 @@ def make_optimizer(
         if "eps" not in takes or config.name == "adafactor":
             raise InputError(f"optimizer.eps must be left out for {config.name}, which has none; drop it")
         given["eps"] = config.eps
-    if config.name in ("adam", "adamw", "sgd") and device.type in ("cpu", "cuda"):
+    if fused and device.type in ("cpu", "cuda"):
         given["fused"] = True
     extra = dict(config.settings)
     for key in extra:
@@ -262,10 +281,31 @@ def _class_of(config: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
     return library.load_optimizer(name), {}
 
 
+def whole(value: Any) -> Any:
+    """Return a state with the pieces of its tensors put together, on the CPU; all processes must ask for it at once."""
+    if isinstance(value, Mapping):
+        return {key: whole(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(whole(entry) for entry in value)
+    return value.full_tensor().cpu() if hasattr(value, "full_tensor") else value
+
+
+def piece_like(value: Any, owner: Any) -> Any:
+    """Return this process's piece of a whole tensor that belongs to a parameter, cut as the parameter is."""
+    if not (hasattr(owner, "full_tensor") and isinstance(value, Tensor) and value.shape == owner.shape):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, cut = owner.device_mesh, owner.placements
+    return distribute_tensor(value.to(owner.device), mesh, cut, src_data_rank=None)  # every process has read it all
+
+
 def clip_gradients(tensors: Sequence[Tensor], largest: float | None) -> Tensor:
     """Return the norm of all gradients together, (), and scale them to at most `largest`."""
     grads = [tensor.grad for tensor in tensors if tensor.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads)
+    if hasattr(norm, "full_tensor"):  # pieces of gradients: the norm of all of them
+        norm = norm.full_tensor()
     if largest is not None:
         torch.nn.utils.clip_grads_with_norm_(tensors, largest, norm)
     return norm

@@ -26,7 +26,7 @@ from optlaws.harness.synthetic import VALIDATION, Language, Sampler, mix
 from optlaws.harness.tokens import Tokens, open_hub, open_tokens
 
 Batch = tuple[Tensor, ...]
-BLOCK_TOKENS = {"cpu": 1 << 18, "cuda": 1 << 22}  # tokens made at once: enough to keep a device busy
+CPU_BLOCK, GPU_BLOCK = 1 << 18, 1 << 22  # tokens made at once: enough to keep a device busy
 BLOCK_STEPS = 64
 
 
@@ -77,9 +77,10 @@ class SyntheticSource:
         self.digest = hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()
         self._sampler = Sampler(Language.of(data), device)
         self._seq_len, self._batch, self._orders = seq_len, batch, _orders(seeds)
-        room = BLOCK_TOKENS[device.type] // (len(self._orders) * batch * (seq_len + 1))
+        room = (CPU_BLOCK if device.type == "cpu" else GPU_BLOCK) // (len(self._orders) * batch * (seq_len + 1))
         self._size = max(1, min(BLOCK_STEPS, room))
         self._block: tuple[int, Tensor] | None = None
+        self._validation: dict[tuple[int, int], Batch] = {}
 
     def train(self, step: int, first: int, count: int) -> Batch:
         """Return part of a batch."""
@@ -94,17 +95,20 @@ class SyntheticSource:
 
     def validation(self, first: int, count: int) -> Batch:
         """Return part of the fixed slice."""
-        numbers = torch.arange(first, first + count)
-        seeds = torch.full_like(numbers, VALIDATION)
-        return _inputs_and_targets(self._sampler.sequences(seeds, numbers, self._seq_len))
+        if (first, count) not in self._validation:  # kept, as a token takes a dozen small programs on a GPU
+            numbers = torch.arange(first, first + count)
+            seeds = torch.full_like(numbers, VALIDATION)
+            made = _inputs_and_targets(self._sampler.sequences(seeds, numbers, self._seq_len))
+            self._validation[first, count] = made
+        return self._validation[first, count]
 
     def keep(self, members: Sequence[int]) -> None:
         """Serve only these runs."""
         if len(self._orders) > 1:
             self._orders = [self._orders[i] for i in members]
             if self._block is not None:
-                block = self._block[1][list(members)]
-                self._block = (self._block[0], block if len(members) > 1 else block[0])
+                parts = [self._block[1][i] for i in members]
+                self._block = (self._block[0], torch.stack(parts) if len(parts) > 1 else parts[0])
 
 
 @lru_cache(maxsize=64)
@@ -191,7 +195,7 @@ class NoiseSource:
     def train(self, step: int, first: int, count: int) -> Batch:
         """Return the mean noise ([R,] dimension) of part of a batch, of variance 1 / count."""
         place = torch.arange(self._dimension, device=self._device)
-        seeds = torch.tensor(self._orders, device=self._device)[:, None]
+        seeds = torch.as_tensor(self._orders, device=self._device)[:, None]
         bits = mix(mix(mix(mix(seeds) + step) + first) + place)
         one = (((bits >> 11) & ((1 << 26) - 1)).double() + 0.5) * 2.0**-26
         two = ((bits >> 38) & ((1 << 26) - 1)).double() * 2.0**-26

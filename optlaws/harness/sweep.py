@@ -33,6 +33,7 @@ RUNS, RUN_TABLE, CURVE_TABLE = "runs", "runs.csv", "curves.csv"
 WORST = 1.2  # times the best loss of the same (N, D), above which a run is no result (the rule of Step Law)
 LEARNT = 0.98  # of the loss before the first update, above which a run has not learnt
 UNLEARNT = 1.02  # of that loss, above which it has lost even what it began with
+STOP_FILE = ".stop"  # in the folder of a sweep: its workers stop at their next update
 TABLES_EVERY = 20.0  # seconds from one look of the tables to the next
 MAY_DIFFER = ("schedule", "optimizer.weight_decay", "seed", "data_seed")  # as in `training`, which loads torch
 Job = tuple[TrainConfig, ...]
@@ -188,7 +189,7 @@ def sweep(
         if ray:
             from optlaws.harness.cluster import over_ray
 
-            ended = over_ray(open_jobs, str(folder))
+            ended = over_ray(open_jobs, str(folder.resolve()))
         elif workers > 1:
             ended = _in_processes(open_jobs, str(folder), workers)
         else:
@@ -236,7 +237,7 @@ def _in_processes(jobs: Sequence[Job], folder: str, workers: int) -> Iterator[li
     from optlaws.harness.loop import interruptible
 
     threads = max(1, (os.cpu_count() or 1) // workers)
-    flag = Path(folder) / ".stop"
+    flag = Path(folder) / STOP_FILE
     flag.unlink(missing_ok=True)
     with interruptible() as interrupted:
         pool = ProcessPoolExecutor(
@@ -275,17 +276,10 @@ def _end_with(parent: int) -> None:
 
 def _worker(job: Job, folder: str, threads: int, parent: int) -> list[str]:
     """Run a job in a worker process, and stop at once when the sweep is gone or says so."""
-    flag = Path(folder) / ".stop"
-    asked = [0.0]
+    told = stop_file(Path(folder))
 
     def stop() -> bool:
-        if os.getppid() != parent:
-            return True
-        now = time.monotonic()
-        if now - asked[0] < 0.1:
-            return False
-        asked[0] = now
-        return flag.exists()
+        return os.getppid() != parent or told()
 
     _busy.set()
     try:
@@ -297,6 +291,20 @@ def _worker(job: Job, folder: str, threads: int, parent: int) -> list[str]:
             return run_job(job, folder, threads, stop)
     finally:
         _busy.clear()
+
+
+def stop_file(folder: Path) -> Callable[[], bool]:
+    """Return a question whether the sweep in a folder says stop, which looks at the file ten times a second at most."""
+    asked = [0.0]
+
+    def stop() -> bool:
+        now = time.monotonic()
+        if now - asked[0] < 0.1:
+            return False
+        asked[0] = now
+        return (folder / STOP_FILE).exists()
+
+    return stop
 
 
 class Tables:

@@ -371,7 +371,7 @@ class FakeRay:
 
         return Task()
 
-    def wait(self, waiting, num_returns):
+    def wait(self, waiting, num_returns, timeout):
         return waiting[-num_returns:], waiting[:-num_returns]
 
     def get(self, reference):
@@ -400,6 +400,48 @@ def test_over_ray_a_job_asks_for_a_gpu_where_there_is_one(tmp_path, monkeypatch)
     anywhere = grid(base={**GRID["base"], "device": "auto"})
     sweep(anywhere, tmp_path, stacked=100, ray=True)
     assert [wanted["num_gpus"] for wanted in fake.asked] == [1]
+
+
+def ray_sweep(content, tmp_path, *, wait_for=None):
+    """Start a sweep over a real Ray on this machine; with `wait_for`, send SIGTERM once it returns true."""
+    path, out = tmp_path / "grid.json", tmp_path / "out"
+    path.write_text(json.dumps(content))
+    command = [sys.executable, "-m", "optlaws", "sweep", "grid.json", "--out", "out", "--stacked", "4", "--ray"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 120
+    while wait_for and not wait_for(out) and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    if wait_for:
+        process.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=180)
+    return process.returncode, said, errors, out
+
+
+def test_over_a_real_ray(alone, tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: sweeps over a cluster need the extra cluster")
+    code, said, errors, out = ray_sweep(GRID, tmp_path)
+    assert code == 0, errors
+    assert "10 of 10 runs of the grid are finished, 10 of them trained now" in said
+    assert losses(read_runs(out / "runs.csv")) == pytest.approx(losses(read_runs(alone / "runs.csv")), rel=1e-5)
+    assert {path.name for path in out.iterdir()} == {"runs", "runs.csv", "curves.csv", ".workers"}
+
+
+@pytest.mark.slow
+def test_a_real_ray_stops_with_checkpoints_and_goes_on(tmp_path):
+    pytest.importorskip("ray", reason="ray is not installed: sweeps over a cluster need the extra cluster")
+    content = grid(
+        blocks={"main": {"peaks": [1e-3, 2e-3], "horizons": [1500]}},
+        base={**GRID["base"], "checkpoint": {"every": 50}},
+    )
+    code, said, errors, out = ray_sweep(content, tmp_path, wait_for=lambda out: any(out.rglob("step-*.pt")))
+    assert code == 130, errors
+    assert "are left" in said
+    assert any(int(path.stem.removeprefix("step-")) % 50 for path in out.rglob("step-*.pt"))
+    code, said, errors, out = ray_sweep(content, tmp_path)
+    assert (code, len(read_runs(out / "runs.csv"))) == (0, len(read_grid(content))), errors
 
 
 def test_without_ray_one_sentence(tmp_path, monkeypatch):

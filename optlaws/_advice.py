@@ -39,8 +39,12 @@ def advise(
     difference_lower: FloatArray,
     difference_upper: FloatArray,
     p_best: FloatArray,
+    blind: str = "",
 ) -> str:
-    """Say in one sentence what follows from the ranking; candidates are called by their rank, from 1."""
+    """Say in one sentence what follows from the ranking; candidates are called by their rank, from 1.
+
+    `blind` says of a law that does not look at the schedule what it looks at; "" for other laws.
+    """
     safe = np.ones(len(order), dtype=bool) if risk is None else ~(risk > max_risk)
     digits = decimals(difference_upper - difference, width, order)
     best = int(order[0])
@@ -48,7 +52,13 @@ def advise(
         text = "Only one candidate: nothing to compare it with"
     else:
         rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
-        if not safe[order[rivals]].any():
+        equal = np.flatnonzero(difference[order] == 0.0)
+        if blind and len(equal) > 1:
+            text = (
+                f"{_list(equal + 1)} have the same predicted loss because {blind}, not at the schedule:"
+                " it cannot rank them; take a built-in law, or fit one without --law"
+            )
+        elif not safe[order[rivals]].any():
             text = _risky_best(order, rivals, safe, difference, digits)
         elif len(rivals) == 1:
             second = int(order[1])

@@ -235,7 +235,8 @@ def rank(
         ),
     }
     risk, limit = _risks(runs, law), RISKY if max_risk is None else max_risk
-    advice = advise(runs, order, upper - loss, in_domain, reasons, risk, limit, **result)
+    blind = getattr(law, "blind", "")
+    advice = advise(runs, order, upper - loss, in_domain, reasons, risk, limit, **result, blind=blind)
     return Ranking(
         runs=runs,
         names=called,

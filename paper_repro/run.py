@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -15,6 +15,7 @@ from pathlib import Path
 from optlaws.errors import InputError, OptlawsError, nearest
 from optlaws.runs import atomic_write
 from paper_repro.core import HERE, Missing, Row
+from paper_repro.sources import fetch, other_copies
 
 ROOT = HERE.parent
 HEAD = ("table", "cell", "published", "ours", "difference", "tolerance", "ok", "note")
@@ -27,6 +28,7 @@ class Result:
     name: str
     rows: list[Row] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -61,6 +63,7 @@ def run_one(name: str, data: Path, quick: bool, figures: Path | None) -> Result:
             del os.environ["OPTLAWS_DATA"]
         else:
             os.environ["OPTLAWS_DATA"] = before
+    result.others = other_copies(name, data)
     result.seconds = time.perf_counter() - start
     return result
 
@@ -94,17 +97,21 @@ def text_report(result: Result) -> str:
         ]
         lines.append(("  ".join(shown) + "  " + line[-1]).rstrip())
     lines += [f"data not found: {gap.name}: {gap.what}" for gap in result.missing]
+    lines += result.others
     return "\n".join(lines)
 
 
 def poorer(result: Result, out: Path) -> bool:
-    """Return whether data are missing and the report that is there has values which this result could not compute."""
+    """Return whether data are missing and the report that is there has more values in a table than this result.
+
+    Values are counted, not compared by name, so that a report whose cells have new names can be written again.
+    """
     path = out / f"{result.name}.csv"
     if not result.missing or not path.is_file():
         return False
     with path.open(encoding="utf-8", newline="") as stream:
-        there = {(line["table"], line["cell"]) for line in csv.DictReader(stream)}
-    return bool(there - {(row.table, row.cell) for row in result.rows})
+        there = Counter(line["table"] for line in csv.DictReader(stream) if line["ours"])
+    return bool(there - Counter(row.table for row in result.rows if row.ours is not None))
 
 
 def write_reports(results: Sequence[Result], out: Path) -> list[str]:
@@ -126,6 +133,7 @@ def write_reports(results: Sequence[Result], out: Path) -> list[str]:
         lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
         lines += ["| " + " | ".join(text.replace("|", "/") for text in cells(row)) + " |" for row in result.rows]
         lines += [""] + [f"Data not found: {gap.name}: {gap.what}\n" for gap in result.missing]
+        lines += [f"{line[0].upper()}{line[1:]}\n" for line in result.others]
         drawn = sorted(path.name for path in (out / "figures").glob(f"{result.name}*.png"))
         lines += [f"![{name.removesuffix('.png')}](figures/{name})" for name in drawn]
         with atomic_write(out / f"{result.name}.md") as stream:
@@ -142,39 +150,6 @@ def write_reports(results: Sequence[Result], out: Path) -> list[str]:
     return kept
 
 
-def fetch(names: Sequence[str], data: Path) -> list[str]:
-    """Get the public files of the folders into `data` with a check of their sha256; return what could not be had.
-
-    Raises
-    ------
-    InputError
-        pooch is not installed.
-    """
-    try:
-        pooch = import_module("pooch")
-    except ImportError:
-        raise InputError("--fetch needs pooch, got an environment without it; pip install 'optlaws[repro]'") from None
-    gaps = []
-    for name in names:
-        for source in json.loads((HERE / name / "sources.json").read_text(encoding="utf-8"))["files"]:
-            if (data / source["name"]).is_file():
-                continue
-            if not source["sha256"]:
-                gaps.append(
-                    f"{name}: {source['name']} has no checksum on record; get it by hand from {source['address']}"
-                )
-                continue
-            try:
-                pooch.retrieve(
-                    source["address"], known_hash=f"sha256:{source['sha256']}", fname=source["name"], path=data
-                )
-            except (OSError, ValueError) as bad:  # no connection, or another file under that address
-                gaps.append(
-                    f"{name}: {source['name']} not fetched from {source['address']} ({' '.join(str(bad).split())})"
-                )
-    return gaps
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 1 a value outside its tolerance or a file that could not be fetched, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m paper_repro", description=__doc__)
@@ -182,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="the part that takes less than a minute; writes nothing")
     parser.add_argument("--out", metavar="DIR", help="where Markdown and CSV go (docs/paper_repro), figures below it")
     parser.add_argument("--data", metavar="DIR", help="folder of the public tables (OPTLAWS_DATA, ../shared/data)")
-    parser.add_argument("--fetch", action="store_true", help="get missing public files by address first, then run")
+    parser.add_argument("--fetch", action="store_true", help="get missing public files first, then run")
     options = parser.parse_args(arguments)
     known = folders()
     for name in options.names:
@@ -226,6 +201,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gaps = [f"{result.name} ({gap.name})" for result in results for gap in result.missing]
     print(f"-- {checked} values with a tolerance, {len(wrong)} outside it" + (f": {'; '.join(wrong)}" if wrong else ""))
     print(f"-- data not found: {', '.join(gaps) or 'none'}")
+    others = sorted({line.split(": ", 1)[1].split()[0] for result in results for line in result.others})
+    if others:
+        print(f"-- other copies of data than the expected figures were made with: {', '.join(others)}")
     if kept:
         print(f"-- reports with more values kept as they were in {out}: {', '.join(kept)}")
     return 1 if wrong or failed else 0

@@ -27,6 +27,7 @@ class PowerAllocation(Parametric):
 
     name: ClassVar[str]
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens")
+    above_zero: ClassVar[tuple[str, ...]] = ("k_n", "k_d")
 
     def allocate(self, compute: float) -> tuple[float, float]:
         """Return N_opt (parameters) and D_opt (tokens) for a budget in FLOPs.

@@ -9,6 +9,7 @@ import numpy as np
 
 from optlaws.baselines._readings import Readings, asked, ends, fit_separable, gather, without_slopes
 from optlaws.baselines.base import FloatArray, Parametric
+from optlaws.errors import LawError
 from optlaws.runs import CurveTable, RunTable
 
 STARTS = 64
@@ -48,12 +49,18 @@ class AnnealingLaw(Parametric):
     source: ClassVar[str] = "Tissue, Wang and Wang 2024, arXiv 2408.11029, eq. 1 and 3"
     formula: ClassVar[str] = "L0 + A S1^-alpha - C S2, S2 = sum_i sum_{k<=i} (eta_{k-1} - eta_k) lam^(i-k)"
     needs: ClassVar[tuple[str, ...]] = ("schedule",)
+    above_zero: ClassVar[tuple[str, ...]] = ("alpha",)
 
     L0: float
     A: float
     alpha: float
     C: float
     lam: float = LAM
+
+    def __post_init__(self) -> None:
+        """Check that the momentum fades."""
+        if not 0 < self.lam < 1:
+            raise LawError(f"lam of law {self.name!r} must be above 0 and below 1, got {self.lam:g}; 0.999 is usual")
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:

@@ -89,11 +89,26 @@ class AdviceLaw(BaselineLaw, Protocol):
 
 
 class Parametric:
-    """Gives a dataclass of numbers `parameters`."""
+    """Gives a dataclass of numbers `parameters`.
+
+    Attributes
+    ----------
+    above_zero : parameters without a meaning unless above 0: exponents of terms that fall, scales, time constants.
+    """
+
+    above_zero: ClassVar[tuple[str, ...]] = ()
 
     def parameters(self) -> dict[str, float]:
         """Return the parameters by name."""
         return {field.name: float(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+
+def not_above_zero(law: Any) -> str:
+    """Return what is wrong with the first parameter that must be above 0 and is not, "" if none is."""
+    for name in getattr(law, "above_zero", ()):
+        if not getattr(law, name) > 0:
+            return f"{name} of law {law.name!r} must be above 0, got {getattr(law, name):g}"
+    return ""
 
 
 def usable(runs: RunTable) -> npt.NDArray[np.bool_]:
@@ -142,8 +157,9 @@ def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
     """
     kept = runs.select(usable(runs))
     if len(kept) < fewest:
+        noun = "run" if fewest == 1 else "runs"
         raise FitError(
-            f"law {law.name!r} needs at least {fewest} completed runs with a finite final_loss, got {len(kept)}"
+            f"law {law.name!r} needs at least {fewest} completed {noun} with a finite final_loss, got {len(kept)}"
             f" of {len(runs)}; add runs"
         )
     return kept

@@ -45,6 +45,7 @@ class Chinchilla(Parametric):
     source: ClassVar[str] = "Hoffmann et al., arXiv 2203.15556, eq. 2 and 3 (approach 3)"
     formula: ClassVar[str] = "E + A N^-alpha + B D^-beta"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens")
+    above_zero: ClassVar[tuple[str, ...]] = ("alpha", "beta")
 
     @classmethod
     def published(cls) -> Self:

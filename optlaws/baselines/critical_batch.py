@@ -41,6 +41,7 @@ class CriticalBatch(Parametric):
     )
     formula: ClassVar[str] = "E + A N^-alpha + C (D / (B + B_c))^-gamma"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens")
+    above_zero: ClassVar[tuple[str, ...]] = ("alpha", "gamma", "B_c")
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = STARTS) -> Self:

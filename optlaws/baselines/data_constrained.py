@@ -42,6 +42,7 @@ class DataConstrained(Parametric):
     source: ClassVar[str] = "Muennighoff et al., arXiv 2305.16264, section 3"
     formula: ClassVar[str] = "E + A N'^-alpha + B D'^-alpha, X' = U (1 + r (1 - exp(-(X / U - 1) / r)))"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens")
+    above_zero: ClassVar[tuple[str, ...]] = ("alpha", "r_params", "r_tokens")
 
     @classmethod
     def published(cls) -> Self:

@@ -28,6 +28,7 @@ class DeepSeekRate(Parametric):
     source: ClassVar[str] = "DeepSeek-AI, arXiv 2401.02954, section 3.1; as in arXiv 2503.04715, table 1"
     formula: ClassVar[str] = "rate = r C^-p, batch = b C^q"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("r", "b")
 
     @classmethod
     def published(cls) -> Self:

@@ -51,6 +51,7 @@ class ForwardMomentumLaw(Parametric):
     source: ClassVar[str] = "Wang et al. 2025, arXiv 2512.13705; constants of the authors' code"
     formula: ClassVar[str] = "L0 + A S^-a + B N^-b - C M"
     needs: ClassVar[tuple[str, ...]] = ("params", "schedule")
+    above_zero: ClassVar[tuple[str, ...]] = ("a", "b")
 
     L0: float
     A: float
@@ -62,6 +63,8 @@ class ForwardMomentumLaw(Parametric):
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
         """Fit to curves, or to final losses where there are none, by Huber losses (1e-3) of the log loss.
+
+        The authors' code takes Huber losses of the loss itself, from one start: low losses weigh a little more here.
 
         Raises
         ------

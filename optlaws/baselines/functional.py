@@ -19,7 +19,7 @@ from optlaws.baselines._readings import (
     without_slopes,
 )
 from optlaws.baselines.base import FloatArray, Parametric
-from optlaws.errors import InputError
+from optlaws.errors import InputError, LawError
 from optlaws.runs import CurveTable, RunTable
 from optlaws.schedules import Schedule
 
@@ -66,6 +66,7 @@ class FunctionalLaw(Parametric):
     source: ClassVar[str] = "Li et al. 2025, arXiv 2509.19189 (law); Li et al. 2026, arXiv 2602.06797 (schedules)"
     formula: ClassVar[str] = "L0 + A (1 + t)^-s + B int_0^t (1 + t - z)^-(2 - 1/beta) eta(z) dz, t = C sum eta"
     needs: ClassVar[tuple[str, ...]] = ("schedule",)
+    above_zero: ClassVar[tuple[str, ...]] = ("s", "C")
 
     L0: float
     A: float
@@ -73,6 +74,11 @@ class FunctionalLaw(Parametric):
     B: float
     beta: float
     C: float
+
+    def __post_init__(self) -> None:
+        """Check that the kernel falls faster than 1 / x."""
+        if not self.beta > 1:
+            raise LawError(f"beta of law {self.name!r} must be above 1, got {self.beta:g}; raise it")
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:

@@ -31,6 +31,7 @@ class Kaplan(Parametric):
     source: ClassVar[str] = "Kaplan et al., arXiv 2001.08361, eq. 1.5"
     formula: ClassVar[str] = "[(N_c / N)^(alpha_n / alpha_d) + D_c / D]^alpha_d"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens")
+    above_zero: ClassVar[tuple[str, ...]] = ("N_c", "D_c", "alpha_n", "alpha_d")
 
     @classmethod
     def published(cls) -> Self:

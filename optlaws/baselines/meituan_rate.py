@@ -25,6 +25,7 @@ class MeiTuanRate(Parametric):
     source: ClassVar[str] = "MeiTuan's law as in arXiv 2503.04715, table 1"
     formula: ClassVar[str] = "rate = r L^-p, batch = b L^-q"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("r", "b")
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:

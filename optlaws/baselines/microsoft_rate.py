@@ -28,6 +28,7 @@ class MicrosoftRate(Parametric):
     source: ClassVar[str] = "Bjorck et al., arXiv 2409.19913; as in arXiv 2503.04715, table 1"
     formula: ClassVar[str] = "rate = r N^-p D^-q"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("r",)
 
     @classmethod
     def published(cls) -> Self:

@@ -27,6 +27,7 @@ class MiniCPMBatch(Parametric):
     source: ClassVar[str] = "Hu et al., arXiv 2404.06395, section 3.2; as in arXiv 2503.04715, table 1"
     formula: ClassVar[str] = "batch = b L^-q"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("b",)
 
     @classmethod
     def published(cls) -> Self:

@@ -68,6 +68,7 @@ class MultiPowerLaw(Parametric):
         "L0 + A (S1 + S_W)^-alpha - B sum_k (eta_{k-1} - eta_k) (1 - (1 + C eta_k^-gamma S_k)^-beta)"
     )
     needs: ClassVar[tuple[str, ...]] = ("schedule",)
+    above_zero: ClassVar[tuple[str, ...]] = ("alpha", "C", "beta", "gamma")
 
     L0: float
     A: float

@@ -39,6 +39,7 @@ class MuP(Parametric):
     source: ClassVar[str] = "Yang et al., arXiv 2203.03466, table 8 (Adam)"
     formula: ClassVar[str] = "rate = base_rate (N / base_params)^-share"
     needs: ClassVar[tuple[str, ...]] = ("params", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("base_rate", "base_params", "share")
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:

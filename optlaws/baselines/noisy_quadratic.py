@@ -19,7 +19,8 @@ NAMES = ("p", "q", "P", "Q", "e", "R", "r")
 RATE = 1.999  # the authors' constant learning rate
 LARGEST_Q = 0.99  # beyond 2 / RATE the first mode diverges
 FIRST_WEIGHT = 0.02  # standard deviation of a weight at the start
-# starting box of the authors' demo but for Q, which must stay below 2, and R, in tokens
+# starting box: wider at its low end than the authors' demo's, below which q, P and e of their fit end; Q keeps the
+# first mode from growing without bound, as most of their starts do not; R is in tokens
 LOWER = np.array([1.02, 0.3, 0.5, 0.05, 0.05, 1.0, 0.3])
 UPPER = np.array([2.5, 2.5, 100.0, 0.9, 2.0, 1e5, 2.5])
 
@@ -53,6 +54,7 @@ class NoisyQuadraticSystem(Parametric):
         " a = 1 - eta Q n^-q, eta = 1.999"
     )
     needs: ClassVar[tuple[str, ...]] = ("params", "steps", "batch_tokens")
+    above_zero: ClassVar[tuple[str, ...]] = ("p", "q", "P", "Q", "R", "r")
 
     p: float
     q: float

@@ -29,6 +29,7 @@ class OpenAIRate(Parametric):
     source: ClassVar[str] = "Kaplan et al., arXiv 2001.08361, eq. D.1 and 1.4; as in arXiv 2503.04715, table 1"
     formula: ClassVar[str] = "rate = r_0 + r_1 ln N, batch = b_0 L^-b_1"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("b_0",)
 
     @classmethod
     def published(cls) -> Self:

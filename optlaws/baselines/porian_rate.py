@@ -25,6 +25,7 @@ class PorianRate(Parametric):
     source: ClassVar[str] = "Porian et al., arXiv 2406.19146; as in arXiv 2503.04715, table 1"
     formula: ClassVar[str] = "rate = r N^-p, batch = b N^q"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("r", "b")
 
     @classmethod
     def published(cls) -> Self:

@@ -16,8 +16,9 @@ from optlaws.runs import CurveTable, RunTable
 class StepLaw(Parametric):
     """Peak rate r N^-p D^q and batch b D^s tokens, for runs that end at a fixed low rate.
 
-    Fitted as by its authors: ordinary least squares in logarithms on the runs within 0.25 % of the lowest loss of their
-    N and D, and the mean over bootstrap samples of those runs (`band` returns the samples).
+    Fitted as by its authors, by ordinary least squares in logarithms on the runs within 0.25 % of the lowest loss of
+    their N and D; they take the mean over bootstrap samples of those runs, here it is the fit to all of them, and
+    `band` returns the samples.
     """
 
     r: float
@@ -30,6 +31,7 @@ class StepLaw(Parametric):
     source: ClassVar[str] = "Li et al., arXiv 2503.04715, eq. 1"
     formula: ClassVar[str] = "rate = r N^-p D^q, batch = b D^s"
     needs: ClassVar[tuple[str, ...]] = ("params", "tokens", "batch_tokens", "peak_lr")
+    above_zero: ClassVar[tuple[str, ...]] = ("r", "b")
 
     @classmethod
     def published(cls) -> Self:

@@ -49,6 +49,7 @@ class StepLawValley(Parametric):
     source: ClassVar[str] = "the optimum of Li et al., arXiv 2503.04715, eq. 1; the valley's form is ours"
     formula: ClassVar[str] = "(E + A N^-alpha + B D^-beta) exp(cubic in ln(rate / r N^-p D^q), ln(batch / b D^s))"
     needs: ClassVar[tuple[str, ...]] = NEEDS
+    above_zero: ClassVar[tuple[str, ...]] = ("alpha", "beta", "r", "b")
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:

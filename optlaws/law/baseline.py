@@ -17,7 +17,7 @@ import numpy as np
 
 from optlaws._version import __version__
 from optlaws.baselines import get_baseline
-from optlaws.baselines.base import DERIVED, FloatArray, column, usable
+from optlaws.baselines.base import DERIVED, FloatArray, column, not_above_zero, usable
 from optlaws.errors import FitError, LawError, OptlawsError
 from optlaws.law.model import SLACK, UNITS
 from optlaws.runs import CurveTable, RunTable, format_quantity
@@ -87,6 +87,15 @@ class BaselineFit:
         """Whether the law predicts losses along a run."""
         return hasattr(self.law, "predict_curve")
 
+    @property
+    def blind(self) -> str:
+        """What a law that does not look at the schedule looks at, in words; "" where it does."""
+        if "schedule" in self.law.needs:
+            return ""
+        *first, last = self.law.needs
+        seen = f"{', '.join(first)} and {last}" if first else last
+        return f"law {self.name!r} looks only at {seen}"
+
     def parameters_text(self) -> str:
         """Return the parameters in words, the first dozen of them."""
         values = self.law.parameters()
@@ -122,7 +131,7 @@ class BaselineFit:
         Raises
         ------
         LawError
-            The law is not known here.
+            The law is not known here, or a parameter that must be above 0 is not.
         KeyError, TypeError, ValueError
             An entry is missing or damaged.
         """
@@ -132,6 +141,9 @@ class BaselineFit:
             raise ValueError("parameters must be finite numbers")
         make = getattr(kind, "from_parameters", None)
         law = make(values) if make else kind(**values)
+        wrong = not_above_zero(law)
+        if wrong:
+            raise LawError(f"{wrong}; fit it again with `optlaws fit`")
         residuals = {key: float(data["residuals"][key]) for key in ("lower", "upper", "sd")}
         if not -np.inf < residuals["lower"] <= residuals["upper"] < np.inf or not 0 < residuals["sd"] < np.inf:
             raise ValueError("residuals must have lower at most upper, and sd above 0")
@@ -242,6 +254,11 @@ def fit_baseline(
                 f"{key} of law {kind!r} must come out as a finite number, got {value:g}: these runs do not tell it;"
                 " add runs of other sizes, lengths or rates, or choose another law"
             )
+    wrong = not_above_zero(law)
+    if wrong:
+        raise FitError(
+            f"{wrong}: these runs do not follow the law; add runs of other sizes, lengths or rates, or choose another"
+        )
     kept = runs.select(usable(runs))
     left_out, errors = _left_out(law_class, kept, curves, group, seed) if curves is None else (np.empty(0), {})
     residuals, origin = left_out, "groups left out"

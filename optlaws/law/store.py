@@ -24,6 +24,7 @@ FORMAT = "optlaws-law"
 VERSION = 1
 PREDICTING = frozenset({"field_sd", "size_sd", "source_sd", "noise_growth"})  # the other settings serve a fit only
 AGAIN = "fit it again with `optlaws fit`"
+FALLING = frozenset({"aN", "aT", "aD"})  # powers of size, intrinsic time and tokens, in which the loss falls
 RIVAL_KEYS = ("name", "law", "parameters", "residuals", "domain", "info")
 T = TypeVar("T")
 KEYS = (
@@ -244,6 +245,10 @@ def _build(data: dict[str, Any]) -> Law:
         )
     if not all(_is_number(value) for value in data["exponents"].values()):
         raise ValueError("exponents must be finite numbers")
+    for key, value in data["exponents"].items():
+        least = "above 0" if key in FALLING else "0 or more"
+        if value < 0 or (value == 0 and key in FALLING):
+            raise LawError(f"exponent {key} of basis {basis.id!r} must be {least}, got {value:g}; {AGAIN}")
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
     if basis.dynamics.modes != modes:
         raise LawError(f"modes must be {modes} for basis {basis.id!r}, got {basis.dynamics.modes}; fit the law again")

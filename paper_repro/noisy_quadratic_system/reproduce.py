@@ -2,7 +2,13 @@
 
 The authors fit the form with a constant rate to 64 runs (9 of 73 are filtered) and predict with the rate that falls as
 the weights grow. The 64 test runs, up to 1,025 times the compute, are not in the copy used here: their errors cannot be
-computed, but the authors' predictions for them can. What is left of extrapolation is measured within the runs given.
+computed, but the authors' predictions for them can. What is left of extrapolation is measured within the runs given,
+fitted on at most 1/15.6 of the largest compute.
+
+How large that error comes out is decided by what is predicted: all runs of more compute than was fitted or only the
+largest, with or without the filtered ones, at the constant rate that is fitted or at the falling one of the demo. The
+fit is not the reason: where the authors' own optimiser ends (`optimiser.py`: Adam from 2,000 starts in their box, some
+minutes, so its end is written down here) the objective is a little higher and the errors differ by less than 0.5.
 """
 
 from __future__ import annotations
@@ -19,10 +25,15 @@ from paper_repro.core import Missing, Row, expected, need, new_axes
 
 Floats = NDArray[np.float64]
 SEQUENCE = 128  # tokens; the authors' B counts sequences, and their R is per sequence
+FITTED, LARGEST = 15.5, 1.8  # largest compute over a run's: at least this to be fitted, at most to be of the largest
 PUBLISHED = NoisyQuadraticSystem(
     p=1.1131253732848405, q=0.584242820729791, P=3.3926855412266743, Q=0.8853327469240055, e=0.35449737765209993,
     R=SEQUENCE * 8.410028810517371, r=2.5829307382669966,
 )  # fmt: skip
+
+BY_ADAM = NoisyQuadraticSystem(  # printed by optimiser.py, filtered runs left out
+    p=1.1013849, q=0.59912886, P=2.5705415, Q=0.96863097, e=0.44861602, R=154.34124, r=1.107086
+)
 
 
 def rmsle(predicted: Floats, runs: RunTable) -> float:
@@ -45,10 +56,7 @@ def reproduce(data: Path, quick: bool, figures: Path | None = None) -> list[Row 
     train, test = runs.select((split == "train") & kept), runs.select(split == "test")
     fit = NoisyQuadraticSystem.fit(train, starts=12 if quick else 48)
 
-    def objective(law: NoisyQuadraticSystem) -> float:
-        return float(0.5 * np.sum((np.log(law.predict_constant(train)) - np.log(train.final_loss)) ** 2))
-
-    ours, theirs = objective(fit), objective(PUBLISHED)
+    ours, theirs = half_squares(fit, train), half_squares(PUBLISHED, train)
     text = ", ".join(f"{name} {value:.4g}" for name, value in fit.parameters().items())
     out.append(book.row("fit", "objective at the published parameters", theirs, f"{len(train)} runs"))
     out.append(
@@ -78,16 +86,35 @@ def reproduce(data: Path, quick: bool, figures: Path | None = None) -> list[Row 
     return out
 
 
-def _within(runs: RunTable, kept: NDArray[np.bool_], quick: bool) -> list[Row | Missing]:
-    """Return the errors at the largest compute of the runs given, fitted on at most 1/15.6 of it."""
+def compute_ratio(runs: RunTable) -> Floats:
+    """Return the largest compute (parameters times tokens) over that of each run."""
     compute = runs.params * runs.tokens
-    ratio = compute.max() / compute
+    return np.asarray(compute.max() / compute)
+
+
+def half_squares(law: NoisyQuadraticSystem, runs: RunTable) -> float:
+    """Return the objective of the fit: half the sum of squared log errors at the constant rate."""
+    return float(0.5 * np.sum((np.log(law.predict_constant(runs)) - np.log(runs.final_loss)) ** 2))
+
+
+def _within(runs: RunTable, kept: NDArray[np.bool_], quick: bool) -> list[Row | Missing]:
+    """Return the errors at more compute than was fitted, at most 1/15.6 of the largest of the runs given."""
+    ratio = compute_ratio(runs)
     out: list[Row | Missing] = []
     for label, mask in (("all runs", np.ones(len(runs), dtype=bool)), ("filtered runs left out", kept)):
-        train, test = runs.select(mask & (ratio >= 15.5)), runs.select(mask & (ratio < 1.8))
-        law = NoisyQuadraticSystem.fit(train, starts=12 if quick else 48)
-        for kind, values in (("constant rate", law.predict_constant(test)), ("falling rate", law.predict(test))):
-            note = f"[%] {len(train)} runs fitted, {len(test)} predicted; another split than the published 4.80 %"
-            cell = f"largest compute left out, {label}, {kind}"
-            out.append(Row("within the runs here", cell, None, rmsle(values, test), None, note))
+        train = runs.select(mask & (ratio >= FITTED))
+        laws = {"": NoisyQuadraticSystem.fit(train, starts=12 if quick else 48)}
+        if mask is kept:
+            laws["by the authors' optimiser: "] = BY_ADAM
+        for by, law in laws.items():
+            for which, most in (("largest compute", LARGEST), ("all above the compute fitted", FITTED)):
+                test = runs.select(mask & (ratio < most))
+                for kind, values in (
+                    ("constant rate", law.predict_constant(test)),
+                    ("falling rate", law.predict(test)),
+                ):
+                    note = f"[%] {len(train)} runs fitted to {half_squares(law, train):.5f}, {len(test)} predicted;"
+                    note += " another split than the published 4.80 %"
+                    cell = f"{by}{which}, {label}, {kind}"
+                    out.append(Row("within the runs here", cell, None, rmsle(values, test), None, note))
     return out

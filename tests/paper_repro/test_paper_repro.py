@@ -1,11 +1,16 @@
 """The reproductions: the framework, the folders' files, the quick part on the public data, missing data."""
 
+import csv
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -13,9 +18,17 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from paper_repro import convert  # noqa: E402
 from paper_repro import run as command  # noqa: E402
 from paper_repro.core import HERE, Missing, Row, expected, need  # noqa: E402
+from paper_repro.noisy_quadratic_system import optimiser  # noqa: E402
+from paper_repro.noisy_quadratic_system.reproduce import compute_ratio, half_squares  # noqa: E402
+from paper_repro.sources import Source, fetch, sources  # noqa: E402
 from paper_repro.sqrt_batch.reproduce import losses  # noqa: E402
+
+from optlaws.baselines.noisy_quadratic import NoisyQuadraticSystem  # noqa: E402
+from optlaws.runs import RunTable, read_runs  # noqa: E402
+from optlaws.schedules import parse  # noqa: E402
 
 NAMES = command.folders()
 MINE = ("chinchilla", "isoflop", "opt_laws", "sqrt_batch", "step_law")
@@ -34,9 +47,11 @@ def test_rows_know_difference_and_tolerance():
 def test_folders_hold_what_they_must(name):
     sources = json.loads((HERE / name / "sources.json").read_text(encoding="utf-8"))
     for entry in sources["files"]:
-        assert {"name", "address", "sha256"} <= set(entry)
-        assert entry["address"].startswith("https://")
-        assert entry["sha256"] is None or len(entry["sha256"]) == 64
+        source = Source(name, **entry)
+        assert source.address.startswith("https://")
+        assert source.fetch in ("file", "folder")
+        assert len(source.known) == 1
+        assert all(len(each) == 64 for each in (*source.known, source.sha256) if each)
     cells = json.loads((HERE / name / "expected.json").read_text(encoding="utf-8"))
     assert cells
     for entry in cells:
@@ -65,6 +80,17 @@ def test_a_report_is_not_replaced_by_one_without_the_data(tmp_path, capsys):
     assert (tmp_path / "sqrt_batch.md").exists()
     assert "| [isoflop](isoflop.md) | 1 | 1 | 0 |" in (tmp_path / "README.md").read_text()
     assert f"-- reports with more values kept as they were in {tmp_path}: isoflop" in capsys.readouterr().out
+
+
+def test_a_report_with_renamed_cells_is_written_again(tmp_path):
+    head = "table,cell,published,ours,difference,tolerance,ok,note\n"
+    (tmp_path / "x.csv").write_text(head + "t,old name,,1,,,,\nt,another,,2,,,,\nt,never had a value,,,,,,\n")
+    rows = [Row("t", "new name", None, 1.0, None), Row("t", "another", None, 2.0, None)]
+    gap = [Missing("file", "part of it")]
+    assert not command.poorer(command.Result("x", rows, gap), tmp_path)
+    assert command.poorer(command.Result("x", rows[:1], gap), tmp_path)
+    assert command.poorer(command.Result("x", [*rows[:1], Row("t", "another", None, None, None)], gap), tmp_path)
+    assert not command.poorer(command.Result("x", rows[:1], []), tmp_path)  # nothing is missing: the code has fewer
 
 
 @pytest.mark.parametrize(
@@ -140,9 +166,11 @@ def fake_pooch(monkeypatch, store):
 
     class Pooch:
         @staticmethod
-        def retrieve(address, known_hash, fname, path):
+        def retrieve(address, known_hash, fname, path, progressbar):
+            if address not in store:
+                raise OSError(f"no connection to {address}.")
             content = store[address]
-            if f"sha256:{hashlib.sha256(content).hexdigest()}" != known_hash:
+            if known_hash and f"sha256:{hashlib.sha256(content).hexdigest()}" != known_hash:
                 raise ValueError(f"SHA256 hash of downloaded file ({fname}) does not match")
             (Path(path) / fname).write_bytes(content)
 
@@ -150,16 +178,122 @@ def fake_pooch(monkeypatch, store):
 
 
 def test_fetch_checks_the_sum_and_names_what_it_could_not_get(monkeypatch, tmp_path, data_dir, capsys):
-    source = json.loads((HERE / "isoflop" / "sources.json").read_text(encoding="utf-8"))["files"][0]
-    good = (data_dir / source["name"]).read_bytes()
-    fake_pooch(monkeypatch, {source["address"]: good})
+    source = sources("isoflop")[0]
+    good = (data_dir / source.name).read_bytes()
+    if hashlib.sha256(good).hexdigest() != source.sha256:
+        pytest.skip("the copy here is not the public file")
+    fake_pooch(monkeypatch, {source.address: good})
     assert command.main(["isoflop", "--quick", "--fetch", "--data", str(tmp_path / "a")]) == 0
-    assert (tmp_path / "a" / source["name"]).read_bytes() == good
-    fake_pooch(monkeypatch, {source["address"]: good + b" "})
+    assert (tmp_path / "a" / source.name).read_bytes() == good
+    assert "no sha256 is on record" not in capsys.readouterr().out
+    fake_pooch(monkeypatch, {source.address: good + b" "})
     assert command.main(["isoflop", "--quick", "--fetch", "--data", str(tmp_path / "b")]) == 1
     assert "does not match" in capsys.readouterr().out
-    assert command.main(["chinchilla", "--quick", "--fetch", "--data", str(tmp_path / "c")]) == 1
-    assert "has no checksum on record; get it by hand from https://" in capsys.readouterr().out
+    fake_pooch(monkeypatch, {})
+    assert command.main(["isoflop", "--quick", "--fetch", "--data", str(tmp_path / "c")]) == 1
+    assert f"isoflops_curves.json not fetched from {source.address} (no connection to" in capsys.readouterr().out
+
+
+POINTS = "Model Size,Training FLOP,loss\n" + "".join(f"{n},{6 * n * 20 * n},{2 + 1e3 / n**0.4}\n" for n in (1e8, 1e9))
+RUNS = (
+    "N,B,K,C,loss,split,type,filtered\n256000000,134,564,1,3.8,train,isoflop,False\n"
+    "10000000,24,39,1,5.5,test,isotoken,\n"
+)
+
+
+def test_a_file_without_a_sum_is_fetched_and_its_sum_said(monkeypatch, tmp_path, capsys):
+    source = sources("chinchilla")[0]
+    fake_pooch(monkeypatch, {source.address: POINTS.encode()})
+    assert fetch(["chinchilla"], tmp_path) == []
+    said = capsys.readouterr().out
+    assert said.startswith("chinchilla_points.csv: fetched; no sha256 is on record to check it against, what came has ")
+    assert hashlib.sha256(POINTS.encode()).hexdigest() in said
+    assert fetch(["chinchilla"], tmp_path) == []  # it is there now
+    assert capsys.readouterr().out == ""
+
+
+def test_a_file_that_is_no_table_of_ours_is_made_one(monkeypatch, tmp_path, capsys):
+    source = sources("noisy_quadratic_system")[0]
+    fake_pooch(monkeypatch, {source.address: RUNS.encode()})
+    assert fetch(["noisy_quadratic_system"], tmp_path) == []
+    runs = read_runs(tmp_path / "nqs_runs.csv")
+    assert runs.batch_tokens.tolist() == [134 * 128, 24 * 128]
+    assert runs.tokens.tolist() == [564 * 134 * 128, 39 * 24 * 128]
+    assert [s.warmup_steps for s in runs.schedule_tuple()] == [6, 1]
+    assert list(runs.column("split")) == ["train", "test"]
+    assert [path.name for path in tmp_path.iterdir()] == ["nqs_runs.csv"]
+    (tmp_path / "nqs_runs.csv").unlink()
+    fake_pooch(monkeypatch, {source.address: b"a,b\n1,2\n"})
+    assert "(dataset.csv must have the columns N, B, K" in fetch(["noisy_quadratic_system"], tmp_path)[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_converted_table_is_the_one_here(tmp_path, data_dir):
+    """What `fetch` makes of the public columns is what the copy here holds, but for the names of the runs."""
+    here = list(csv.DictReader((data_dir / "nqs_runs.csv").read_text(encoding="utf-8").splitlines()))
+    lines = [
+        f"{r['params']},{int(r['batch_tokens']) // 128},{r['steps']},1,{r['final_loss']},{r['split']},{r['kind']},"
+        f"{r['filtered']}"
+        for r in here
+    ]
+    (tmp_path / "dataset.csv").write_text("\n".join(["N,B,K,C,loss,split,type,filtered", *lines]) + "\n")
+    convert.nqs(tmp_path / "dataset.csv", tmp_path / "made.csv")
+    made = list(csv.DictReader((tmp_path / "made.csv").read_text(encoding="utf-8").splitlines()))
+    assert made == [{**row, "run_id": f"nqs-{i:03d}"} for i, row in enumerate(here)]
+
+
+def test_folders_of_files_are_said_to_be_such(monkeypatch, tmp_path, capsys):
+    fake_pooch(monkeypatch, {})
+    assert command.main(["multi_power_law", "--quick", "--fetch", "--data", str(tmp_path)]) == 1
+    said = capsys.readouterr().out
+    for name in ("mpl_runs.csv", "mpl_curves.csv"):
+        assert (
+            f"multi_power_law: {name} is a table made of many files and cannot be fetched as one; get them from"
+            " https://github.com/thu-yao-01-luo/MultiPowerLaw and write the table by hand ("
+        ) in said
+
+
+def test_fetch_from_a_server(monkeypatch, tmp_path):
+    pytest.importorskip("pooch")
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "points.csv").write_text(POINTS)
+    (tmp_path / "data").mkdir()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path / "served"))
+    monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        address = f"http://127.0.0.1:{server.server_port}/points.csv"
+        entries = [
+            replace(sources("chinchilla")[0], name=name, address=address, sha256=known)
+            for name, known in (
+                ("any.csv", None), ("right.csv", hashlib.sha256(POINTS.encode()).hexdigest()), ("wrong.csv", 64 * "0"),
+            )
+        ]  # fmt: skip
+        entries.append(replace(entries[0], name="gone.csv", address=address.replace("points", "gone")))
+        monkeypatch.setattr("paper_repro.sources.sources", lambda folder: entries)
+        gaps = fetch(["chinchilla"], tmp_path / "data")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["any.csv", "right.csv"]
+    assert (tmp_path / "data" / "any.csv").read_text() == POINTS
+    assert [gap.split()[1] for gap in gaps] == ["wrong.csv", "gone.csv"]
+
+
+def test_another_copy_is_named_and_no_failure(tmp_path, data_dir, capsys):
+    assert command.main(["isoflop", "--quick", "--data", str(data_dir)]) == 0
+    if hashlib.sha256((data_dir / "isoflops_curves.json").read_bytes()).hexdigest() == sources("isoflop")[0].sha256:
+        assert "other cop" not in capsys.readouterr().out
+    text = (data_dir / "isoflops_curves.json").read_text()
+    (tmp_path / "isoflops_curves.json").write_text(text + "\n")
+    assert command.main(["isoflop", "--data", str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    line = "other copy than the one the expected figures were made with: isoflops_curves.json (sha256 "
+    assert said.count(line) == 1
+    assert "-- other copies of data than the expected figures were made with: isoflops_curves.json\n" in said
+    assert "Other copy than the one" in (tmp_path / "out" / "isoflop.md").read_text()
 
 
 def test_fetch_without_pooch_is_one_sentence(monkeypatch, tmp_path, capsys):
@@ -179,3 +313,26 @@ def test_as_a_process_without_data(tmp_path):
     )
     assert done.returncode == 0
     assert "data not found: isoflop (isoflops_curves.json)" in done.stdout
+
+
+def noisy_runs():
+    """Return nine runs of a noisy quadratic system at three sizes and lengths."""
+    law = NoisyQuadraticSystem(1.2, 0.7, 3.0, 0.8, 1.0, 500.0, 1.2)
+    n, steps = np.array([(size, k) for size in (1e6, 4e6, 1.6e7) for k in (100, 1000, 10_000)]).T
+    runs = RunTable.build([parse(f"constant:peak=1e-3,steps={int(k)}") for k in steps], params=n, batch_tokens=12_800.0)
+    return replace(runs, final_loss=law.predict_constant(runs), status=("completed",) * len(runs))
+
+
+def test_the_authors_optimiser_goes_down_and_drops_starts_without_end():
+    runs = noisy_runs()
+    early, late = (optimiser.ends(runs, starts=60, steps=steps) for steps in (1, 60))
+    assert 1 <= len(late) == len(early) < 10  # Q is below 1 in one of twenty
+    assert late[0][0] < early[0][0]
+    value, theta = late[0]
+    law = NoisyQuadraticSystem(*map(float, theta))  # R in tokens
+    assert half_squares(law, runs) == pytest.approx(value, rel=1e-9)
+
+
+def test_compute_is_counted_from_the_largest():
+    assert compute_ratio(noisy_runs()).min() == 1.0
+    assert compute_ratio(noisy_runs()).max() == pytest.approx(1600.0)

@@ -20,6 +20,7 @@ from optlaws.commands.validate import curves_figure, losses_figure, measured, pu
 from optlaws.runs import CurveTable, RunTable, parse_quantity, read_curves, read_runs, write_curves, write_runs
 
 ROOT = Path(__file__).resolve().parents[1]
+READINGS = 20  # kept of each curve
 
 
 def without_empty(runs: RunTable) -> RunTable:
@@ -31,12 +32,21 @@ def without_empty(runs: RunTable) -> RunTable:
     )  # fmt: skip
 
 
-def publish(source: Path, name: str, max_params: float | None, max_steps: float | None) -> str:
+def thinned(curves: CurveTable, most: int) -> CurveTable:
+    """Return at most so many readings of each run, evenly spread, the last among them."""
+    keep = []
+    for rows in curves.runs().values():
+        keep.append(rows[np.unique(np.linspace(len(rows) - 1, 0, min(most, len(rows))).round().astype(int))])
+    rows = np.sort(np.concatenate(keep))
+    return CurveTable(np.asarray(curves.run_id)[rows].tolist(), curves.step[rows], curves.loss[rows])
+
+
+def publish(source: Path, name: str, max_params: float | None, max_steps: float | None, note: str) -> str:
     """Write data set, law, report and figures; return the report."""
     data, docs = ROOT / "optlaws" / "data" / name, ROOT / "docs"
     data.mkdir(parents=True, exist_ok=True)
     write_runs(data / "runs.csv", without_empty(read_runs(source / "runs.csv", need_loss=True)))
-    thin = measured(read_curves(source / "curves.csv"))
+    thin = thinned(measured(read_curves(source / "curves.csv")), READINGS)
     write_curves(data / "curves.csv", CurveTable(thin.run_id, thin.step, thin.loss.round(5)))
     runs, curves = read_runs(data / "runs.csv", need_loss=True), read_curves(data / "curves.csv")
     verdict = put_to_the_test(
@@ -56,7 +66,7 @@ def publish(source: Path, name: str, max_params: float | None, max_steps: float 
         f"# Validation on the built-in sweep `{name}`\n\nWritten by `benchmarks/publish_sweep.py`. The sweep is "
         f"`benchmarks/{name}.yaml`: {len(runs)} runs on {devices}, {int((~verdict.diverged).sum())} completed and "
         f"{int(verdict.diverged.sum())} diverged; its tables and the law fitted on the small half lie in "
-        f"`optlaws/data/{name}`. Nothing was chosen by the held-out runs.\n",
+        f"`optlaws/data/{name}`. {note}\n",
         1,
     )
     write_text(docs / f"validation_{name}.md", text)
@@ -70,8 +80,11 @@ def main() -> None:
     parser.add_argument("name", metavar="NAME")
     for option in ("--max-params", "--max-steps"):
         parser.add_argument(option, type=lambda text: parse_quantity(text, "limit"))
+    parser.add_argument(
+        "--note", default="Nothing was chosen by the held-out runs.", help="What was chosen, and by what."
+    )
     given = parser.parse_args()
-    print(publish(given.source, given.name, given.max_params, given.max_steps))
+    print(publish(given.source, given.name, given.max_params, given.max_steps, given.note))
 
 
 if __name__ == "__main__":

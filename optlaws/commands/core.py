@@ -155,6 +155,9 @@ def _fit_summary(law: Law, output: str) -> str:
     lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
+    if law.info.get("units"):
+        values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["units"].items())
+        lines.append(f"These runs are far smaller than language models; the law is in units of their own: {values}.")
     if law.info.get("calibrated"):
         values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["calibrated"].items())
         lines.append(f"Calibrated: {values}.")

@@ -195,7 +195,7 @@ _FIELD_SCALES = {
 }
 
 _VARIANCES = tuple(c.variance(mode, prior) for mode, prior in enumerate((8.0, 1.6, 0.85, 1.2, 2.1, 3.2)))
-_EXPONENTS = {"aN": 0.13, "aT": 0.36, "aD": 0.3, "lc": 0.3, "r": 1.0, "gv": 0.02, "nv": 0.5, "t0": 0.15, "pn": 0.25}
+_EXPONENTS = {"aN": 0.13, "aT": 0.36, "aD": 0.3, "lc": 0.35, "r": 1.05, "gv": 0.02, "nv": 0.5, "t0": 0.15, "pn": 0.25}
 _COMMON = (
     c.constant(0.35, 0.1),
     c.size(0.5, 0.15),
@@ -208,7 +208,7 @@ _COMMON = (
     c.peak_time(1.5),
 )
 
-_DYNAMICS = Dynamics(kappa=0.25, relaxation=1.3, fastest=4.5)
+_DYNAMICS = Dynamics(kappa=0.25, relaxation=1.3, fastest=4.5, critical_batch=2.5)
 
 register_basis(
     Basis(

@@ -18,6 +18,7 @@ from optlaws.errors import FitError, OptlawsWarning, TableError
 from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
 from optlaws.law.model import UNITS, Law, domain_values
+from optlaws.law.units import units_of
 from optlaws.regression.trend_field import Posterior, Problem, Settings, fit_trend_field, trend_evidence
 from optlaws.runs import CurveTable, RunTable
 
@@ -29,10 +30,15 @@ MOST_READINGS = 3600  # of all curves together: more of them cost time and calib
 FEWEST_PER_CURVE = 6
 FREE_POINTS_PER_CURVE = 20.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.125  # fraction of a run before which its curve is not looked at: repeats differ most there
+FEWEST_FOR_UNITS = 16  # final losses before the units of a basis are asked about
 DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others
 CALIBRATION_TRIALS = 40
 CALIBRATION_INDUCING = 240  # most inducing points while constants are tried
-CALIBRATED = {"kappa": 0.7, "temperature_exponent": 0.2, "aT": 0.5}  # sd of ln constant about the basis' value
+CALIBRATED: dict[str, tuple[float, float]] = {  # prior of the constants that curves find: centre over the basis' value,
+    "kappa": (1.0, 0.7),  # sd of its logarithm; benchmarks/curve_prior.py asks public curves for it
+    "temperature_exponent": (1.0, 0.2),
+    "aT": (1.0, 0.5),
+}
 
 
 def usable(runs: RunTable) -> np.ndarray:
@@ -241,13 +247,39 @@ def fit_law(
     ------
     FitError
         Too few usable runs, or runs that the law cannot be fitted to.
+
+    Notes
+    -----
+    Where the runs are far smaller than language models (median size or batch a hundred times below the reference), the
+    law may be fitted in units of these runs (`optlaws.law.units`); `info["units"]` then states them.
     """
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
         chosen = get_basis(basis)
         about = dict(info or {})
+        units = _own_units(runs, chosen, settings or Settings())
+        if units:
+            chosen, about["units"] = chosen.with_constants(units), units
         if calibrate:
             chosen, about["calibrated"] = _calibrated_exponents(runs, curves, chosen, calibrate)
         return _fit_law(runs, curves, group, chosen, name, settings or Settings(), inducing_pool, about)
+
+
+def _own_units(runs: RunTable, basis: Basis, settings: Settings) -> dict[str, float]:
+    """Return the units of these runs if they are far from the usual ones and enough of them say so, else nothing."""
+    keep = usable(runs)
+    if keep.sum() < FEWEST_FOR_UNITS or not (runs.final_loss[keep] > 0).all():
+        return {}
+    done = runs.select(keep)
+    if not (np.asarray(done.batch().peak) > 0).all():
+        return {}
+    try:
+        known = {
+            "use_params": _known(done.size, "params", done),
+            "use_batch": _known(done.batch_tokens, "batch_tokens", done),
+        }
+    except FitError:  # said, with its way out, where the fit begins
+        return {}
+    return units_of(done, basis, settings, **known)
 
 
 def _calibrated_exponents(
@@ -406,7 +438,10 @@ def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
     settings = replace(work.settings, most_inducing=min(CALIBRATION_INDUCING, work.settings.most_inducing))
 
     def build(x: FloatArray) -> tuple[Basis, dict[str, float]]:
-        values = {name: start[name] * float(np.exp(CALIBRATED[name] * v)) for name, v in zip(names, x, strict=True)}
+        prior = (CALIBRATED[name] for name in names)
+        values = {
+            name: start[name] * c * float(np.exp(sd * v)) for name, (c, sd), v in zip(names, prior, x, strict=True)
+        }
         dynamics = {k: v for k, v in values.items() if k not in basis.exponents}
         exponents = {k: v for k, v in values.items() if k in basis.exponents}
         return basis.with_constants(dynamics, exponents), values

@@ -27,13 +27,13 @@ def coefficients():
     return c
 
 
-def plan(peaks=(3e-4, 1e-3, 2e-3), steps=(3000, 6000, 12000), params=(2e7, 6e7), **columns):
+def plan(peaks=(3e-4, 1e-3, 2e-3), steps=(3000, 6000, 12000), params=(2e7, 6e7), warmup=300, **columns):
     """Cosine, WSD and constant schedules for every peak, length and size; no losses."""
     schedules, sizes = [], []
     for size in params:
         for length in steps:
             for peak in peaks:
-                warm = {"warmup": 300}
+                warm = {"warmup": warmup}
                 schedules += [
                     cosine(peak, length, final=0.1 * peak, **warm),
                     wsd(peak, length, decay=0.2, **warm),

@@ -1,0 +1,63 @@
+"""Units taken from the runs themselves, for runs far smaller than language models.
+
+The constants of a basis are numbers in units: a size, a batch, a count of steps and a rate (`Dynamics.params_ref`,
+`batch_ref`, `steps_ref`, `lr_ref`). They were found on models of a million to a billion parameters and batches of some
+ten thousand tokens and more. Over a few powers of ten the power laws in size and batch carry them; a network of ten
+thousand parameters that sees a thousand tokens a step lies so far out that its whole training would last a few units
+of intrinsic time. What can be kept there is the dimensionless law: the same constants, in units of these runs. Whether
+that is better than the usual units, and how large the unit of the rate is, the evidence of the training runs decides.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optlaws.features import Basis
+from optlaws.law.calibrate import Evidence
+from optlaws.regression.trend_field import Settings
+from optlaws.runs import RunTable
+
+FAR = 100.0
+"""How many times smaller than the reference the median size or batch must be before other units are tried."""
+RATES = (1.0, 2.0, 4.0, 8.0)
+"""Units of the rate that are tried, over the usual one."""
+
+
+def units_of(
+    runs: RunTable, basis: Basis, settings: Settings, *, use_params: bool = True, use_batch: bool = True
+) -> dict[str, float]:
+    """Return the units in which runs are most probable; empty if these are the usual ones.
+
+    Parameters
+    ----------
+    runs : RunTable
+        Completed runs with losses.
+    basis : Basis
+        With the usual units.
+    settings : Settings
+        Of the regression.
+    use_params, use_batch : bool
+        False: no run states its size (batch).
+
+    Returns
+    -------
+    dict of str to float
+        `params_ref` and `batch_ref` (medians, where known), `steps_ref` (median) and `lr_ref`, for
+        `Basis.with_constants`.
+    """
+    usual = basis.dynamics
+    own: dict[str, float] = {}
+    if use_params:
+        own["params_ref"] = float(np.median(runs.size))
+    if use_batch:
+        own["batch_ref"] = float(np.median(runs.batch_tokens))
+    if not any(FAR * value < getattr(usual, name) for name, value in own.items()):
+        return {}
+    own["steps_ref"] = float(np.median(np.asarray(runs.batch().total_steps)))
+
+    def evidence(units: dict[str, float]) -> float:
+        trial = basis.with_constants(units)
+        return Evidence(runs, trial, settings, use_params=use_params, use_batch=use_batch)(trial)
+
+    tried: list[dict[str, float]] = [{}, *({**own, "lr_ref": usual.lr_ref * rate} for rate in RATES)]
+    return max(tried, key=evidence)

@@ -244,7 +244,7 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
         "Leave-group-out errors of the one default fit on public runs, in % of the loss, written by"
         " `python benchmarks/accuracy.py --write`; all tables, targets that are missed included, are in [docs/accuracy.md](docs/accuracy.md)."
         " The constants of the method were chosen with these public tables in view (not the last two lines):"
-        " expect somewhat more on new sources.\n\n"
+        " expect more on new sources; [docs/nested.md](docs/nested.md) chooses them without each source and says how much.\n\n"
     )
     return "\n\n".join(long), text + short
 
@@ -256,7 +256,9 @@ CAVEAT = (
     " at once; the readings kept of a curve, the number of calibration trials and the least interval width of curves too. The"
     " priors of the level columns are the medians over all sources; the last section leaves each source out of its own prior."
     " The figures, the errors of the Marin table excepted,"
-    " are therefore better than new sources will see, and one within a few percent of its target is neither a hit nor a miss."
+    " are therefore better than new sources will see, and one within a few percent of its target is neither a hit nor a miss;"
+    " [nested.md](nested.md) repeats the choice by a rule, without each source in turn, and [curve_prior.md](curve_prior.md) asks"
+    " curves for the prior of their time-scales."
     " What the residuals of the missed targets look like stands in [residuals.md](residuals.md)."
 )
 

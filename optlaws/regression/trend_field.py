@@ -17,7 +17,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg import solve_triangular
+from scipy.linalg.lapack import dpotrs, dtrtrs
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
@@ -167,15 +168,22 @@ class _Whitened:
 
     def __init__(self, features: FloatArray, diagonal: FloatArray) -> None:
         self.f, self.d = features, diagonal
-        inner = np.eye(features.shape[1]) + (features / diagonal[:, None]).T @ features
-        self.inner = cho_factor(inner, lower=True, check_finite=False)
+        self.over = features / diagonal[:, None]
+        inner = self.over.T @ features
+        inner[np.diag_indices_from(inner)] += 1.0
+        self.root = np.asarray(np.linalg.cholesky(inner), dtype=float)
 
     def solve(self, b: FloatArray) -> FloatArray:
+        """Return K^-1 b, b of shape (n,) or (n, k)."""
         scaled = (b.T / self.d).T
-        return np.asarray(scaled - (self.f.T / self.d).T @ cho_solve(self.inner, self.f.T @ scaled, check_finite=False))
+        return np.asarray(scaled - self.over @ self.inner_solve(self.f.T @ scaled))
+
+    def inner_solve(self, b: FloatArray) -> FloatArray:
+        """Return (I + F' D^-1 F)^-1 b; straight to LAPACK, since a fit asks for hundreds of small ones."""
+        return np.asarray(dpotrs(self.root, b, lower=1)[0])
 
     def logdet(self) -> float:
-        return float(np.log(self.d).sum() + 2.0 * np.log(np.diag(self.inner[0])).sum())
+        return float(np.log(self.d).sum() + 2.0 * np.log(np.diag(self.root)).sum())
 
 
 def _signed_trend(
@@ -184,16 +192,18 @@ def _signed_trend(
     """Return c >= 0 minimising (1 - x c)' K^-1 (1 - x c) + (c - m)' P (c - m), and the approximate log evidence."""
     from scipy.optimize import nnls  # slow to import, and only a fit needs it
 
-    kx, one = white.solve(x), np.ones(len(x))
-    gram = x.T @ kx + np.diag(precision)
-    rhs = kx.T @ one + precision * centre
+    count = x.shape[1]
+    solved = white.solve(np.column_stack([x, np.ones(len(x))]))  # of the columns and of 1
+    kx, k1 = solved[:, :count], solved[:, count]
+    gram = x.T @ kx
+    gram[np.diag_indices(count)] += precision
+    rhs = kx.sum(axis=0) + precision * centre
     low = np.linalg.cholesky(gram)
-    c, _ = nnls(low.T, solve_triangular(low, rhs, lower=True), maxiter=2000)
-    r, moved = one - x @ c, c - centre
+    c, _ = nnls(low.T, dtrtrs(low, rhs, lower=1)[0], maxiter=2000)
+    r, moved = 1.0 - x @ c, c - centre
     active = c > 0
-    inner = np.diag(precision)[np.ix_(active, active)] + (x.T @ kx)[np.ix_(active, active)]
-    curvature = np.linalg.slogdet(inner)[1] - np.log(precision[active]).sum()
-    evidence = -0.5 * (r @ white.solve(r) + moved @ (precision * moved) + white.logdet() + curvature)
+    curvature = np.linalg.slogdet(gram[active][:, active])[1] - np.log(precision[active]).sum()
+    evidence = -0.5 * (r @ (k1 - kx @ c) + moved @ (precision * moved) + white.logdet() + curvature)
     return c, float(evidence)
 
 
@@ -313,7 +323,7 @@ def fit_trend_field(
     features = np.hstack([settings.field_sd * phi, offsets])
     white = _Whitened(features, diagonal)
     r = 1.0 - x @ c
-    inner_mean = cho_solve(white.inner, features.T @ (r / diagonal), check_finite=False)
+    inner_mean = white.inner_solve(features.T @ (r / diagonal))
     active = np.flatnonzero(c > 0)
     whole = np.hstack([features, x[:, active] * mean[active]])
     whole_precision = np.concatenate([np.ones(features.shape[1]), precision[active] * mean[active] ** 2])

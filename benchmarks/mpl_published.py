@@ -21,6 +21,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib import import_module
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=3, help="rounds of the fits that are timed")
     parser.add_argument("--scaled", type=int, metavar="STEPS", help="time so many AdamW steps and scale them")
+    parser.add_argument("--write", action="store_true", help="write docs/speed_published.md")
     options = parser.parse_args()
     try:
         torch = import_module("torch")
@@ -174,11 +176,18 @@ def main() -> None:
     mine = np.array(ours)
     ratio = rival.min(axis=0) / np.median(mine, axis=0)
     low, high = rival.min(axis=0) / mine.max(axis=0), rival.max(axis=0) / mine.min(axis=0)
-    for j, name in enumerate(("clock", "processor")):
-        print(
-            f"{name}: ours {np.median(mine[:, j]):.3f} s, rival {rival[:, j].min():.1f} s, ratio {ratio[j]:.0f}"
-            f" (range {low[j]:.0f} to {high[j]:.0f})"
-        )
+    said = [
+        f"{name}: ours {np.median(mine[:, j]):.3f} s, rival {rival[:, j].min():.1f} s, ratio {ratio[j]:.0f}"
+        f" (range {low[j]:.0f} to {high[j]:.0f})"
+        for j, name in enumerate(("clock", "processor"))
+    ]
+    print("\n".join(said))
+    if options.write:
+        about = " ".join((__doc__ or "").split(".\n\n", 1)[1].split())
+        text = "# Our fit beside the published procedure\n\nWritten by `python benchmarks/mpl_published.py --write`. "
+        text += f"{about}\n\n" + "\n".join(f"- {line}" for line in said)
+        text += f"\n\n{counts[0]} AdamW steps; torch {torch.__version__}; load average {load_before:.1f} at first.\n"
+        (Path(__file__).resolve().parents[1] / "docs" / "speed_published.md").write_text(text, encoding="utf-8")
     result = {
         "benchmark": "mpl_published", "ours": mine, "rival_first": firsts, "rival_second": seconds,
         "adamw_steps": counts, "ratio": ratio, "load": load_before, "torch": torch.__version__,

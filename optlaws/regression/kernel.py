@@ -72,6 +72,12 @@ def field_features(points: FloatArray, inducing: FloatArray, white: FloatArray) 
     return np.asarray(matern32(points, inducing) @ white)
 
 
+def levels_of(values: FloatArray) -> FloatArray:
+    """Return the distinct values, equal within 1e-6."""
+    ordered = np.sort(values)
+    return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) > 1e-6])])
+
+
 def group_matrix(values: FloatArray, levels: FloatArray) -> FloatArray:
     """Return how far values of ln size share the offsets of the levels, shape (n, len(levels)).
 

@@ -22,7 +22,7 @@ from scipy.linalg.lapack import dpotrs, dtrtrs
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
-from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, matern32, whitening
+from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, levels_of, matern32, whitening
 
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 NORMAL_90 = 1.6448536269514722
@@ -149,12 +149,6 @@ class Posterior:
     def active(self) -> np.ndarray:
         """Indices of the columns with a coefficient above 0."""
         return np.flatnonzero(self.coefficients > 0)
-
-
-def _levels(values: FloatArray) -> FloatArray:
-    """Return the distinct values, equal within 1e-6."""
-    ordered = np.sort(values)
-    return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) > 1e-6])])
 
 
 def damage(columns: FloatArray, coefficients: FloatArray, which: tuple[int, ...], loss: FloatArray) -> FloatArray:
@@ -315,7 +309,7 @@ def fit_trend_field(
     trend = _find_trend(problem, prior, settings, settings.rounds, pool, centre)
     x, mean, precision, c, noise = trend.x, trend.mean, trend.precision, trend.c, trend.noise
     weight, growth, phi, rest, inducing = trend.weight, trend.growth, trend.phi, trend.rest, trend.inducing
-    sizes = _levels(problem.size)
+    sizes = levels_of(problem.size)
     shared = settings.size_sd * group_matrix(problem.size, sizes)
     offsets = np.hstack([shared, settings.source_sd * problem.curve[:, None]])
     variance = noise**2 * problem.share * growth / weight

@@ -1,8 +1,9 @@
-"""The sweep of gpu_sweep.yaml on one GPU: gpu_sweep.py [--work DIR] [--minutes M] [--from FILE] [--toy].
+"""The sweep of gpu_sweep.yaml on one GPU: gpu_sweep.py [--work DIR] [--minutes M] [--from FILE] [--eager] [--toy].
 
 Needs torch, numpy and pyyaml; nothing has to be installed, as the repository's own package is used. Runs that are
 finished in the work folder are not trained again, so the script may be stopped, killed or given a time limit, and
-started again. Small models are trained in stacks. If the environment variable OUT names a folder, runs.csv, curves.csv
+started again. Small models are trained in stacks, and all of them compiled unless torch.compile does not work here or
+--eager is given. If the environment variable OUT names a folder, runs.csv, curves.csv
 and runs.tar.gz are put there at the end; --from takes such an archive of finished runs up again on another machine.
 --toy takes tiny models on the CPU: a test of the script, no more. `optlaws validate DIR` says afterwards how well a law
 fitted on the small half predicts the rest.
@@ -42,14 +43,15 @@ from optlaws.runs._files import read_text  # noqa: E402
 from optlaws.runs._yaml import load_yaml  # noqa: E402
 
 GRID = ROOT / "benchmarks" / "gpu_sweep.yaml"
-STACKED = {"S": 24, "M": 8, "L": 2}
+STACKED = {"S": 24, "M": 8, "L": 1}  # one L keeps a GPU busy by itself
 ARCHIVE = "runs.tar.gz"
 SHRINK = 200  # a toy run has this part of the updates
 
 
-def grid(toy: bool) -> dict[str, Any]:
+def grid(toy: bool, compiled: bool = False) -> dict[str, Any]:
     """Return the content of the grid file; a toy has the same runs with tiny models and hardly any updates."""
     content: dict[str, Any] = load_yaml(*read_text(GRID))
+    content["base"]["compile"] = compiled  # no part of what a run is: finished ones stay finished
     if toy:
         content["base"] |= {"seq_len": 8, "batch": 2, "device": "cpu", "threads": 1, "log_every": 2}
         content["base"] |= {"eval": {"sequences": 4}, "data": {"vocab": 32, "branching": 4}}
@@ -64,9 +66,25 @@ def grid(toy: bool) -> dict[str, Any]:
     return content
 
 
-def run(work: Path, minutes: float, toy: bool) -> SweepResult:
+def compiles() -> bool:
+    """Return whether torch.compile works on the GPU here: it needs Triton and a C compiler."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return False
+    torch._dynamo.config.suppress_errors = True  # what cannot be compiled later runs as it is
+    try:
+        point = torch.ones(8, device="cuda", requires_grad=True)
+        torch.compile(lambda x: (x * x).sum())(point).backward()
+        return bool((point.grad == 2).all())
+    except Exception as bad:  # whatever it is, training goes on without it
+        print(f"torch.compile does not work here ({type(bad).__name__}), so nothing is compiled", flush=True)
+        return False
+
+
+def run(work: Path, minutes: float, toy: bool, compiled: bool = False) -> SweepResult:
     """Train what is left, for so many minutes at most."""
-    planned = read_grid(grid(toy))
+    planned = read_grid(grid(toy, compiled))
     began = time.monotonic()
     cost = {one.config.run_id: float(one.config.steps) * weight(one.config.model) for one in planned}
     total, state = sum(cost.values()), {"first": -1, "share": 0.0}
@@ -99,7 +117,7 @@ def pack(work: Path, out: Path) -> None:
         if (work / name).exists():
             shutil.copyfile(work / name, out / name)
     with tarfile.open(out / ARCHIVE, "w:gz") as archive:
-        for folder in sorted((work / RUNS).iterdir()):
+        for folder in sorted((work / RUNS).iterdir()) if (work / RUNS).is_dir() else []:
             if finished(folder):
                 for path in sorted(folder.iterdir()):
                     if path.is_file():
@@ -118,14 +136,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "gpu_sweep")
     parser.add_argument("--minutes", type=float, default=25.0)
     parser.add_argument("--from", dest="source", type=Path, help="runs.tar.gz of an earlier call")
+    parser.add_argument("--eager", action="store_true", help="compile nothing")
     parser.add_argument("--toy", action="store_true")
     given = parser.parse_args()
     if given.source:
         unpack(given.source, given.work)
-    result = run(given.work, given.minutes, given.toy)
     out = os.environ.get("OUT")
-    if out:
-        pack(given.work, Path(out))
+    try:
+        result = run(given.work, given.minutes, given.toy, not (given.toy or given.eager) and compiles())
+    finally:  # what is finished is worth keeping, whatever stopped the rest
+        if out:
+            pack(given.work, Path(out))
     statuses = list(result.runs.status) if result.runs else []
     ends = ", ".join(f"{statuses.count(name)} {name}" for name in sorted({str(status) for status in statuses}))
     print(f"{result.done} of {result.total} runs finished ({ends}), {result.trained} of them now, in {given.work}")

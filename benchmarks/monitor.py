@@ -222,8 +222,10 @@ them from a curve, since the offset is unknown, and forecasts the last reading. 
 `optlaws/monitor/forecast.py`, the rules of the alarms in `optlaws/monitor/alarms.py`.
 
 **Limits.** The forecast says nothing once a run has diverged. Its 90 % intervals are widened, up to ten times, until they
-cover in every kind of left-out group of the law's own runs (families, rates, horizons, sizes); the kinds had been
-pooled, with a factor of at most 3, until it was seen that these covered too few of the runs below. They still do where
+cover in every kind of left-out group of the law's own runs (families, rates, horizons, sizes). This rule for their width
+was picked with the coverage of the tables below in view: the kinds had been pooled, with a factor of at most 3, until it
+was seen that these covered too few of those runs, so that the coverage stated here is no test of the rule on unseen data.
+They still cover too few where
 the law's own are narrow (WSD, two stages), for a curve that follows the law makes them narrower still. A learnt prior
 belongs to the data, the evaluation and the code of the law's runs: for a run on other data pass
 `prior=CurvePrior.default(False)` (last rows of "Runs that depart further"). Far outside the law's rates the forecast can

@@ -53,6 +53,12 @@ def publish(source: Path, name: str, max_params: float | None, max_steps: float 
         runs, curves, max_params=max_params, max_steps=max_steps, name=f"{name.replace('_', '-')}-half"
     )  # fmt: skip
     verdict.law.save(data / "law.json")
+    if verdict.law.info.get("units"):
+        usual = put_to_the_test(runs, None, max_params=max_params, max_steps=max_steps, own_units=False).scores
+        note += (
+            f" In the usual units the law fitted on the same runs has a mean error of {usual['error']:.2f} % and a"
+            f" Spearman of {usual['pool_spearman']:.3f} within pools."
+        )
     figures = {"validation.png": f"validation_{name}.png", "validation_curves.png": f"validation_{name}_curves.png"}
     plotting.save_figure(losses_figure(verdict), docs / figures["validation.png"], dpi=110)
     plotting.save_figure(curves_figure(verdict), docs / figures["validation_curves.png"], dpi=110)

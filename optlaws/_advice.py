@@ -40,16 +40,18 @@ def advise(
     difference_upper: FloatArray,
     p_best: FloatArray,
     blind: str = "",
+    left_out: int = 0,
 ) -> str:
     """Say in one sentence what follows from the ranking; candidates are called by their rank, from 1.
 
-    `blind` says of a law that does not look at the schedule what it looks at; "" for other laws.
+    `blind` says of a law that does not look at the schedule what it looks at; "" for other laws. `left_out` counts the
+    candidates that are not among these because of their risk.
     """
     safe = np.ones(len(order), dtype=bool) if risk is None else ~(risk > max_risk)
     digits = decimals(difference_upper - difference, width, order)
     best = int(order[0])
     if len(order) == 1:
-        text = "Only one candidate: nothing to compare it with"
+        text = f"Only one candidate{' is left' if left_out else ''}: nothing to compare it with"
     else:
         rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
         equal = np.flatnonzero(difference[order] == 0.0)
@@ -59,20 +61,28 @@ def advise(
                 " it cannot rank them; take a built-in law, or fit one without --law"
             )
         elif not safe[order[rivals]].any():
-            text = _risky_best(order, rivals, safe, difference, digits)
+            text = _risky_best(order, rivals, safe, risk, difference, digits)
         elif len(rivals) == 1:
             second = int(order[1])
             low, high = (number_text(end[second], digits) for end in (difference_lower, difference_upper))
             lead = f"{number_text(difference[second], digits)} below the next, 90 % interval {low} .. {high}"
-            text = f"Choose 1: it is {lead}, P(best) {percent(p_best[best])}"
+            text = f"Choose 1: its predicted loss is {lead}, P(best) {percent(p_best[best])}"
         else:
             text = _undecided(
-                runs, order, rivals, in_domain, safe, difference, difference_lower, difference_upper, digits
+                runs, order, rivals, in_domain, safe, risk, difference, difference_lower, difference_upper, digits
             )
-    return f"{text}{_risky(order, safe, risk, max_risk)}{_outside(order, in_domain, reasons)}."
+    gone = f"; {left_out:,} left out: divergence risk above {_share(max_risk)} or not known" if left_out else ""
+    return f"{text}{_risky(order, safe, risk, max_risk)}{gone}{_outside(order, in_domain, reasons)}."
 
 
-def _risky_best(order: IndexArray, rivals: IndexArray, safe: BoolArray, difference: FloatArray, digits: int) -> str:
+def _risky_best(
+    order: IndexArray,
+    rivals: IndexArray,
+    safe: BoolArray,
+    risk: FloatArray | None,
+    difference: FloatArray,
+    digits: int,
+) -> str:
     """Say what to do where every candidate of lowest loss is likely to diverge."""
     what = "has the lowest predicted loss, but is" if len(rivals) == 1 else "have the lowest predicted losses, but are"
     text = f"Do not run {_list(rivals + 1)} as planned: {'it' if len(rivals) == 1 else 'they'} {what} likely to diverge"
@@ -80,7 +90,13 @@ def _risky_best(order: IndexArray, rivals: IndexArray, safe: BoolArray, differen
     if not len(others):
         return f"{text}, and no candidate is safe"
     cost = number_text(difference[order[others[0]]], digits)
-    return f"{text}; the best safe one is {others[0] + 1}, for {cost} more predicted loss"
+    row = int(order[others[0]])
+    what = f"other one is {others[0] + 1}, of unknown risk" if _unknown(risk, row) else f"safe one is {others[0] + 1}"
+    return f"{text}; the best {what}, for {cost} more predicted loss"
+
+
+def _unknown(risk: FloatArray | None, row: int) -> bool:
+    return risk is not None and bool(np.isnan(risk[row]))
 
 
 def _risky(order: IndexArray, safe: BoolArray, risk: FloatArray | None, max_risk: float) -> str:
@@ -104,6 +120,7 @@ def _undecided(
     rivals: IndexArray,
     in_domain: BoolArray,
     safe: BoolArray,
+    risk: FloatArray | None,
     difference: FloatArray,
     difference_lower: FloatArray,
     difference_upper: FloatArray,
@@ -113,21 +130,29 @@ def _undecided(
     low, high = (number_text(end[last], digits) for end in (difference_lower, difference_upper))
     what = "difference" if len(rivals) == 2 else "largest difference"
     numbers = f"{what} {number_text(difference[last], digits)}, 90 % interval {low} .. {high}"
-    choice, why = _prefer(runs, order, rivals, in_domain, safe)
+    choice, why = _prefer(runs, order, rivals, in_domain, safe, risk)
     more = number_text(difference[order[choice]], digits)
     cost = f", for {more} more predicted loss" if float(more) > 0 and len(rivals) > 2 else ""
     return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}{cost}"
 
 
 def _prefer(
-    runs: RunTable, order: IndexArray, rivals: IndexArray, in_domain: BoolArray, safe: BoolArray
+    runs: RunTable,
+    order: IndexArray,
+    rivals: IndexArray,
+    in_domain: BoolArray,
+    safe: BoolArray,
+    risk: FloatArray | None,
 ) -> tuple[int, str]:
     """Choose among ranks that cannot be told apart, one of them safe.
 
     Safe ones, of those the ones inside the domain, then the cheapest, then the first extendable, then the lowest.
     """
     calm = rivals[safe[order[rivals]]]
-    reasons = ["it is not likely to diverge"] if calm[0] != rivals[0] else []
+    reasons = []
+    if calm[0] != rivals[0]:
+        unknown = any(_unknown(risk, row) for row in order[calm].tolist())
+        reasons = ["it is not known to be likely to diverge" if unknown else "it is not likely to diverge"]
     inside = calm[in_domain[order[calm]]]
     pool = inside if len(inside) else calm
     if len(inside) and inside[0] != calm[0]:

@@ -87,6 +87,17 @@ def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def max_risk_option(text: str, name: str = "max_risk") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the --max-risk option, None where it is not given."""
+    return click.option("--max-risk", name, type=Share(), metavar="P", help=text)
+
+
+ACCEPTED_RISK = "Accepted divergence risk; exit code 3 if all are above. [default: 0.05]"
+warmup_option = click.option(
+    "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
+)
+
+
 def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Return the --format option; the first choice is the default."""
     return click.option("--format", "style", type=click.Choice(choices), default=choices[0], show_default=True)
@@ -116,7 +127,7 @@ def cli() -> None:
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @click.option("--html", metavar="FILE", help="Write one self-contained page.")
 @click.option("--curves", is_flag=True, help="Add predicted loss curves to the figure, the page and the JSON.")
-@click.option("--max-risk", type=Share(), metavar="P", help="Leave out candidates likelier than this to diverge.")
+@max_risk_option("Leave out candidates likelier than this to diverge; exit code 3 if all are.")
 @output_option(help="Write the ranking there instead of to standard output.")
 def rank(**options: Any) -> None:
     """Rank candidate schedules by predicted final loss.
@@ -139,23 +150,15 @@ def rank(**options: Any) -> None:
 @click.option("--min-peak", type=Quantity(), metavar="LR", help="Lowest peak rate. [default: the law's lowest]")
 @click.option("--max-peak", type=Quantity(), metavar="LR", help="Highest peak rate. [default: the law's highest]")
 @click.option("--min-lr", type=Quantity(zero=True), default=0.0, metavar="LR", help="Lowest rate a decay may reach.")
-@click.option(
-    "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
-)
-@click.option(
-    "--max-risk",
-    type=Share(),
-    metavar="P",
-    help="Accepted divergence risk; exit code 3 if all are above. [default: 0.05]",
-)
+@warmup_option
+@max_risk_option(ACCEPTED_RISK)
 @click.option("--outside-domain", is_flag=True, help="Allow schedules unlike those that the law was trained on.")
 @click.option("--rising", is_flag=True, help="Let the free schedule rise again after its warm-up.")
 @click.option(
     "--caution",
     type=float,
-    default=1.6448536269514722,
     metavar="Z",
-    help="Standard deviations that count against a schedule. [default: 1.645]",
+    help="Standard deviations that count against a schedule. [default: the half-width of a 90 % interval]",
 )
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
@@ -176,15 +179,8 @@ def optimize(**options: Any) -> None:
 @click.option("--from", "runs", metavar="RUNS", help="Fit the law on this run table first.")
 @sizes
 @click.option("--optimizer", metavar="NAME", help="Optimizer. [default: adamw]")
-@click.option(
-    "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
-)
-@click.option(
-    "--max-risk",
-    type=Share(),
-    metavar="P",
-    help="Accepted divergence risk; exit code 3 if all are above. [default: 0.05]",
-)
+@warmup_option
+@max_risk_option(ACCEPTED_RISK)
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @output_option(help="Write there instead of to standard output.")
@@ -204,9 +200,7 @@ def recommend(**options: Any) -> None:
 @sizes
 @click.option("--width", type=Quantity(), metavar="W", help="Width of the network (d_model), where it is not said.")
 @format_option("table", "csv", "json")
-@click.option(
-    "--max-risk", type=Share(), metavar="P", help="Accepted risk; exit code 3 if all are above. [default: 0.05]"
-)
+@max_risk_option("Accepted divergence risk, 0.05 where it is not given; if it is given, exit code 3 if all are above.")
 @click.option("--plot", metavar="FILE", help="Write a map of the risk about the first candidate (.png, .pdf, .svg).")
 @click.option(
     "--over", type=click.Choice(["warmup", "batch"]), default="warmup", show_default=True, help="Map's other axis."
@@ -342,7 +336,7 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
 @click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: the lower half]")
 @click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: the lower half]")
 @click.option("--fit-curves", is_flag=True, help="Fit the curves of the small and short runs as well.")
-@click.option("--max-risk", "accepted", type=Share(), metavar="P", help="Flag runs above this risk. [default: 0.05]")
+@max_risk_option("Flag runs above this risk. [default: 0.05]", "accepted")
 @click.option("--law", metavar="FILE", help="Write the law that was fitted.")
 def validate(**options: Any) -> None:
     """Fit a law on the small and short runs of a sweep, predict the rest, and say how well that went.
@@ -362,7 +356,7 @@ def validate(**options: Any) -> None:
 )
 @click.option("--run-id", metavar="NAME", help="Only the log's lines of this run_id.")
 @click.option("--follow", is_flag=True, help="Go on reading until the run is over or has diverged.")
-@click.option("--every", type=click.FloatRange(0.05), default=5.0, show_default=True, help="Seconds between looks.")
+@click.option("--every", type=click.FloatRange(0.05), help="Seconds between looks while following. [default: 5]")
 @sizes
 @format_option("table", "json")
 @output_option(help="Write there instead of to standard output.")

@@ -382,9 +382,12 @@ def plot_risk_map(
     ax.set_ylabel(RISK_AXES[risk.over])
     _few_ticks(ax)
     ax.figure.colorbar(mesh, ax=ax, label="probability of divergence")
+    some = len(values) and values.min() <= accepted
+    words = [f"hatched: at most {100 * accepted:g} %" if some else f"nowhere at most {100 * accepted:g} %"]
+    words += ["white: impossible"] if len(values) < risk.probability.size else []
     artists.append(
         ax.text(
-            0.02, 0.98, f"hatched: at most {100 * accepted:g} %", transform=ax.transAxes, va="top", fontsize=8.5,
+            0.02, 0.98, ", ".join(words), transform=ax.transAxes, va="top", fontsize=8.5,
             bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0.0},
         )
     )  # fmt: skip

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._advice import advise, decimals
+from optlaws._normal import NORMAL_90
 from optlaws.errors import InputError, LawError, RiskError
 from optlaws.runs import RunTable
 
@@ -31,13 +32,14 @@ BoolArray = npt.NDArray[np.bool_]
 IndexArray = npt.NDArray[np.intp]
 
 LEVEL = 0.9
-Z = 1.6448536269514722  # normal quantile of (1 + LEVEL) / 2
+Z = NORMAL_90  # LEVEL of an interval
 JOINT = 2**14  # candidates of lowest loss whose difference to the best gets an interval
 TOP = 256  # candidates that enter the sampling of P(best)
 HOPELESS = 6.0  # standard deviations above the best beyond which a candidate cannot be best (P < 1e-9)
 _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
 RISKY = 0.05  # divergence risk above which a candidate is not recommended
+TINY_RISK = 1e-6  # divergence risk below which a model's number says no more than "very small"
 
 
 class PredictionLike(Protocol):
@@ -195,11 +197,20 @@ def rank(
         raise InputError(
             f"names must have one entry a candidate ({n}), got {len(called)}; leave it out for the run ids"
         )
+    left_out = 0
     if max_risk is not None:
         runs, called = _safe_ones(runs, law, called, max_risk)
-        n = len(runs)
+        left_out, n = n - len(runs), len(runs)
     if n > JOINT and hasattr(law, "expected_loss"):
-        return _rank_many(runs, law, called, seed, max_risk)
+        return _rank_many(runs, law, called, seed, max_risk, left_out)
+    return _rank(runs, law, called, seed, max_risk, left_out)
+
+
+def _rank(
+    runs: RunTable, law: LawLike, called: tuple[str, ...], seed: int, max_risk: float | None, left_out: int
+) -> Ranking:
+    """Rank candidates of which `left_out` others were too risky."""
+    n = len(runs)
     prediction = law.predict(runs)
     loss = np.asarray(prediction.loss, dtype=np.float64)
     sd = np.asarray(prediction.sd, dtype=np.float64)
@@ -236,7 +247,9 @@ def rank(
     }
     risk, limit = _risks(runs, law), RISKY if max_risk is None else max_risk
     blind = getattr(law, "blind", "")
-    advice = advise(runs, order, upper - loss, in_domain, reasons, risk, limit, **result, blind=blind)
+    advice = advise(
+        runs, order, upper - loss, in_domain, reasons, risk, limit, **result, blind=blind, left_out=left_out
+    )
     return Ranking(
         runs=runs,
         names=called,
@@ -287,13 +300,15 @@ def too_risky(risk: FloatArray, max_risk: float, names: Sequence[str]) -> str:
     if np.isnan(risk).all():
         return f"no candidate has a known divergence risk, so none is at or below {max_risk:g}; leave max_risk out"
     least = int(np.nanargmin(risk))
-    return (
-        f"every candidate has a divergence risk above {max_risk:g}, the lowest {risk[least]:.3g} ({names[least]});"
-        " `optlaws risk` names the smallest safe change"
-    )
+    tiny = float(risk[least]) < TINY_RISK
+    lowest = f"below {TINY_RISK:g}" if tiny else f"{risk[least]:.3g}"
+    way_out = "accept a risk like 0.01" if tiny else "`optlaws risk` names the smallest safe change"
+    return f"every candidate has a divergence risk above {max_risk:g}, the lowest {lowest} ({names[least]}); {way_out}"
 
 
-def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int, max_risk: float | None) -> Ranking:
+def _rank_many(
+    runs: RunTable, law: Any, names: tuple[str, ...], seed: int, max_risk: float | None, left_out: int
+) -> Ranking:
     """Rank more than `JOINT` candidates: all by their expected losses, and only the lowest `JOINT` with intervals."""
     loss = np.asarray(law.expected_loss(runs), dtype=np.float64)
     if not (np.isfinite(loss) & (loss > 0)).all():
@@ -303,7 +318,7 @@ def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int, max_
         )
     order = np.argsort(loss, kind="stable")
     head = np.sort(order[:JOINT])
-    near = rank(runs.select(head), law, seed=seed)
+    near = _rank(runs.select(head), law, tuple(names[row] for row in head.tolist()), seed, max_risk, left_out)
     risk = None
     if near.risk is not None:
         risk = np.full(len(loss), np.nan)
@@ -329,7 +344,7 @@ def _rank_many(runs: RunTable, law: Any, names: tuple[str, ...], seed: int, max_
         reasons=tuple(reasons),
         advice=near.advice,
         risk=risk,
-        max_risk=near.max_risk if max_risk is None else max_risk,
+        max_risk=near.max_risk,
         **whole,
     )
 

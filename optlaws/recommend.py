@@ -18,7 +18,7 @@ from optlaws.errors import InputError, LawError, OptlawsError, RiskError
 from optlaws.law import Law, builtin_names, load_law
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
 from optlaws.optimize.families import Best, member, parameters, tidy, warmups
-from optlaws.optimize.task import FloatArray, Task, check_knows_rates
+from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, risk_notes
 from optlaws.ranking import Ranking, rank
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
@@ -27,6 +27,7 @@ FLAT = 1e-3
 """Relative loss that a setting may cost to count as near-optimal."""
 
 PEAKS, BATCHES = 61, 25  # of the scans
+FEWEST = round(0.5 / ROUNDING)  # steps of a run whose batch is looked for: in fewer, whole steps miss its tokens
 NARROW = 1.2  # a law whose mean rates span less has seen one shape of schedule
 SHAPES_LAW = "llama-slimpajama"
 FAR = 4.0  # factor beyond the law's peak rates at which the cost of advice is no longer told
@@ -65,7 +66,9 @@ class Published:
     name, source : the law and where it is published.
     peak_lr, batch_tokens : its advice, NaN where it says nothing.
     cost : expected loss there, by the law that recommends, over that of its own recommendation, minus 1; what the other
-        law leaves open is taken from the recommendation. NaN where the rate is far outside the domain.
+        law leaves open, and the batch where it is settled, is taken from the recommendation. NaN where nothing of the
+        advice can be judged: far outside the domain, or a batch alone by a law that has seen one batch.
+    risk : divergence risk there, of which the cost knows nothing; NaN where it is not known or the cost is none.
     note : a reservation, or "".
     """
 
@@ -74,6 +77,7 @@ class Published:
     peak_lr: float
     batch_tokens: float
     cost: float
+    risk: float
     note: str
 
 
@@ -215,26 +219,22 @@ def recommend_settings(
     first, tasks = _first_guess(law, batches, given, warmup, progress)
     task = tasks[first]
     narrow = _narrow(law)
-    found = search(task, warmups(task, warmup), standard_shapes(), progress)
-    families = rank(task.runs([b.schedule for b in found]), law, [b.family for b in found])
-    best = _settle(found, families, narrow)
-    peak = _scan_peak(task, best)
+    best, families, peak = _best(task, warmups(task, warmup), narrow, progress)
     batch = None
     if batch_tokens is None and len(batches) > 1:
         batch = _scan_batch(task, best, batches, progress)
         if abs(np.log(batch.best / task.columns["batch_tokens"])) > 1e-9:
             task = replace(task, steps=_steps(tokens, batch.best), columns={**task.columns, "batch_tokens": batch.best})
-            found = search(task, warmups(task, warmup), standard_shapes(), progress)
-            families = rank(task.runs([b.schedule for b in found]), law, [b.family for b in found])
-            best = _settle(found, families, narrow)
-            peak = _scan_peak(task, best)
+            best, families, peak = _best(task, warmups(task, warmup), narrow, progress)
     judged = task.judge([best.schedule])
     prediction = judged.prediction
     shapes = _shapes(task, params, tokens, progress) if narrow else None
-    notes = list(task.notes)
+    notes = [*task.notes, *risk_notes(law, float(judged.risk[0]))]
     if batch_tokens is None and len(batches) == 1:
         only = format_quantity(batches[0])
         notes.append(f"the law has seen one batch, {only} tokens a step: others' rates are judged at it")
+    elif batch_tokens is not None:
+        notes.append("others' rates are judged at the batch that was given")
     if task.sizes_outside:
         notes.append(f"the run itself lies outside the law's domain: {task.sizes_outside}")
     if optimizer is not None and optimizer.lower() != "adamw":
@@ -264,7 +264,7 @@ def _batches(law: Any, tokens: float, batch_tokens: float | None) -> list[float]
     if batch_tokens is not None:
         return [batch_tokens]
     low, high = law.domain.get("batch_tokens", (0.0, 0.0))
-    if not (getattr(law, "use_batch", True) and high > low > 0):
+    if not _knows_batches(law):
         usual = law.defaults.get("batch_tokens", high if high > 0 else None)
         if usual is None:
             raise InputError(
@@ -273,13 +273,22 @@ def _batches(law: Any, tokens: float, batch_tokens: float | None) -> list[float]
             )
         return [float(usual)]
     values = tidy(np.geomspace(low, high, BATCHES), 4)
-    shortest, longest = law.domain.get("steps", (1.0, np.inf))
-    steps = tokens / values
-    inside = values[(steps >= shortest / 1.05) & (steps <= longest * 1.05)]
-    usable = inside if len(inside) else values[steps >= 4]
+    usable = values[tokens / values >= FEWEST]
     if not len(usable):
-        raise InputError(f"tokens must be enough for 4 steps of {low:,.0f} tokens, got {tokens:g}; plan a longer run")
-    return [float(b) for b in usable]
+        raise InputError(
+            f"tokens must be enough for {FEWEST} steps of {format_quantity(low)} tokens, got {format_quantity(tokens)};"
+            " plan a longer run"
+        )
+    shortest, longest = law.domain.get("steps", (1.0, np.inf))
+    steps = tokens / usable
+    inside = usable[(steps >= shortest / 1.05) & (steps <= longest * 1.05)]
+    return [float(b) for b in (inside if len(inside) else usable)]
+
+
+def _knows_batches(law: Any) -> bool:
+    """Return whether the law has seen several batch sizes, and looks at them."""
+    low, high = law.domain.get("batch_tokens", (0.0, 0.0))
+    return bool(getattr(law, "use_batch", True) and high > low > 0)
 
 
 def _first_guess(
@@ -294,8 +303,7 @@ def _first_guess(
     tasks, scores = [], []
     failed: OptlawsError | None = None
     for batch in batches:
-        steps = _steps(given["tokens"], batch)
-        task = make_task(law, **given, batch_tokens=batch, steps=steps, caution=0.0)
+        task = make_task(law, **given, batch_tokens=batch, caution=0.0)
         tasks.append(task)
         try:
             scores.append(search(task, warmups(task, warmup), cosine, progress)[0].score)
@@ -305,6 +313,20 @@ def _first_guess(
     if failed is not None and not np.isfinite(scores).any():
         raise failed
     return int(np.argmin(scores)), tasks
+
+
+def _best(
+    task: Task, warm: Sequence[int], narrow: bool, progress: Callable[[str], None] | None
+) -> tuple[Best, Ranking, FlatRange]:
+    """Return what to run, the best of every family, and the near-optimal peak rates about it."""
+    found = search(task, warm, standard_shapes(), progress)
+    families = rank(task.runs([b.schedule for b in found]), task.law, [b.family for b in found])
+    best = _settle(found, families, narrow)
+    peak, tuned = _scan_peak(task, best)
+    if tuned is not best:
+        found = [tuned if one is best else one for one in found]
+        families = rank(task.runs([b.schedule for b in found]), task.law, [b.family for b in found])
+    return tuned, families, peak
 
 
 def _settle(found: Sequence[Best], families: Ranking, narrow: bool) -> Best:
@@ -328,15 +350,21 @@ def _varied(task: Task, best: Best, peaks: FloatArray, steps: FloatArray | None 
     return ScheduleBatch.grid(best.shape.kind, **values, **best.shape.fixed), values
 
 
-def _scan_peak(task: Task, best: Best) -> FlatRange:
-    """Return the near-optimal peak rates, all else equal."""
+def _scan_peak(task: Task, best: Best) -> tuple[FlatRange, Best]:
+    """Return the near-optimal peak rates, all else equal, and the best with the peak of lowest loss among them."""
     peaks = np.unique(np.append(np.geomspace(task.low, task.high, PEAKS), best.schedule.peak))
     schedules, values = _varied(task, best, peaks)
     judged = task.judge(schedules)
     ok = task.allowed(judged) & task.safe(judged)
     loss = np.where(ok, judged.loss, np.nan)
     ends = [np.where(ok, getattr(judged.prediction, name), np.nan) for name in ("lower", "upper")]
-    return flat_range(values["peak"], loss, ends[0], ends[1])
+    flat = flat_range(values["peak"], loss, ends[0], ends[1])
+    row = int(np.nanargmin(loss))
+    own = loss[values["peak"] == best.schedule.peak]
+    if best.shape is not None and not (own <= loss[row] * (1.0 + 1e-9)).any():  # where the search ran into a bound
+        point = {**best.point, "peak": flat.best}
+        best = replace(best, schedule=member(best.shape, values, row), score=float(np.log(loss[row])), point=point)
+    return flat, best
 
 
 def _scan_batch(task: Task, best: Best, batches: Sequence[float], progress: Callable[[str], None] | None) -> FlatRange:
@@ -397,7 +425,10 @@ def _shapes(
     law = load_law(SHAPES_LAW)
     sizes = (("params", params), ("tokens", tokens))
     inside: dict[str, Any] = {name: float(np.clip(value, *law.domain[name])) for name, value in sizes}
-    found = optimize_schedule(law, **inside, knots=0, max_risk=task.max_risk, progress=progress)
+    try:
+        found = optimize_schedule(law, **inside, knots=0, max_risk=task.max_risk, progress=progress)
+    except RiskError:  # what is accepted of the own law may be less than this one ever promises
+        return None
     gain = next((g for g in found.gains if g.family == "cosine"), None)
     return None if gain is None else (law.name, found.schedule, gain)
 
@@ -429,26 +460,30 @@ def _published(
     out = []
     for law, note in published_laws(runs):
         peak, batch = law.recommend(params, tokens, loss)
-        cost = _cost(task, best, loss, peak, np.nan if fixed_batch else batch)
-        out.append(Published(law.name, law.source, peak, batch, cost, note))
+        cost, risk = _cost(task, best, loss, peak, np.nan if fixed_batch else batch)
+        out.append(Published(law.name, law.source, peak, batch, cost, risk, note))
     return tuple(out)
 
 
-def _cost(task: Task, best: Best, loss: float, peak: float, batch: float) -> float:
-    """Return the expected loss at another peak and batch over the own, minus 1; NaN where it cannot be told."""
-    low, high = task.law.domain.get("batch_tokens", (0.0, 0.0))
-    own = float(task.columns["batch_tokens"])
-    batch = batch if np.isfinite(batch) and high > low else own
+def _cost(task: Task, best: Best, loss: float, peak: float, batch: float) -> tuple[float, float]:
+    """Return the expected loss at another peak and batch over the own, minus 1, and the risk; NaN if not known."""
+    untold = (float("nan"), float("nan"))
+    several = _knows_batches(task.law)
+    if not (np.isfinite(peak) or (several and np.isfinite(batch))):
+        return untold
+    batch = batch if several and np.isfinite(batch) else float(task.columns["batch_tokens"])
     peak = peak if np.isfinite(peak) else best.schedule.peak
     if not (task.low / FAR <= peak <= task.high * FAR) or best.shape is None:
-        return float("nan")
-    if high > low and not low / FAR <= batch <= high * FAR:
-        return float("nan")
+        return untold
+    low, high = task.law.domain.get("batch_tokens", (0.0, 0.0))
+    if several and not low / FAR <= batch <= high * FAR:
+        return untold
     there = replace(
         task, steps=_steps(task.columns["tokens"], batch), columns={**task.columns, "batch_tokens": batch},
         low=min(task.low, peak), high=max(task.high, peak),
     )  # fmt: skip
-    if there.steps < 4:
-        return float("nan")
+    if there.steps < FEWEST:
+        return untold
     _, values = _varied(there, best, np.array([peak]), np.array([float(there.steps)]))
-    return float(there.judge([member(best.shape, values, 0)]).loss[0] / loss - 1.0)
+    judged = there.judge([member(best.shape, values, 0)])
+    return float(judged.loss[0] / loss - 1.0), float(judged.risk[0])

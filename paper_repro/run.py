@@ -101,26 +101,27 @@ def text_report(result: Result) -> str:
     return "\n".join(lines)
 
 
-def poorer(result: Result, out: Path) -> bool:
-    """Return whether data are missing and the report that is there has more values in a table than this result.
+def poorer(result: Result, out: Path, quick: bool = False) -> bool:
+    """Return whether data are missing, or parts were left out, and the report there has more values in a table.
 
     Values are counted, not compared by name, so that a report whose cells have new names can be written again.
     """
     path = out / f"{result.name}.csv"
-    if not result.missing or not path.is_file():
+    if not (result.missing or quick) or not path.is_file():
         return False
     with path.open(encoding="utf-8", newline="") as stream:
         there = Counter(line["table"] for line in csv.DictReader(stream) if line["ours"])
     return bool(there - Counter(row.table for row in result.rows if row.ours is not None))
 
 
-def write_reports(results: Sequence[Result], out: Path) -> list[str]:
+def write_reports(results: Sequence[Result], out: Path, quick: bool = False) -> list[str]:
     """Write NAME.md and NAME.csv of each folder, and README.md over all CSV files there are.
 
-    A report is not replaced by one that lacks values for want of data; return the names of those kept.
+    A report is not replaced by one that lacks values for want of data or of time (`quick`); return the names of those
+    kept.
     """
     out.mkdir(parents=True, exist_ok=True)
-    kept = [result.name for result in results if poorer(result, out)]
+    kept = [result.name for result in results if poorer(result, out, quick)]
     for result in results:
         if result.name in kept:
             continue
@@ -154,7 +155,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; 0 done, 1 a value outside its tolerance or a file that could not be fetched, 2 bad input."""
     parser = argparse.ArgumentParser(prog="python -m paper_repro", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="folders to run; all if left out")
-    parser.add_argument("--quick", action="store_true", help="the part that takes less than a minute; writes nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="the part that takes less than a minute; writes to --out only"
+    )
     parser.add_argument("--out", metavar="DIR", help="where Markdown and CSV go (docs/paper_repro), figures below it")
     parser.add_argument("--data", metavar="DIR", help="folder of the public tables (OPTLAWS_DATA, ../shared/data)")
     parser.add_argument("--fetch", action="store_true", help="get missing public files first, then run")
@@ -179,7 +182,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
     failed = False
     if options.fetch:
-        data.mkdir(parents=True, exist_ok=True)
+        try:
+            data.mkdir(parents=True, exist_ok=True)
+        except OSError as bad:
+            print(f"paper_repro: --data must be a folder that can be written, got {str(data)!r} ({bad.strerror})")
+            return 2
         try:
             gaps = fetch(names, data)
         except InputError as bad:
@@ -195,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"paper_repro: {name}: {bad}")
             return 2
         print(text_report(results[-1]), flush=True)
-    kept = write_reports(results, out) if out else []
+    kept = write_reports(results, out, options.quick) if out else []
     wrong = [f"{result.name}: {row.table}, {row.cell}" for result in results for row in result.wrong]
     checked = sum(row.ok is not None for result in results for row in result.rows)
     gaps = [f"{result.name} ({gap.name})" for result in results for gap in result.missing]

@@ -24,7 +24,7 @@ LAYERS = [
     {"dynamics"},
     {"runs"},
     {"schedules"},
-    {"errors", "_version", "laws"},
+    {"errors", "_normal", "_version", "laws"},
 ]
 DEPTH = {name: depth for depth, layer in enumerate(reversed(LAYERS)) for name in layer}
 HEAVY = {"numpy", "scipy", "sklearn", "matplotlib", "torch", "pandas", "pyarrow", "yaml", "tqdm"}

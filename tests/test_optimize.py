@@ -7,6 +7,7 @@ import pytest
 from quadratic_law import MEAN, PEAK, QuadraticLaw, Wall
 
 from optlaws import RunTable, load_law, optimize_schedule, parse
+from optlaws.commands.optimize import _gain_text
 from optlaws.errors import InputError, LawError, RiskError
 from optlaws.law.baseline import fit_baseline
 from optlaws.optimize import FREE, make_task, record, search, standard_shapes
@@ -167,6 +168,14 @@ class TestInvariants:
         assert best.schedule.peak == pytest.approx(1e-3, rel=0.3)
         assert "states no error" in best.notes[-1]
         assert all(gain.lower < gain.gain < gain.upper for gain in best.gains)
+        assert all(gain.single for gain in best.gains)
+        assert "(single runs)" in _gain_text(best.gains[0], best)
+
+    def test_what_was_not_tried_is_not_said_to_be_worse(self, law, found):
+        best = optimize_schedule(law, **SIZES, knots=0)
+        assert "free" not in best.advice
+        assert "by this law's account lower than the best cosine with probability" in best.advice
+        assert not any(gain.single for gain in (*best.gains, *found.gains))
 
 
 class TestRisk:
@@ -178,6 +187,20 @@ class TestRisk:
     def test_nothing_is_safe(self):
         with pytest.raises(RiskError, match=r"every candidate has a divergence risk above 0\.05, the lowest 0\.6"):
             optimize_schedule(QuadraticLaw(risk=Wall(1e-5)), steps=10000)
+
+    def test_the_lowest_known_risk_is_told(self):
+        """Shapes whose risk nobody knows do not hide that of others."""
+
+        class Partly:
+            def probability(self, runs, defaults=None):
+                risk = np.full(len(runs), 0.5)
+                for group in runs.batch().groups:
+                    if "cosine" in group.shapes:
+                        risk[group.index] = np.nan
+                return risk
+
+        with pytest.raises(RiskError, match=r"above 0\.05, the lowest 0\.5 \(linear:"):
+            optimize_schedule(QuadraticLaw(risk=Partly()), steps=10000, max_risk=0.05)
 
     def test_accepted_when_asked(self):
         best = optimize_schedule(QuadraticLaw(risk=Wall(6e-4)), steps=10000, max_risk=0.7)
@@ -204,6 +227,9 @@ class TestBadInput:
             ({"warmup": [30000.0]}, "warmup must be a whole number of steps from 0 to half of the run, 25000"),
             ({"warmup": [0.0]}, "bounds must leave a schedule inside the domain"),
             ({"batch_tokens": 1e6}, "tokens must be steps . batch_tokens"),
+            ({"knots": 0, "monotone": False}, "knots must be above 0 where the free schedule may rise, got 0"),
+            ({"optimizer": " "}, "optimizer must be a name like adamw, got ' '"),
+            ({"steps": None, "tokens": 230e3}, r"whole number of updates of 51.2K tokens, got 230K, 4.49 updates"),
         ],
     )
     def test_values(self, law, settings, words):

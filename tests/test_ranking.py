@@ -8,7 +8,7 @@ import pytest
 from fake_law import FixedLaw
 
 from optlaws import ranking as ranking_module
-from optlaws.errors import InputError, LawError
+from optlaws.errors import InputError, LawError, RiskError
 from optlaws.ranking import Z, rank
 from optlaws.runs import RunTable
 from optlaws.schedules import ScheduleBatch, parse
@@ -87,6 +87,59 @@ def test_one_candidate():
     assert ranking.advice == "Only one candidate: nothing to compare it with."
 
 
+class Risky(FixedLaw):
+    """The n-th candidate, by its run id, has the n-th risk."""
+
+    @property
+    def risk(self):
+        return self
+
+    def probability(self, table, defaults=None):
+        return np.array([(np.nan, 1e-9, 0.2, 0.4)[int(name) - 1] for name in table.run_id])
+
+
+def test_what_is_left_out_is_said():
+    factors = np.zeros((2, 1))
+    ranking = rank(runs(4), Risky([3.0, 3.1], factors), max_risk=0.25)
+    assert ranking.names == ("2", "3")
+    assert "; 2 left out: divergence risk above 25 % or not known" in ranking.advice
+    assert "likely to diverge" not in ranking.advice
+    alone = rank(runs(4), Risky([3.0], factors[:1]), max_risk=0.1).advice
+    assert alone.startswith("Only one candidate is left: nothing to compare it with; 3 left out")
+    assert "left out" not in rank(runs(4).select([1, 2]), Risky([3.0, 3.1], factors), max_risk=0.25).advice
+
+
+def test_an_unknown_risk_is_not_called_safe():
+    factors = np.eye(2) * 1e-6
+    text = rank(runs(4).select([3, 0]), Risky([3.0, 3.1], factors)).advice
+    assert "the best other one is 2, of unknown risk, for 0.100" in text
+    text = rank(runs(4).select([3, 1]), Risky([3.0, 3.1], factors)).advice
+    assert "the best safe one is 2, for 0.100" in text
+    text = rank(runs(4).select([3, 0]), Risky([3.0, 3.0], factors)).advice
+    assert "prefer 2: it is not known to be likely to diverge" in text
+
+
+def test_a_risk_beyond_what_a_model_can_say_is_not_told_in_figures():
+    law = Risky([3.0], np.zeros((1, 1)))
+    with pytest.raises(RiskError, match=r"above 0, the lowest below 1e-06 \(2\); accept a risk like 0.01"):
+        rank(runs(4), law, max_risk=0.0)
+    with pytest.raises(RiskError, match=r"above 0.1, the lowest 0.2 \(3\); `optlaws risk` names"):
+        rank(runs(4).select([2, 3]), law, max_risk=0.1)
+
+
+def test_among_very_many_the_accepted_risk_is_the_one_given(monkeypatch):
+    monkeypatch.setattr(ranking_module, "JOINT", 2)
+
+    class Many(Risky):
+        def expected_loss(self, table):
+            return np.array([3.0 + int(name) / 10 for name in table.run_id])
+
+    ranking = rank(runs(4), Many([3.2, 3.3], np.zeros((2, 1))), max_risk=0.5)
+    assert ranking.max_risk == 0.5
+    assert "likely to diverge" not in ranking.advice
+    assert "1 left out" in ranking.advice
+
+
 def test_equal_candidates_share():
     ranking = rank(runs(3), FixedLaw([3.0, 3.0, 3.0], np.full((3, 1), 0.01)))
     assert ranking.order.tolist() == [0, 1, 2]
@@ -158,7 +211,9 @@ def advise(loss, spread=0.001, kinds=("cosine",), out=(), **columns):
 
 def test_advice_when_it_is_clear():
     text = advise([3.034, 3.0, 3.2])
-    assert text == "Choose 1: it is 0.0340 below the next, 90 % interval 0.0307 .. 0.0373, P(best) > 99 %."
+    assert (
+        text == "Choose 1: its predicted loss is 0.0340 below the next, 90 % interval 0.0307 .. 0.0373, P(best) > 99 %."
+    )
 
 
 def test_advice_when_it_is_not():

@@ -82,6 +82,15 @@ class TestBuiltIn:
         assert dense.peak.low < dense.schedule.peak < dense.peak.high
         assert dense.lower < dense.loss < dense.upper
 
+    @pytest.mark.parametrize(("params", "tokens"), [(85e6, 2.56e9), (1e9, 20e9)])
+    def test_what_is_recommended_is_the_best_of_its_range(self, params, tokens):
+        """At 1B the divergence risk bounds the peak rate, between two rates of the first grid."""
+        found = recommend_settings(load_law("llama-slimpajama"), params=params, tokens=tokens)
+        assert found.schedule.peak == pytest.approx(found.peak.best, rel=1e-3)
+        assert found.loss == pytest.approx(np.nanmin(found.peak.loss), rel=1e-9)
+        assert found.schedule in found.families.runs.schedule_tuple()
+        assert found.risk <= 0.05
+
     def test_more_data_wants_a_larger_batch(self):
         law = load_law("steplaw-dense")
         batches = [recommend_settings(law, params=268e6, tokens=d).task.columns["batch_tokens"] for d in (8e9, 80e9)]
@@ -101,12 +110,35 @@ class TestBuiltIn:
     def test_sgd_is_outside(self):
         found = recommend_settings(load_law("llama-slimpajama"), params=85e6, tokens=2.56e9, optimizer="sgd")
         assert "plain_sgd" in found.reasons
+        assert np.isnan(found.risk)
+        assert "the divergence risk is not known, and nothing was left out because of it" in found.notes[0]
 
 
 class TestPublished:
     def test_all_that_have_printed_constants(self):
         names = {law.name for law, _ in published_laws()}
         assert names == {"openai_rate", "microsoft_rate", "deepseek_rate", "porian_rate", "minicpm_batch", "step_law"}
+
+    def test_a_batch_that_cannot_be_judged_has_no_cost(self):
+        """A law of the batch alone says nothing where one batch was seen, or where the batch is settled."""
+        one = recommend_settings(load_law("llama-slimpajama"), params=85e6, tokens=2.56e9)
+        settled = recommend_settings(load_law("steplaw-dense"), params=268e6, tokens=20e9, batch_tokens=1e6)
+        for found in (one, settled):
+            costs = {law.name: law.cost for law in found.published}
+            assert np.isnan(costs["minicpm_batch"])
+            assert np.isfinite(costs["step_law"])
+            risks = {law.name: law.risk for law in found.published}
+            assert risks["porian_rate"] > risks["openai_rate"] >= 0.0
+            assert np.isnan(risks["minicpm_batch"])
+        assert "others' rates are judged at the batch that was given" in settled.notes
+
+    def test_a_risk_that_the_other_law_never_promises(self):
+        """What is accepted may be below all that the law of shapes knows: then it is not asked."""
+        domain = DOMAIN | {"mean_rate": (0.5, 0.55)}
+        law = QuadraticLaw(m=0.0, domain=domain, risk=Wall(1e-2, low=0.0))
+        found = recommend_settings(law, params=1e8, tokens=1e10, batch_tokens=BATCH, max_risk=0.0)
+        assert found.shapes is None
+        assert found.risk == 0.0
 
     def test_others_are_fitted_to_runs(self):
         schedules = [parse(f"cosine:peak={p},steps=1000") for p in (1e-3, 2e-3, 4e-3)]
@@ -140,8 +172,10 @@ class TestBadInput:
             recommend_settings(params=1e8, tokens=float("nan"))
 
     def test_a_run_of_no_steps(self):
-        with pytest.raises(InputError, match=r"tokens must be enough for 4 steps|steps must be at least 4"):
+        with pytest.raises(InputError, match=r"tokens must be enough for 10 steps of 32.77K tokens, got 1K"):
             recommend_settings(load_law("steplaw-dense"), params=268e6, tokens=1000)
+        with pytest.raises(InputError, match="steps must be at least 4"):
+            recommend_settings(load_law("llama-slimpajama"), params=268e6, tokens=1000)
 
     def test_a_law_that_knows_no_rates(self):
         rng = np.random.default_rng(0)

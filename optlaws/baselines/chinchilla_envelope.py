@@ -38,11 +38,13 @@ class ChinchillaEnvelope(PowerAllocation):
         batch = d / runs.steps
         paths, sizes = [], []
         for name, index in curves.runs().items():
-            if name not in row_of or len(index) < 2:
+            if name not in row_of:
                 continue
             row = row_of[name]
             good = (curves.step[index] > 0) & np.isfinite(curves.loss[index])
             step, loss = curves.step[index][good], curves.loss[index][good]
+            if len(step) < 2:
+                continue
             paths.append((np.log(FLOPS * n[row] * batch[row] * step), np.minimum.accumulate(loss)))
             sizes.append(n[row])
         if len(set(sizes)) < 2:

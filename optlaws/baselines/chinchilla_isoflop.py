@@ -24,7 +24,7 @@ class ChinchillaIsoFlop(PowerAllocation):
 
     @classmethod
     def fit_points(cls, n: FloatArray, compute: FloatArray, loss: FloatArray) -> Self:
-        """Fit to N, C (FLOPs) and losses, each (m,); budgets without an inner minimum are left out.
+        """Fit to N, C (FLOPs) and losses, each (m,); budgets whose parabola has no minimum are left out.
 
         Raises
         ------

@@ -51,6 +51,9 @@ class OpenAIRate(Parametric):
         return cls(float(r_0), float(r_1), float(np.exp(b_0)), float(-b_1))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the advice; no batch without the loss that will be reached."""
+        """Return the advice; no rate where it would not be above 0, no batch without the loss that will be reached."""
         rate = self.r_0 + self.r_1 * float(np.log(power(1.0, (params, 1.0))))
-        return Advice(rate, power(self.b_0, (loss, -self.b_1)) if np.isfinite(loss) else float("nan"))
+        return Advice(
+            rate if rate > 0 else float("nan"),
+            power(self.b_0, (loss, -self.b_1)) if np.isfinite(loss) else float("nan"),
+        )

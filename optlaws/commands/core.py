@@ -19,6 +19,7 @@ from optlaws.commands.shared import (
     quiet,
     stem,
     tell_assumed,
+    units_text,
     write_text,
 )
 from optlaws.errors import InputError, OptlawsWarning, TableError, nearest
@@ -62,6 +63,9 @@ def rank(
     if plot:
         check_figure(plot)
     check_outputs(plot, html, output)
+    for target in (html, output):
+        if target:
+            keep_inputs(target, law_name, *candidates)
     law = load_any_law(law_name)
     found = gather_candidates(candidates, sizes, law.defaults)
     with quiet():
@@ -156,8 +160,7 @@ def _fit_summary(law: Law, output: str) -> str:
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
     if law.info.get("units"):
-        values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["units"].items())
-        lines.append(f"These runs are far smaller than language models; the law is in units of their own: {values}.")
+        lines.append(units_text(law))
     if law.info.get("calibrated"):
         values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["calibrated"].items())
         lines.append(f"Calibrated: {values}.")

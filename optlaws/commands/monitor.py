@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 DIVERGED = 3
 SHOWN_EVERY = 0.05  # of the run, between lines while following
+USUAL_EVERY = 5.0  # seconds between looks
 
 
 def monitor(
@@ -26,7 +28,7 @@ def monitor(
     log: str,
     run_id: str | None,
     follow: bool,
-    every: float,
+    every: float | None,
     style: str,
     output: str,
     **sizes: float | None,
@@ -39,6 +41,13 @@ def monitor(
     from optlaws.monitor import Monitor
 
     check_outputs(output)
+    if every is not None and not follow:
+        raise InputError(f"--every counts while following only, got {every:g} without --follow; add it or drop --every")
+    every = USUAL_EVERY if every is None else every
+    if not math.isfinite(every):
+        raise InputError(f"--every must be a finite number of seconds, at least 0.05, got {every}; 5 is usual")
+    if follow and output != STDIN:
+        raise InputError(f"--follow writes its lines to standard output, got --output {output!r}; drop one of them")
     if STDIN not in (output, log) and os.path.realpath(output) == os.path.realpath(log):
         raise InputError(f"--output must not be the log, got {output!r} for both; name another file")
     if follow and style == "json":
@@ -56,12 +65,13 @@ def monitor(
     reader = LiveLog(log, run_id)
     if follow:
         return _follow(watch, reader, every, found.assumed)
-    seen = _feed(watch, reader, whole=True)
+    seen, back = _feed(watch, reader, whole=True)
     if not seen:
         chosen = "" if run_id is None else f" of run {run_id!r}"
         place = "standard input" if log == STDIN else log
         raise InputError(f"--log must hold at least one reading{chosen}, got none in {place}; check its columns")
     tell_assumed(found.assumed)
+    _tell_back(back)
     status = watch.status
     if style == "json":
         history = [vars(alarm) for alarm in watch.history]
@@ -79,15 +89,31 @@ def _over(ended: float | None) -> str:
     return "" if ended is None else f" (over at step {ended:g})"
 
 
-def _feed(watch: Monitor, reader: Any, whole: bool = False) -> int:
-    """Feed what is new in the log; return how many readings. A step that goes back winds the monitor back."""
-    count = 0
+def _feed(watch: Monitor, reader: Any, whole: bool = False) -> tuple[int, list[tuple[float, float]]]:
+    """Feed what is new in the log; return how many readings, and from where to where the step went back.
+
+    A step that goes back winds the monitor back.
+    """
+    count, back = 0, []
     for reading in reader.new(whole):
-        if reading.step < watch.status.step:
+        before = watch.status.step
+        if reading.step < before:
             watch.rewind(reading.step)
+            back.append((before, reading.step))
         watch.update(*reading)
         count += 1
-    return count
+    return count, back
+
+
+def _tell_back(back: list[tuple[float, float]]) -> None:
+    """Say on standard error that steps went back, since a log out of order looks like a run that was resumed."""
+    if back:
+        times = "once" if len(back) == 1 else f"{len(back):,} times, first"
+        click.echo(
+            f"optlaws: note: the step goes back {times} from {back[0][0]:g} to {back[0][1]:g}: taken as resumed from a"
+            " checkpoint, and what was read beyond it is dropped; sort the log if it is out of order",
+            err=True,
+        )
 
 
 def _follow(watch: Monitor, reader: Any, every: float, assumed: Mapping[str, float]) -> int:
@@ -99,14 +125,16 @@ def _follow(watch: Monitor, reader: Any, every: float, assumed: Mapping[str, flo
     shown = -1.0
     piped = reader.path == STDIN
     while True:
-        fresh = _feed(watch, reader) if piped or os.path.isfile(reader.path) else 0
+        fresh, back = _feed(watch, reader) if piped or os.path.isfile(reader.path) else (0, [])
+        _tell_back(back)
         status = watch.status
+        shown = min(shown, status.fraction) if back else shown
         over = status.step >= status.total or reader.ended
         if over and not watch.history and not status.readings:
             raise InputError("--log must hold at least one reading, got none in standard input; check its columns")
         alarms = {(alarm.kind, alarm.reason, alarm.step) for alarm in watch.history}
         due = over or status.fraction - shown >= SHOWN_EVERY
-        if alarms - told or ((fresh or over) and due and status.fraction > shown):
+        if alarms - told or ((fresh or over) and due and (status.fraction > shown or back)):
             if shown < 0:
                 tell_assumed(assumed)
             told, shown = alarms, status.fraction

@@ -38,6 +38,7 @@ def optimize(
     warmup: Sequence[float],
     outside_domain: bool,
     rising: bool,
+    caution: float | None,
     **settings: Any,
 ) -> None:
     """Find a schedule, write it, and print what it is compared with."""
@@ -49,6 +50,8 @@ def optimize(
     if output:
         keep_inputs(output, law_name)
     law = load_any_law(law_name)
+    if caution is not None:
+        settings["caution"] = caution
     with quiet(), ticking("schedules") as tick:
         found = optimize_schedule(
             law, warmup=warmup or None, outside=outside_domain, monotone=not rising, progress=tick, **settings
@@ -60,12 +63,29 @@ def optimize(
     if output:
         write_text(output, found.schedule.to_json() + "\n")
     if style == "json":
-        text = report.to_json(record(found) | {"assumed": found.task.assumed})
+        text = report.to_json(record(found) | {"assumed": found.task.assumed, "families": _families(found)})
     elif style == "csv":
-        text = report.rank_csv(found.ranking)
+        text = _csv(found)
     else:
         text = _text(found, output)
     click.echo(text, nl=False, err=output == "-")
+
+
+def _families(found: Optimum) -> list[dict[str, Any]]:
+    """Return the optimum and the best of every family as records, lowest predicted loss first."""
+    ranking = found.ranking
+    schedules = ranking.runs.schedule_tuple()
+    return [
+        one | {"chosen": one["name"] == found.family, "schedule": schedules[row].to_dict()}
+        for one, row in zip(report.rank_records(ranking), ranking.order.tolist(), strict=True)
+    ]
+
+
+def _csv(found: Optimum) -> str:
+    """Return the same as CSV, as `optlaws rank` writes it, with a column that says which one is the optimum."""
+    lines = report.rank_csv(found.ranking).splitlines()
+    marks = ["chosen", *("true" if one["chosen"] else "false" for one in _families(found))]
+    return "\n".join(f"{line},{mark}" for line, mark in zip(lines, marks, strict=True)) + "\n"
 
 
 def _text(found: Optimum, output: str | None) -> str:
@@ -108,8 +128,9 @@ def _gain_text(gain: Gain, found: Optimum) -> str:
     """Return one comparison in words."""
     digits = max(found.ranking.decimals, 4)
     number, low, high = (number_text(x, digits, sign=True) for x in (-gain.gain, -gain.upper, -gain.lower))
-    return (
-        f"* against the best {gain.family}: {number}, 90 % interval {low} .. {high} (expected losses),"
-        f" lower with probability {percent(gain.p_real)}; one run of each adds noise of"
-        f" {number_text(gain.noise, digits)} (standard deviation)"
-    )
+    kind = "single runs" if gain.single else "expected losses"
+    text = f"* against the best {gain.family}: {number}, 90 % interval {low} .. {high} ({kind}), lower with probability"
+    text += f" {percent(gain.p_real)}"
+    if gain.single:
+        return text
+    return f"{text}; one run of each adds noise of {number_text(gain.noise, digits)} (standard deviation)"

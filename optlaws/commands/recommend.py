@@ -42,15 +42,18 @@ def recommend(
     if plot:
         check_figure(plot)
     check_outputs(plot, output)
-    if runs:
-        keep_inputs(output, runs)
-    table = read_runs(runs, need_loss=True) if runs else None
+    if runs == "":
+        raise InputError("--from must be a run table, got ''; name a file, or leave it out")
+    keep_inputs(output, runs, law_name)
+    table = None if runs is None else read_runs(runs, need_loss=True)
     with quiet(), ticking("settings") as tick:
         law = _law(law_name, table, float(params or 0), float(tokens or 0))
         if isinstance(law, RivalAdvice):
-            if plot:
+            given = {"plot": plot, "warmup": warmup or None, **settings}
+            for name in (key for key, value in given.items() if value is not None):
                 raise InputError(
-                    f"--plot needs a law of the loss, got {law_name!r}, which has none; leave one of them out"
+                    f"--{name.replace('_', '-')} needs a law of the loss, got {law_name!r}, which has none; leave one"
+                    " of them out"
                 )
             write_text(output, _rival_text(law, style, float(params or 0), float(tokens or 0)))
             return
@@ -111,6 +114,7 @@ def advice(found: Recommendation) -> str:
     text = (
         f"Run {found.family} with peak rate {peak:.3g} and {format_quantity(float(batch), 3)} tokens a step:"
         f" any peak rate from {found.peak.low:.3g} to {found.peak.high:.3g} costs less than {100 * FLAT:g} %"
+        " more loss by this law's account"
     )
     if found.batch is not None:
         low, high = (format_quantity(x, 3) for x in (found.batch.low, found.batch.high))
@@ -183,9 +187,10 @@ def _published_table(laws: Sequence[Published]) -> list[str]:
         peak = f"{law.peak_lr:.3g}" if math.isfinite(law.peak_lr) else "-"
         batch = format_quantity(law.batch_tokens, 3) if math.isfinite(law.batch_tokens) else "-"
         cost = f"{100 * law.cost:+.2f} %" if math.isfinite(law.cost) else "-"
-        rows.append([law.name, peak, batch, cost, law.source + (f" ({law.note})" if law.note else "")])
-    header = ["published law", "peak rate", "batch", "loss there", "source"]
-    return report.text_table(header, rows, [False, True, True, True, False]).splitlines()
+        risk = percent(law.risk) if math.isfinite(law.risk) else "-"
+        rows.append([law.name, peak, batch, cost, risk, law.source + (f" ({law.note})" if law.note else "")])
+    header = ["published law", "peak rate", "batch", "loss there", "risk there", "source"]
+    return report.text_table(header, rows, [False, True, True, True, True, False]).splitlines()
 
 
 def _range_record(flat: FlatRange | None) -> dict[str, Any] | None:
@@ -247,10 +252,14 @@ def _csv(found: Recommendation) -> str:
     """Return one row for the recommendation and one for each published law."""
     import io
 
-    own = (found.law, found.schedule.peak, float(found.task.columns["batch_tokens"]), 0.0, "this recommendation")
-    rows = [own, *((law.name, law.peak_lr, law.batch_tokens, law.cost, law.source) for law in found.published)]
+    batch = float(found.task.columns["batch_tokens"])
+    own = (found.law, found.schedule.peak, batch, 0.0, found.risk, "this recommendation")
+    rows = [
+        own,
+        *((law.name, law.peak_lr, law.batch_tokens, law.cost, law.risk, law.source) for law in found.published),
+    ]
     stream = io.StringIO()
-    names = ("law", "peak_lr", "batch_tokens", "relative_cost", "source")
+    names = ("law", "peak_lr", "batch_tokens", "relative_cost", "divergence_risk", "source")
     report.write_csv(stream, {name: [row[i] for row in rows] for i, name in enumerate(names)})
     return stream.getvalue()
 

@@ -13,11 +13,12 @@ import numpy as np
 from optlaws import report
 from optlaws._advice import percent
 from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, write_text
-from optlaws.errors import LawError
+from optlaws.dynamics.solve import effective_decay, plain_sgd
+from optlaws.errors import InputError, LawError
 from optlaws.ranking import too_risky
 from optlaws.risk import ACCEPTED, RiskModel, RiskPrediction
 from optlaws.risk.changes import DRIVERS, SafeChange, drivers, risk_map, safe_changes
-from optlaws.risk.quantities import WIDTH
+from optlaws.risk.quantities import WIDTH, relative_width
 from optlaws.runs import RunTable, atomic_write, format_quantity, gather_candidates
 
 AXES = {"warmup": "warmup_steps", "batch": "batch_tokens"}
@@ -45,6 +46,8 @@ def risk(
 
     if plot:
         check_figure(plot)
+    elif over != "warmup":
+        raise InputError(f"--over is an axis of the map that --plot writes, got {over} without --plot; add --plot FILE")
     check_outputs(plot, output)
     law = load_law(law_name)
     model = law.risk
@@ -60,7 +63,12 @@ def risk(
     cause, shares = drivers(runs, model)
     changes = safe_changes(runs, model, accepted)
     if plot:
-        _draw(plot, law.name, runs, model, AXES[over], accepted)
+        if np.isnan(prediction.probability[0]):
+            raise InputError(
+                f"--plot must have a first candidate whose risk is known, got {runs.run_id[0]!r}:"
+                f" {prediction.reasons[0]}; name another one first, or leave --plot out"
+            )
+        _draw(plot, law.name, runs, model, AXES[over], accepted, changes[0])
     if style == "json":
         records = _records(runs, prediction, accepted, cause, changes)
         for record, row, run_shares, options in zip(records, range(len(runs)), shares.tolist(), changes, strict=True):
@@ -149,7 +157,7 @@ def change_text(change: SafeChange) -> str:
         digits = 10.0 ** (np.floor(np.log10(change.after)) - 2)
         return f"{verb} to {np.floor(change.after / digits * (1 + 1e-12)) * digits:.3g}"
     if change.lever == "beta1":
-        return f"{verb} to {np.floor(change.after * 1000) / 1000:g}"
+        return f"{verb} to {np.floor(change.after * 1000 + 1e-9) / 1000:g}"
     return f"{verb} to {change.after:,.0f} {'steps' if change.lever == 'warmup_steps' else 'tokens a step'}"
 
 
@@ -216,17 +224,24 @@ def percent_text(p: float) -> str:
     return f"{100 * p:g} %"
 
 
-def _draw(path: str, law: str, runs: RunTable, model: RiskModel, over: str, accepted: float) -> None:
+def _draw(
+    path: str, law: str, runs: RunTable, model: RiskModel, over: str, accepted: float, changes: Sequence[SafeChange]
+) -> None:
     from optlaws import plotting
 
-    chart = risk_map(runs.select([0]), model, over)
+    # wide enough to show the nearest safe change of its axes
+    sizes = [change.size for change in changes if change.lever in ("peak_lr", over)]
+    reach = max(8.0, 1.5 * float(np.exp(min(sizes)))) if sizes else 8.0
+    chart = risk_map(runs.select([0]), model, over, reach=reach)
     batch = runs.batch()
     other = np.asarray(batch.warmup_steps if over == "warmup_steps" else runs.batch_tokens, dtype=float)
     points = list(zip(np.asarray(batch.peak).tolist(), other.tolist(), strict=True))
     kept = (runs.steps, runs.batch_tokens) if over == "warmup_steps" else (runs.tokens, batch.warmup_steps)
-    same = np.all([values == values[0] for values in (runs.size, runs.beta1, *kept)], axis=0)
+    kinds = np.array([schedule.kind for schedule in runs.schedule_tuple()])
+    alike = (runs.size, runs.beta1, effective_decay(runs), relative_width(runs, runs.size), plain_sgd(runs), kinds)
+    same = np.all([values == values[0] for values in (*alike, *kept)], axis=0)
     axes = plotting.new_axes(7.4, 5.0)
-    beside = [point for point, alike in zip(points, same.tolist(), strict=True) if alike][: plotting.SHOWN]
+    beside = [point for point, like in zip(points, same.tolist(), strict=True) if like][: plotting.SHOWN]
     plotting.plot_risk_map(chart, accepted, points[0], beside, axes)
     size, tokens = (format_quantity(float(values[0])) for values in (runs.size, runs.batch_tokens))
     title = f"{runs.run_id[0]}, {size} parameters, {tokens} tokens a step (law {law})"

@@ -21,6 +21,8 @@ from optlaws.runs import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from optlaws.law import Law
+
 
 ERROR_NAMES = {
     "mean_error_pct": "mean error %",
@@ -119,3 +121,11 @@ def error_text(key: str, value: Any) -> str:
     if key == "coverage":
         return f"{100 * value:.0f} %"
     return f"{value:.0f}" if key == "n_runs" else f"{value:.3g}"
+
+
+def units_text(law: Law) -> str:
+    """Return a sentence on the units that a law has from its own runs; empty if it is in the usual ones."""
+    if not law.info.get("units"):
+        return ""
+    values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["units"].items())
+    return f"These runs are far smaller than language models; the law is in units of their own: {values}."

@@ -11,7 +11,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.commands.shared import check_outputs, quiet, write_text
+from optlaws.commands.shared import check_outputs, quiet, units_text, write_text
 from optlaws.errors import FitError, InputError, TableError
 from optlaws.runs import CurveTable, RunTable, format_quantity, read_curves, read_runs, write_columns
 
@@ -155,6 +155,7 @@ def put_to_the_test(
     max_steps: float | None = None,
     fit_curves: bool = False,
     accepted: float | None = None,
+    own_units: bool = True,
     name: str = "law",
 ) -> Verdict:
     """Fit a law on the small and short runs and predict the others.
@@ -171,6 +172,8 @@ def put_to_the_test(
         Fit the curves of the small and short runs too.
     accepted : float, optional
         Probability of divergence above which a run is flagged; the risk model's usual one.
+    own_units : bool
+        Far smaller runs than language models may have units of their own, as in `fit_law`.
     name : str
         Of the law.
 
@@ -192,7 +195,7 @@ def put_to_the_test(
             raise InputError("--fit-curves needs curves, got none; put curves.csv beside runs.csv")
         names = set(train.run_id)
         known = readings.select(np.array([one in names for one in readings.run_id], dtype=bool))
-    law = with_risk(fit_law(train, known, name=name), train)
+    law = with_risk(fit_law(train, known, own_units=own_units, name=name), train)
     if law.risk is None:
         raise FitError("runs to fit must have sizes, batches and an adaptive optimizer to judge divergence by")
     with quiet():
@@ -367,7 +370,7 @@ def report(verdict: Verdict) -> str:
         f"Fitted on {usable} completed runs of at most {format_quantity(float(train.size.max()))} parameters and "
         f"{int(train.steps.max()):,} steps ({len(train) - usable} more diverged); scored on {s['runs']} completed runs "
         f"that are larger or longer. Losses are {runs.final_loss[verdict.scored].min():.3f} to "
-        f"{runs.final_loss[verdict.scored].max():.3f} nats per token.",
+        f"{runs.final_loss[verdict.scored].max():.3f} nats per token. {units_text(verdict.law)}".rstrip(),
         "",
         "| held-out runs | | target |",
         "| --- | --- | --- |",

@@ -21,7 +21,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -29,11 +29,12 @@ import numpy.typing as npt
 from optlaws.dynamics.model import PLAIN, Dynamics, FloatArray, default_weight_decay, regime
 from optlaws.errors import InputError
 from optlaws.runs import RunTable
-from optlaws.schedules import Cells, Schedule, cells, cells_at
+from optlaws.schedules import Cells, Schedule, ScheduleBatch, cells, cells_at
 
 BLOCK = 16384  # schedules per task of a thread
 CHUNK = 1024  # schedules per pass: the working set stays in the processor's cache
-TINY = 1e-9  # added above and below, makes (1 - exp(-z)) / z equal 1 at z = 0 and changes it by less than this
+CELLS_AT_ONCE = 8  # of them, where all modes are held
+TINY = 2.0**-30  # added above and below, makes (1 - exp(-z)) / z equal 1 at z = 0; a power of 2: 1 + TINY is exact
 SMALLEST = 1e-300
 LARGEST_ESCAPE = 1e12
 LARGEST_GROWTH = 30.0
@@ -208,7 +209,8 @@ def _below_peak(felt: FloatArray, left: FloatArray, right: FloatArray) -> FloatA
     """
     top = np.maximum(left, felt)
     np.maximum(top[1:], right[:-1], out=top[1:])
-    np.maximum.accumulate(top, axis=0, out=top)
+    for k in range(1, len(top)):  # five times faster than np.maximum.accumulate along this axis
+        np.maximum(top[k], top[k - 1], out=top[k])
     return np.asarray(felt / np.maximum(top, SMALLEST))
 
 
@@ -249,19 +251,10 @@ def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures:
     z = 2 l tau' in it, y1 = (y0 + J) exp(-z) + D (1 - exp(-z)) / z. At the end of the run, E_k = what is left of cell k
     there, y = sum_k J_k E_k-1 + D_k E_k (1 - E_k-1 / E_k) / z_k.
     """
-    rate = (2.0 * curvatures)[:, None]
     jump, drop = -left, left - right
     jump[1:] += right[:-1]
-    z, fade, source = _buffers((len(step), len(curvatures), step.shape[1]))
-    np.multiply(step[:, None], -rate, out=z)
-    np.maximum(z, -LARGEST_DECAY, out=fade)  # beyond it nothing is left of the past; exp is slow where it underflows
-    np.exp(fade, out=fade)
-    np.subtract(fade, 1.0, out=source)
-    source -= TINY
-    z -= TINY
-    source /= z
-    source *= drop[:, None]
     if along:
+        fade, source = _fading(step, drop, curvatures, _buffers((len(step), len(curvatures), step.shape[1])))
         y = np.zeros(source.shape[1:])
         for k in range(len(step)):
             y += jump[k]
@@ -270,15 +263,37 @@ def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures:
             source[k] = y
         source += right[:, None]
         return np.array(source.transpose(0, 2, 1).reshape(-1, len(curvatures)))
-    np.multiply(_to_go(step)[:, None], -rate, out=z)
-    np.maximum(z, -LARGEST_DECAY, out=z)
-    np.exp(z, out=z)  # E at the left ends
-    y = right[-1] + source[-1]
-    source[:-1] *= z[1:]
-    y += source[:-1].sum(axis=0)
-    jumps = np.flatnonzero(jump.any(axis=1))  # at the start and between phases
-    y += (z[jumps] * jump[jumps, None]).sum(axis=0)
+    jumps = set(np.flatnonzero(jump.any(axis=1)).tolist())  # at the start and between phases
+    shape = (CELLS_AT_ONCE, len(curvatures), step.shape[1])
+    buffers = _buffers(shape)
+    y, left_over, part = np.empty((3, *shape[1:]))
+    y[:], left_over[:] = right[-1], 1.0
+    for end in range(len(step), 0, -CELLS_AT_ONCE):
+        start = max(end - CELLS_AT_ONCE, 0)
+        fade, source = _fading(step[start:end], drop[start:end], curvatures, buffers[:, : end - start])
+        for k in range(end - start - 1, -1, -1):
+            np.multiply(source[k], left_over, out=part)
+            y += part
+            left_over *= fade[k]
+            if start + k in jumps:
+                np.multiply(left_over, jump[start + k], out=part)
+                y += part
     return np.ascontiguousarray(y.T)
+
+
+def _fading(
+    step: FloatArray, drop: FloatArray, curvatures: FloatArray, buffers: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return exp(-z) and D (1 - exp(-z)) / z, z = 2 l tau', of some cells, in two of three buffers (K, modes, n)."""
+    z, fade, source = buffers
+    np.multiply(step[:, None], (-2.0 * curvatures)[:, None], out=z)
+    np.maximum(z, -LARGEST_DECAY, out=fade)  # beyond it nothing is left of the past; exp is slow where it underflows
+    np.exp(fade, out=fade)
+    np.subtract(fade, 1.0 + TINY, out=source)
+    z -= TINY
+    source /= z
+    source *= drop[:, None]
+    return fade, source
 
 
 def _to_go(step: FloatArray) -> FloatArray:
@@ -364,10 +379,30 @@ def final_states(
                 out[name][where] = getattr(part, name)
 
     spread_over_threads(work, range(0, total, BLOCK), threads)
-    # the cells' ends may miss the highest rate of a noisy array
-    highest = np.asarray(batch.peak) * everything.n**dynamics.size_exponent / dynamics.lr_ref
-    out["peak"] = np.maximum(out["peak"], highest)
+    out["peak"] = np.maximum(out["peak"], _highest(batch, everything, dynamics))
     return States(**out)
+
+
+def _highest(batch: ScheduleBatch, run: Drive, dynamics: Dynamics) -> FloatArray:
+    """Return the highest scaled rate of each run, (n,); the cells' ends may miss that of a noisy array."""
+    return np.asarray(np.asarray(batch.peak) * run.n**dynamics.size_exponent / dynamics.lr_ref)
+
+
+def final_grid(batch: ScheduleBatch) -> Cells:
+    """Return the cells of a few runs in one grid, in their order, for `integrate` under many constants in turn.
+
+    They are those of `final_states`; cells of zero width fill up the shorter ones.
+    """
+    pieces = list(cells(batch))
+    grid = _stack([piece for _, piece in pieces])
+    order = np.argsort(np.concatenate([index for index, _ in pieces]))
+    return Cells(*(getattr(grid, name)[order] for name in ("edges", "left", "mean", "right")))
+
+
+def end_states(grid: Cells, batch: ScheduleBatch, run: Drive, dynamics: Dynamics) -> States:
+    """Return the states at the end of n runs from their `final_grid`: `final_states` but for rounding."""
+    ends = integrate(grid, run, dynamics)
+    return replace(ends, peak=np.maximum(ends.peak, _highest(batch, run, dynamics)))
 
 
 def spread_over_threads(work: Callable[[int], None], starts: Sequence[int], threads: int | None) -> None:
@@ -430,17 +465,15 @@ def curve_states(
 
 
 def _stack(grids: Sequence[Cells]) -> Cells:
-    """Return one grid of n schedules from n grids of one, padded with cells of zero width."""
+    """Return one grid of the schedules of several, padded with cells of zero width."""
     most = max(grid.mean.shape[1] for grid in grids)
-    pad = [most - grid.mean.shape[1] for grid in grids]
-    rates = [
-        np.vstack(
-            [np.pad(getattr(grid, name)[0], (0, extra), mode="edge") for grid, extra in zip(grids, pad, strict=True)]
-        )
-        for name in ("left", "mean", "right")
-    ]
-    edges = np.vstack([np.pad(grid.edges[0], (0, extra), mode="edge") for grid, extra in zip(grids, pad, strict=True)])
-    return Cells(edges, *rates)
+
+    def padded(name: str) -> FloatArray:
+        rows = [getattr(grid, name) for grid in grids]
+        pads = [((0, 0), (0, most - grid.mean.shape[1])) for grid in grids]
+        return np.vstack([np.pad(row, pad, mode="edge") for row, pad in zip(rows, pads, strict=True)])
+
+    return Cells(*(padded(name) for name in ("edges", "left", "mean", "right")))
 
 
 def join_states(parts: Sequence[States]) -> States:

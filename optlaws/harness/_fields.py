@@ -22,7 +22,8 @@ def whole(low: int = 0, high: int | None = None, optional: bool = False) -> Chec
         if value is None and optional:
             return None
         number = _number(name, value, rule)
-        if number != math.floor(number) or number < low or (high is not None and number > high):
+        finite = math.isfinite(number) and number == math.floor(number)
+        if not finite or number < low or (high is not None and number > high):
             raise wrong(name, rule, value)
         return int(number)
 
@@ -83,7 +84,7 @@ def weights(name: str, value: Any) -> tuple[float, ...]:
     if not isinstance(value, list | tuple) or not 2 <= len(value) <= 3:
         raise wrong(name, rule, value)
     numbers = tuple(_number(name, entry, rule) for entry in value)
-    if min(numbers) < 0 or abs(sum(numbers) - 1) > 1e-9:
+    if not (min(numbers) >= 0 and abs(sum(numbers) - 1) <= 1e-9):  # NaN is neither
         raise wrong(name, rule, value)
     return numbers
 
@@ -96,11 +97,10 @@ def settings(name: str, value: Any) -> tuple[tuple[str, Any], ...]:
     return tuple(sorted(pairs.items()))
 
 
-def setting(check: Check, default: Any = MISSING) -> Any:
-    """Return a dataclass field with its check."""
-    if default is MISSING:
-        return field(metadata={"check": check})
-    return field(default=default, metadata={"check": check})
+def setting(check: Check, default: Any = MISSING, *, quiet: bool = False) -> Any:
+    """Return a dataclass field with its check; a `quiet` one is not written down while it is None."""
+    about = {"check": check, "quiet": quiet}
+    return field(metadata=about) if default is MISSING else field(default=default, metadata=about)
 
 
 def read_section(cls: type[Section], given: Any, where: str) -> Section:
@@ -126,10 +126,12 @@ def read_section(cls: type[Section], given: Any, where: str) -> Section:
 
 
 def plain(section: Any) -> dict[str, Any]:
-    """Return a section as JSON knows it, every field included."""
+    """Return a section as JSON knows it, every field included but quiet ones that are not set."""
     out: dict[str, Any] = {}
     for entry in fields(section):
         value = getattr(section, entry.name)
+        if value is None and entry.metadata.get("quiet"):
+            continue
         if entry.metadata.get("check") is settings:
             value = dict(value)
         out[entry.name] = list(value) if isinstance(value, tuple) else value
@@ -155,4 +157,7 @@ def _number(name: str, value: Any, rule: str) -> float:
             raise wrong(name, rule, value) from None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise wrong(name, rule, value)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        raise wrong(name, rule, value) from None

@@ -13,11 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from optlaws.errors import InputError, nearest
 from optlaws.harness._fields import flag, plain, read_section, text, unknown, whole, word, wrong
 from optlaws.harness.sections import (
     DATA,
     MODELS,
+    MOST_SEED,
     SECTIONS,
     CheckpointConfig,
     CorpusData,
@@ -45,13 +48,13 @@ _SINGLE: dict[str, Any] = {
     "seq_len": whole(1),
     "batch": whole(1),
     "micro_batch": whole(1, optional=True),
-    "seed": whole(0),
-    "data_seed": whole(0, optional=True),
+    "seed": whole(0, MOST_SEED),
+    "data_seed": whole(0, MOST_SEED, optional=True),
     "log_every": whole(1),
     "device": text(),
     "dtype": word("auto", "float32", "bfloat16"),
     "compile": flag,
-    "threads": whole(1, optional=True),
+    "threads": whole(1, 1024, optional=True),
     "parallel": word("ddp", "fsdp"),
 }
 _LENGTHS = ("steps", "tokens")
@@ -119,6 +122,14 @@ class TrainConfig:
         if self.name is not None and (not _NAME.fullmatch(self.name) or len(self.name) > MAX_NAME):
             rule = f"at most {MAX_NAME} letters, digits and . _ = + -, the first a letter or digit"
             raise wrong("name", rule, self.name, "choose another one; it names a folder and a row of a table")
+        if self.optimizer.name == "adafactor":  # torch's lowers higher rates without a word (arXiv 1804.04235, table 2)
+            rates = self.schedule.array()
+            above = np.flatnonzero(rates > np.arange(1, len(rates) + 1) ** -0.5)
+            if len(above):
+                k = int(above[0])
+                rule = f"at most 1 / sqrt(update) with adafactor, {(k + 1) ** -0.5:.3g} at update {k + 1}"
+                got = float(f"{rates[k]:.3g}")
+                raise wrong("the rate of schedule", rule, got, "lower it or take another optimizer")
 
     @property
     def run_id(self) -> str:

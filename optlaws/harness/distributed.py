@@ -78,7 +78,12 @@ class World:
     def wrap(self, model: Any, compiled: bool, device: torch.device) -> Any:
         """Return the model to be called, its gradients averaged over the processes; `fsdp` shards `model` itself."""
         if compiled:  # one program a shape: a sweep has more of them than torch thinks sensible
-            torch._dynamo.config.recompile_limit = max(PROGRAMS, torch._dynamo.config.recompile_limit)
+            settings = torch._dynamo.config
+            settings.recompile_limit = max(PROGRAMS, settings.recompile_limit)
+            # All sizes are fixed but the number of models in a stack, which `StackEngine` marks, and experts' loads.
+            settings.automatic_dynamic_shapes = settings.force_parameter_static_shapes = False
+            for block in getattr(model, "blocks", []):
+                block.mix = torch.compiler.disable(block.mix)
         if self.sharded:
             return _shard(model, compiled, device)
         called = torch.compile(model) if compiled else model

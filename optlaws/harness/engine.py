@@ -23,7 +23,7 @@ from optlaws.harness.models import (
     rate_factor,
 )
 from optlaws.harness.optim import ELEMENTWISE, RatedOptimizer, Slot, clip_gradients, piece_like, whole
-from optlaws.harness.sources import Source
+from optlaws.harness.sources import Batch, Source
 
 
 class Engine:
@@ -50,7 +50,7 @@ class Engine:
         share = count / mine
         total: Tensor | None = None
         for first in range(0, mine, count):
-            batch = source.train(step, begin + first, count)
+            batch = self.marked(source.train(step, begin + first, count))
             with self.world.gradients(self.forward, last=first + count >= mine):
                 with self.machine.autocast():
                     loss, extra = self.forward(*batch)
@@ -70,9 +70,13 @@ class Engine:
             size = min(piece, count - first)
             batch = source.validation(first, size) if step is None else source.train(step, first, size)
             with torch.no_grad(), self.machine.autocast():
-                loss, _ = self._evaluated(*batch)
+                loss, _ = self._evaluated(*self.marked(batch))
             total += self.by_run(loss).double() * (size / count)
         return [float(value) for value in total.tolist()]
+
+    def marked(self, batch: Batch) -> Batch:
+        """Return a batch with what the compiler must know of its sizes."""
+        return batch
 
     def by_run(self, loss: Tensor | None) -> Tensor:
         """Return losses with one entry a run, (R,)."""
@@ -214,10 +218,23 @@ class StackEngine(Engine):
         begin, parameter = self._begin[name], self._table[name]
         return matrix[:, begin : begin + parameter.count].view(len(matrix), *parameter.shape)
 
+    def marked(self, batch: Batch) -> Batch:
+        """Return a batch; where each run has its own, their number is one that falls."""
+        for part in batch:
+            if part.ndim == 3:
+                self._mark(part)
+        return batch
+
+    def _mark(self, value: Tensor) -> None:
+        """Tell the compiler that runs leave the stack, so that it makes one program for any number of two or more."""
+        if self.configs[0].compile and len(self.configs) > 1:
+            torch._dynamo.maybe_mark_dynamic(value, 0)
+
     def _bind(self) -> None:
         """Let the model's and the optimizer's parameters and gradients be views of the two matrices."""
         for name, value in self._values.items():
             value.data = self._view(self._flat, name)
+            self._mark(value)
         self._grad_views = [self._view(self._grad, name) for name in self._values]
         for slot, begin, end, shape in self._slots:
             slot.tensor.grad = None
@@ -263,7 +280,7 @@ class StackEngine(Engine):
 
 
 def _factor(config: TrainConfig, parameter: Parameter) -> float:
-    return rate_factor(config.model, parameter, config.optimizer.name in ("sgd", "signsgd"))
+    return rate_factor(config.model, parameter, config.optimizer.name == "sgd")
 
 
 def _decays(parameter: Parameter) -> bool:

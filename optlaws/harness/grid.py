@@ -25,13 +25,15 @@ from typing import Any
 from optlaws.errors import InputError
 from optlaws.harness._fields import real, unknown, whole, wrong
 from optlaws.harness.config import TrainConfig, read_config
+from optlaws.harness.sections import MOST_SEED
 from optlaws.runs._files import read_text
 from optlaws.runs._yaml import load_yaml
 
 AXES = ("sizes", "schedules", "peaks", "horizons", "tokens", "batches", "warmups", "seeds")
 TOP = ("base", "sizes", "schedules", "blocks", *AXES[2:])
+NOT_SET = ("model", "schedule", "steps", "tokens", "name")
 MOST_RUNS = 100_000
-_OF_PEAK = re.compile(r"=\s*([0-9.eE+-]+)\s*\*\s*peak\b")
+_OF_PEAK = re.compile(r"=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*peak\b")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,39}")
 
 
@@ -76,7 +78,7 @@ def read_grid(source: Mapping[str, Any] | str | os.PathLike[str]) -> list[Planne
         if key not in TOP:
             raise unknown(where, key, TOP)
     base = _mapping("base", source.get("base", {}))
-    for key in ("model", "schedule", "steps", "tokens", "name"):
+    for key in NOT_SET:
         if key in base:
             raise InputError(f"base.{key} must be left out, got {base[key]!r:.60}; sizes, schedules and lists say it")
     sizes, schedules = (_named(name, source) for name in ("sizes", "schedules"))
@@ -95,7 +97,13 @@ def read_grid(source: Mapping[str, Any] | str | os.PathLike[str]) -> list[Planne
         if bool(lists["horizons"]) == bool(lists["tokens"]):
             got = "both" if lists["horizons"] else "neither"
             raise InputError(f"blocks.{name}: one of horizons and tokens must be given, got {got}; give one of them")
-        settings = {**base, **_mapping(f"blocks.{name}.set", own.get("set", {}))}
+        further = _mapping(f"blocks.{name}.set", own.get("set", {}))
+        for key in (*NOT_SET, "batch", "seed"):  # they would be overruled without a word
+            if key in further:
+                raise InputError(
+                    f"blocks.{name}.set.{key} must be left out, got {further[key]!r:.60}; the block's lists say it"
+                )
+        settings = {**base, **further}
         lengths = [("steps", value) for value in lists["horizons"]] + [("tokens", value) for value in lists["tokens"]]
         axes = [lists[axis] for axis in ("sizes", "schedules", "peaks", "batches", "warmups", "seeds")]
         count = len(lengths)
@@ -164,9 +172,9 @@ def _list(
         raise wrong(f"{where}.{axis}", "a list that is not empty", given)
     if named is not None:
         for value in given:
-            if value not in named:
+            if not isinstance(value, str) or value not in named:
                 raise unknown(f"{where}.{axis}", value, tuple(named))
         return given
-    checks = {"peaks": real(0, above=True), "warmups": real(0), "seeds": whole(0)}
+    checks = {"peaks": real(0, above=True), "warmups": real(0), "seeds": whole(0, MOST_SEED)}
     check = checks.get(axis, whole(1))
     return [check(f"{where}.{axis}", value) for value in given]

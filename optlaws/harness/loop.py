@@ -170,8 +170,14 @@ class Loop:
         self.counts: Counts
 
     def run(self) -> list[RunRecord]:
-        """Train until every run has ended or somebody says stop; return the records in the order of the runs."""
-        with self.machine.set_up(self.config.threads), interruptible() as interrupted:
+        """Train until every run has ended or somebody says stop; return the records in the order of the runs.
+
+        Raises
+        ------
+        InputError
+            If the device's memory does not suffice, or the data do not fit the configuration.
+        """
+        with self._memory(), self.machine.set_up(self.config.threads), interruptible() as interrupted:
             self._start()
             self.first, self.mark = self.step, time.perf_counter()
             while self.active:
@@ -193,6 +199,20 @@ class Loop:
                     self._flush()
                     self._drop([i for i in self.active if self.members[i].status is None])
         return [self._record(member) for member in self.members]
+
+    @contextmanager
+    def _memory(self) -> Iterator[None]:
+        """Say in one sentence that the device has too little memory."""
+        try:
+            yield
+        except torch.OutOfMemoryError:
+            config, runs = self.config, len(self.active)
+            got = config.micro_batch or config.batch
+            sizes = f"{got} sequences of {config.seq_len} tokens" + (f" in each of {runs} runs" if self.stacked else "")
+            raise InputError(
+                f"micro_batch: sequences at once must fit into the memory of {self.machine.name}, got {sizes}; lower "
+                + ("it, or stack fewer runs" if self.stacked else "it")
+            ) from None
 
     def _told_to_stop(self, interrupted: Callable[[], bool]) -> bool:
         """Return whether somebody says stop; processes that work together agree on the update, on CUDA now and then."""

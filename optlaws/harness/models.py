@@ -162,8 +162,9 @@ def rate_factor(config: ModelConfig, parameter: Parameter, plain_sgd: bool) -> f
     """Return the factor on the schedule's rate for one parameter: 1 except under muP.
 
     muP (arXiv 2203.03466, table 8), relative to `base_width`: with m = width / base_width, Adam-like updates of hidden
-    matrices take the rate / m; plain SGD takes rate * m for the embedding and gains, and the rate itself for hidden
-    matrices. A matrix whose inputs have another size, such as the hidden size, scales by the same m.
+    matrices take the rate / m (sign descent too, as its updates do not know the gradient's size either); plain SGD
+    takes rate * m for the embedding, the output and gains, and the rate itself for hidden matrices. A matrix whose
+    inputs have another size, such as the hidden size, scales by the same m.
     """
     if not isinstance(config, TransformerConfig) or config.parametrisation == "standard":
         return 1.0
@@ -183,9 +184,8 @@ class Block(nn.Module):
         for name, value in values.items():
             self.register_parameter(name, value)
         channels = config.head_width
-        self.scale = channels**-0.5
-        if config.parametrisation == "mup":  # 1/n attention, equal to 1/sqrt(n) at the base width
-            self.scale *= math.sqrt(config.base_width / config.width)
+        self.scale = config.attention_scale
+        self.mix = mixture
         self.split = ((config.heads or 0) * channels, *(2 * [(config.kv_heads or 0) * channels]))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -200,7 +200,7 @@ class Block(nn.Module):
         y = rms_norm(x, self.mlp_gain)
         if not config.experts:
             return x + swiglu(y, self.up, self.down), None
-        y, balance = mixture(y, self.router, self.up, self.down, config.experts_per_token)
+        y, balance = self.mix(y, self.router, self.up, self.down, config.experts_per_token)
         return x + y, balance
 
 

@@ -22,6 +22,9 @@ TORCH = ("sgd", "adam", "adamw", "adafactor", "muon")
 ELEMENTWISE = frozenset({"sgd", "adam", "adamw", "lion", "adabelief", "nadam", "radam", "adan", "ademamix", "signsgd"})
 """Optimizers that treat every number alike, so that the parameters of a model may be given to them as one vector."""
 
+FUSED = frozenset({"adam", "adamw", "sgd"})
+"""Optimizers of which torch has a version that is one program on the device."""
+
 ON_SHARDS = ELEMENTWISE | {"muon"}
 """Optimizers that may be given pieces of parameters; Muon puts each matrix together for its update."""
 
@@ -126,7 +129,7 @@ class RatedOptimizer:
         for slot in slots:
             kinds.setdefault((slot.member, slot.factor, slot.decays), []).append(slot.tensor)
         groups = [{"params": tensors} for tensors in kinds.values()]
-        fused = config.name in ("adam", "adamw") or (config.name == "sgd" and not self._sharded)
+        fused = config.name in FUSED and not (config.name == "sgd" and self._sharded)
         part = make_optimizer(config, groups, slots[0].tensor.device, fused=fused)
         native = config.name == "adamw"  # fused with the update; the same product as below
         for (member, factor, decays), group in zip(kinds, part.param_groups, strict=True):
@@ -199,7 +202,14 @@ class RatedOptimizer:
 
 def check_optimizer(config: OptimizerConfig) -> None:
     """Raise an `InputError` unless the optimizer is known, its library is there and it takes its settings."""
-    make_optimizer(config, [{"params": [nn.Parameter(torch.zeros(2, 2))]}], torch.device("cpu"))
+    trial = nn.Parameter(torch.eye(2))
+    trial.grad = torch.eye(2)
+    optimizer = make_optimizer(config, [{"params": [trial]}], torch.device("cpu"), fused=config.name in FUSED)
+    try:  # most optimizers look at the kinds of their settings only here
+        optimizer.step()
+    except TypeError as bad:
+        reason = str(bad).splitlines()[0]
+        raise InputError(f"optimizer {config.name}: cannot step ({reason:.160}); correct optimizer.settings") from None
 
 
 def betas_of(config: OptimizerConfig) -> tuple[float | None, float | None]:

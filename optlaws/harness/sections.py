@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from optlaws.errors import InputError
 from optlaws.harness._fields import flag, real, setting, settings, text, weights, whole, word, wrong
+
+MOST_SEED = 2**53 - 1
+"""The largest number that JSON readers keep to the last digit."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class TransformerConfig:
         One matrix for embedding and output.
     experts, experts_per_token, balance
         Experts a layer (0: a dense layer), experts used by each token, weight of the load-balancing loss.
-    parametrisation, base_width
+    parametrisation, base_width, base_heads
         "standard", or "mup": rates, logits and attention scaled so that the best rate at `base_width` holds at others.
+        `base_heads` are the heads at `base_width` (default: one a 64 of it if `heads` is not given, else `heads`).
     rope_base
         Longest wavelength of the rotary positions, tokens / (2 pi).
     """
@@ -46,11 +51,14 @@ class TransformerConfig:
     balance: float = setting(real(0), 0.01)
     parametrisation: str = setting(word("standard", "mup"), "standard")
     base_width: int = setting(whole(1), 256)
+    base_heads: int | None = setting(whole(1, optional=True), None, quiet=True)
     rope_base: float = setting(real(1), 10_000.0)
 
     def __post_init__(self) -> None:
         """Fill the defaults that follow from the width, and check that the parts fit together."""
         heads = max(1, self.width // 64) if self.heads is None else self.heads
+        if self.parametrisation == "mup" and self.heads is None and self.base_heads is None:
+            self.__dict__.update(base_heads=max(1, self.base_width // 64))
         if self.width % heads or (self.width // heads) % 2:
             rule = f"a divisor of width {self.width} that leaves an even number of channels a head"
             raise wrong("model.heads", rule, heads, "change heads or width")
@@ -67,6 +75,17 @@ class TransformerConfig:
     def head_width(self) -> int:
         """Channels a head."""
         return self.width // (self.heads or 1)
+
+    @property
+    def attention_scale(self) -> float:
+        """Factor on the products of queries and keys: 1/sqrt(n) with n channels a head, under muP sqrt(n0)/n.
+
+        n0 are the channels a head at the base width (arXiv 2203.03466, definition 4.1: 1/n attention, in n the head's
+        width), so that heads which keep their width keep their factor.
+        """
+        if self.parametrisation == "standard":
+            return 1 / math.sqrt(self.head_width)
+        return math.sqrt(self.base_width / (self.base_heads or self.heads or 1)) / self.head_width
 
 
 @dataclass(frozen=True)
@@ -113,7 +132,7 @@ class SyntheticData:
 
     kind: str = setting(word("synthetic"), "synthetic")
     vocab: int = setting(whole(2, 65_536), 512)
-    language: int = setting(whole(0), 0)
+    language: int = setting(whole(0, MOST_SEED), 0)
     zipf: float = setting(real(0), 1.0)
     branching: int = setting(whole(1, 4096), 16)
     successor_zipf: float = setting(real(0), 1.5)

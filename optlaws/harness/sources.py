@@ -86,12 +86,23 @@ class SyntheticSource:
         """Return part of a batch."""
         number, place = divmod(step, self._size)
         if self._block is None or self._block[0] != number:
-            start, length = number * self._size * self._batch, self._size * self._batch
-            numbers = torch.arange(start, start + length)
-            parts = [self._sampler.sequences(torch.full_like(numbers, o), numbers, self._seq_len) for o in self._orders]
-            self._block = (number, torch.stack(parts) if len(parts) > 1 else parts[0])
+            self._block = None  # its memory is wanted for the next one
+            self._block = (number, self._make(number * self._size * self._batch, self._size * self._batch))
         begin = place * self._batch + first
         return _inputs_and_targets(self._block[1][..., begin : begin + count, :])
+
+    def _make(self, start: int, count: int) -> Tensor:
+        """Return sequences start .. start + count - 1 of every order, ([R,] count, seq_len + 1).
+
+        All orders are made in one go, each once: a token takes a dozen small programs, however many sequences there
+        are.
+        """
+        distinct = sorted(set(self._orders))
+        seeds = torch.cat([torch.full((count,), order) for order in distinct])
+        numbers = torch.arange(start, start + count).repeat(len(distinct))
+        made = self._sampler.sequences(seeds, numbers, self._seq_len).view(len(distinct), count, -1)
+        each = [made[distinct.index(order)] for order in self._orders]
+        return torch.stack(each) if len(each) > 1 else each[0]
 
     def validation(self, first: int, count: int) -> Batch:
         """Return part of the fixed slice."""

@@ -150,6 +150,9 @@ def train_stacked(
         place = Path(out) / f"stack-{digest[:12]}" if out else None
         if restart and place:
             shutil.rmtree(place, ignore_errors=True)
+        if place and all(run.run_id in records for run in group):  # killed after its last run had ended
+            shutil.rmtree(place, ignore_errors=True)
+            continue
         saved = saved_names(place, digest) if place else None
         names = [run.run_id for run in group if run.run_id not in records] if saved is None else saved
         if not names:

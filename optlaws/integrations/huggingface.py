@@ -28,6 +28,13 @@ def make_callback(monitor: Monitor, *, loss: str = "loss", stop_on: tuple[str, .
     InputError
         transformers is not installed, or `loss` is another name.
 
+    Notes
+    -----
+    Every process follows the losses, which the trainer has gathered, so that all stop together; only the main process
+    warns. The trainer logs a loss that is not finite as another one unless it has `logging_nan_inf_filter=False`:
+    without it the monitor sees no NaN. The state is not in the trainer's checkpoints: keep
+    `callback.watch.state_dict()`.
+
     Examples
     --------
     ::
@@ -45,7 +52,7 @@ def make_callback(monitor: Monitor, *, loss: str = "loss", stop_on: tuple[str, .
     watch = TrainingMonitor(monitor, stop_on=stop_on, **options)
 
     class MonitorCallback(base):  # type: ignore[misc,valid-type]  # known when it is made
-        """Feeds logged losses to a monitor; main process only."""
+        """Feeds logged losses to a monitor."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -53,8 +60,9 @@ def make_callback(monitor: Monitor, *, loss: str = "loss", stop_on: tuple[str, .
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
             """Take in what the trainer logs: {"loss": ..., "grad_norm": ..., ...} at `state.global_step`."""
-            if not logs or loss not in logs or not getattr(state, "is_world_process_zero", True):
+            if not logs or loss not in logs:
                 return control
+            self.watch.quiet = not getattr(state, "is_world_process_zero", True)
             if watch.step(state.global_step, logs[loss], logs.get("grad_norm")):
                 control.should_training_stop = True
                 control.should_save = True

@@ -34,7 +34,7 @@ def make_callback(
     every : int
         Optimizer steps between readings.
     stop_on, **options
-        As in `TrainingMonitor`; with an alarm of a kind in `stop_on` the trainer is asked to stop.
+        As in `TrainingMonitor`; with an alarm of a kind in `stop_on` the trainer is asked to stop, in all processes.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def make_callback(
     watch = TrainingMonitor(monitor, stop_on=stop_on, **options)
 
     class MonitorCallback(base):  # type: ignore[misc,valid-type]  # known when it is made
-        """Feeds training losses to a monitor; rank 0 only."""
+        """Feeds training losses to a monitor; rank 0 only, whose word to stop goes to the others."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -57,9 +57,9 @@ def make_callback(
         def on_train_batch_end(
             self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, *args: Any
         ) -> None:
-            """Take in the loss of an optimizer step (not of every accumulated batch)."""
+            """Take in one loss an optimizer step: that of the last of its accumulated batches."""
             step = int(trainer.global_step)
-            if step in (0, self.last) or step % every or not getattr(trainer, "is_global_zero", True):
+            if step in (0, self.last) or step % every:
                 return
             metrics = trainer.callback_metrics
             if loss is not None:
@@ -72,7 +72,12 @@ def make_callback(
             if loss is None:  # Lightning has divided what training_step returned by the batches of a step
                 value = _number(value) * getattr(trainer, "accumulate_grad_batches", 1)
             norm = None if grad_norm is None else metrics.get(grad_norm)
-            if watch.step(step, _number(value), None if norm is None else _number(norm)):
+            stop = getattr(trainer, "is_global_zero", True) and watch.step(
+                step, _number(value), None if norm is None else _number(norm)
+            )
+            if stop_on and getattr(trainer, "world_size", 1) > 1:  # or the others would wait for a rank that has left
+                stop = trainer.strategy.reduce_boolean_decision(stop, all=False)
+            if stop:
                 trainer.should_stop = True
 
         def state_dict(self) -> dict[str, Any]:
@@ -82,6 +87,7 @@ def make_callback(
         def load_state_dict(self, state_dict: dict[str, Any]) -> None:
             """Go on from a checkpoint."""
             watch.load_state_dict(state_dict)
+            self.last = int(watch.monitor.status.step)  # the next accumulated batches belong to a later step
 
     return MonitorCallback()
 

@@ -34,9 +34,10 @@ class LiveLog:
     path : path
         JSON lines if it ends in .jsonl, .ndjson or .json, else CSV with a header. Columns: step, loss (or val_loss,
         train_loss) and, if wanted, grad_norm; others are not looked at, lines without a loss are passed over.
-        "-" is standard input: JSON lines if it begins with a brace.
+        "-" is standard input: JSON lines if it begins with a brace. One log has one kind of loss: the first of these
+        names that the header, or the first line with a loss, has.
     run_id : str, optional
-        Only lines whose `run_id` is this one.
+        Only lines whose `run_id` is this one; without it the log must be that of one run.
 
     Attributes
     ----------
@@ -52,6 +53,8 @@ class LiveLog:
             self._json, self._name = None, "standard input"  # its first line tells
         self._offset, self._line = 0, 0
         self._header: list[str] | None = None
+        self._loss: str | None = None  # the loss that is followed
+        self._first: str | None = None  # run_id of the first reading, where none was asked for
         self._rest = b""
 
     def new(self, whole: bool = False) -> Iterator[Reading]:
@@ -62,7 +65,7 @@ class LiveLog:
         Raises
         ------
         TableError
-            With file and line: no JSON object, a column that is missing, a step or loss that is no number.
+            With file and line: no JSON object, a column that is missing, a step or loss that is no number, another run.
         OSError
             The file cannot be read.
         """
@@ -103,12 +106,17 @@ class LiveLog:
         if self._json:
             try:
                 row = json.loads(text)
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
-                raise TableError(f"{where}: a line must be one JSON object, got {text[:60]!r}; name a CSV file .csv")
+                raise TableError(
+                    f"{where}: a line must be one JSON object, got {text[:60]!r}; write it so, or name a CSV file .csv"
+                )
         else:
-            cells = next(csv.reader([text]))
+            try:
+                cells = next(csv.reader([text]))
+            except csv.Error as error:
+                raise TableError(f"{where}: a line must be CSV, got one that is not ({error}); correct it") from None
             if self._header is None:
                 self._header = [cell.strip() for cell in cells]
                 if not set(STEP_NAMES) & set(self._header) or not set(LOSS_NAMES) & set(self._header):
@@ -120,9 +128,19 @@ class LiveLog:
             row = dict(zip(self._header, cells, strict=False))
         if self.run_id is not None and str(row.get("run_id", "")) != self.run_id:
             return None
-        loss = _first(row, LOSS_NAMES)
+        if self._loss is None:
+            names = [name for name in LOSS_NAMES if (name in row if self._header else row.get(name) not in (None, ""))]
+            self._loss = names[0] if names else None
+        loss = None if self._loss is None else _first(row, (self._loss,))
         if loss is None:
             return None
+        if self.run_id is None and row.get("run_id") not in (None, ""):
+            self._first = str(row["run_id"]) if self._first is None else self._first
+            if str(row["run_id"]) != self._first:
+                raise TableError(
+                    f"{where}: a log must be that of one run, got {self._first!r} and {str(row['run_id'])!r};"
+                    " name one of them (--run-id)"
+                )
         step = _first(row, STEP_NAMES)
         if step is None:
             raise TableError(f"{where}: a line with a loss must have a step, got none; write it")
@@ -141,8 +159,8 @@ def _first(row: dict[str, Any], names: tuple[str, ...]) -> Any:
 def _number(where: str, name: str, value: Any) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise TableError(f"{where}: {name} must be a number, got {value!r}; correct it") from None
+    except (TypeError, ValueError, OverflowError):
+        raise TableError(f"{where}: {name} must be a number, got {str(value)[:60]!r}; correct it") from None
     if isinstance(value, bool) or (name == "step" and not math.isfinite(number)):
         raise TableError(f"{where}: {name} must be a number, got {value!r}; correct it")
     return number

@@ -39,8 +39,8 @@ class TrainingMonitor:
 
     Notes
     -----
-    A reading that the monitor refuses (a step beyond the schedule, a loss of 0) is left out with one warning of its
-    kind. Where the step goes back, the run was resumed from a checkpoint, and the monitor is wound back with it.
+    A reading that the monitor refuses (a step beyond the schedule, a loss of 0, no number) is left out with one warning
+    of its kind. Where the step goes back, the run was resumed from a checkpoint, and the monitor is wound back with it.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class TrainingMonitor:
             forecast_every,
             on_alarm,
         )
+        self.quiet = False  # a process that only follows along says nothing and calls nobody
         self._told: set[str] = set()
         self._forecasts = self._due(monitor.status)
 
@@ -73,16 +74,20 @@ class TrainingMonitor:
         """Take in a reading; return whether training should stop."""
         try:
             if float(step) < self.monitor.status.step:
-                LOGGER.info("step went back to %g: taken as resumed from a checkpoint", step)
+                if not self.quiet:
+                    LOGGER.info("step went back to %g: taken as resumed from a checkpoint", step)
                 self.monitor.rewind(float(step))
                 self._forecasts = self._due(self.monitor.status)
             status = self.monitor.update(float(step), float(loss), None if grad_norm is None else float(grad_norm))
-        except InputError as error:
+        except (TypeError, ValueError, OverflowError) as error:  # an InputError is a ValueError
             kind = str(error).split(" ", 1)[0]
-            if kind not in self._told:
+            if kind not in self._told and not self.quiet:
                 self._told.add(kind)
                 LOGGER.warning("reading left out, and others like it without a word: %s", error)
             return False
+        stop = any(alarm.kind in self.stop_on for alarm in status.new)
+        if self.quiet:
+            return stop
         for alarm in status.new:
             LOGGER.warning("%s: %s", alarm.kind.replace("_", " "), alarm.message)
         if status.new and self.on_alarm is not None:
@@ -90,7 +95,7 @@ class TrainingMonitor:
         if self._due(status) > self._forecasts:
             self._forecasts = self._due(status)
             LOGGER.info("%s", describe(status))
-        return any(alarm.kind in self.stop_on for alarm in status.new)
+        return stop
 
     def state_dict(self) -> dict[str, Any]:
         """Return the monitor's state, for the checkpoint."""

@@ -19,8 +19,8 @@ from optlaws._version import __version__
 from optlaws.baselines import get_baseline
 from optlaws.baselines.base import DERIVED, FloatArray, column, not_above_zero, usable
 from optlaws.errors import FitError, LawError, OptlawsError
-from optlaws.law.model import SLACK, UNITS
-from optlaws.runs import CurveTable, RunTable, format_quantity
+from optlaws.law.model import SLACK, UNITS, in_domain_text
+from optlaws.runs import CurveTable, RunTable
 
 KIND = "baseline"
 LEVELS = (0.05, 0.95)
@@ -211,7 +211,7 @@ class BaselineFit:
             values = column(runs, name)
             for i in np.flatnonzero((values < low / SLACK) | (values > high * SLACK)):
                 word, edge, far = ("below", low, "lowest") if values[i] < low else ("above", high, "highest")
-                value, end = (format_quantity(x) if x >= 1000 else f"{x:.4g}" for x in (values[i], edge))
+                value, end = (in_domain_text(name, x) for x in (values[i], edge))
                 texts[i].append(f"{name} {value} {word} {end}, the {far} in training")
         return np.array([not text for text in texts], dtype=bool), ["; ".join(text) for text in texts]
 

@@ -38,7 +38,10 @@ def load_law(law: str | os.PathLike[str]) -> Law:
 
             return law_from_text(stream.read(), name)
     if not os.path.exists(name):
-        raise LawError(f"law must be a law file or one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+        raise LawError(
+            f"law must be a law file or one of {', '.join(known)}, got {name!r}{nearest(name, known)};"
+            " `optlaws laws` lists these, `optlaws fit` makes a file"
+        )
     return Law.load(name)
 
 

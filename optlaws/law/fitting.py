@@ -12,7 +12,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from optlaws._version import __version__
-from optlaws.dynamics import States, curve_grid, drive, final_states, integrate, join_states
+from optlaws.dynamics import (
+    States,
+    curve_grid,
+    drive,
+    end_states,
+    final_grid,
+    final_states,
+    integrate,
+    join_states,
+)  # fmt: skip
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError, OptlawsWarning, TableError
 from optlaws.features import Basis, get_basis
@@ -112,6 +121,7 @@ class _Fit:
         self.use_batch = _known(runs.batch_tokens, "batch_tokens", runs)
         self.final = np.flatnonzero(usable(runs))
         self.grid: tuple[Any, Any] | None = None  # cells of the curves, the same for all constants
+        self.ends: Any = None  # and those of the final losses, where curves ask for many trials
         self.readings: list[tuple[int, FloatArray, FloatArray]] = []
         if curves is not None:
             self._take(curves)
@@ -148,9 +158,13 @@ class _Fit:
         index, loss, curve, share = [], [], [], []
         if len(self.final):
             runs = self.runs.select(self.final)
-            parts.append(
-                final_states(runs, basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=1)
-            )
+            known = {"use_params": self.use_params, "use_batch": self.use_batch}
+            if not self.readings:
+                parts.append(final_states(runs, basis.dynamics, **known, threads=1))
+            else:
+                if self.ends is None:
+                    self.ends = final_grid(runs.batch())
+                parts.append(end_states(self.ends, runs.batch(), drive(runs, basis.dynamics, **known), basis.dynamics))
             index.append(self.final)
             loss.append(runs.final_loss)
             curve.append(np.zeros(len(self.final)))
@@ -211,6 +225,7 @@ def fit_law(
     name: str = "law",
     *,
     calibrate: Sequence[str] = (),
+    own_units: bool = True,
     settings: Settings | None = None,
     inducing_pool: RunTable | None = None,
     info: Mapping[str, Any] | None = None,
@@ -235,6 +250,8 @@ def fit_law(
     calibrate : sequence of str
         Exponents of the basis that are fitted too (`optlaws.law.calibrate`), from final losses only. For many runs that
         obey one law closely; on the public runs it made left-out families worse.
+    own_units : bool
+        Runs far smaller than language models may have units of their own (see below); False: never.
     settings : Settings, optional
         Constants of the regression.
     inducing_pool : RunTable, optional
@@ -256,7 +273,7 @@ def fit_law(
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
         chosen = get_basis(basis)
         about = dict(info or {})
-        units = _own_units(runs, chosen, settings or Settings())
+        units = _own_units(runs, chosen, settings or Settings()) if own_units else {}
         if units:
             chosen, about["units"] = chosen.with_constants(units), units
         if calibrate:

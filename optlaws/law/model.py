@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from optlaws._normal import NORMAL_90
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
 from optlaws.dynamics.model import FloatArray
 from optlaws.dynamics.solve import effective_decay, plain_sgd, spread_over_threads
@@ -16,7 +17,6 @@ from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.regression.kernel import field_features, matern32
 from optlaws.regression.trend_field import (
-    NORMAL_90,
     Posterior,
     expected_loss,
     group_matrix,
@@ -48,6 +48,12 @@ UNITS = {
     "weight_decay": "",
     "plain_sgd": "1 for plain SGD, 0 for adaptive optimizers",
 }
+
+
+def in_domain_text(name: str, value: float) -> str:
+    """Return a value of the domain for people: counts like 85M, others as they are."""
+    counted = UNITS.get(name) in ("parameters", "tokens", "tokens per step", "steps")
+    return format_quantity(value) if counted and value >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -320,7 +326,7 @@ class Law:
                 word = "below" if v[i] < low else "above"
                 edge = low if v[i] < low else high
                 far = "lowest" if word == "below" else "highest"
-                value, end = (format_quantity(x) if x >= 1000 else f"{x:.4g}" for x in (v[i], edge))
+                value, end = (in_domain_text(name, x) for x in (v[i], edge))
                 texts.setdefault(int(i), []).append(f"{name} {value} {word} {end}, the {far} in training")
         for i in np.flatnonzero(novel > UNLIKE):
             texts.setdefault(int(i), []).append("schedule unlike those in training")

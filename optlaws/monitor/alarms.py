@@ -115,14 +115,16 @@ class Blocks:
     open_steps: list[float] = field(default_factory=list)
     open_logs: list[float] = field(default_factory=list)
     open_grads: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)  # readings of each closed block
     stride: int = 1
-    seen: int = 0
+    seen: int = 0  # readings of the open block
 
     def add(self, step: float, log_loss: float, grad: float) -> bool:
         """Add a reading; return whether it closed a block."""
         closed = bool(self.open_steps) and math.floor(step / self.length) > math.floor(self.open_steps[0] / self.length)
         if closed:
             self.steps, self.logs, self.grads = (list(part) for part in self.arrays())
+            self.counts.append(self.seen)
             self.open_steps, self.open_logs, self.open_grads = [], [], []
             self.stride, self.seen = 1, 0
         if self.seen % self.stride == 0:
@@ -135,6 +137,11 @@ class Blocks:
                 self.stride *= 2
         self.seen += 1
         return closed
+
+    @property
+    def readings(self) -> int:
+        """Number of readings in all blocks, those that were thinned out included."""
+        return sum(self.counts) + self.seen
 
     def current(self) -> tuple[float, float, float]:
         """Return step, ln loss and gradient norm of the open block."""
@@ -155,7 +162,7 @@ class Blocks:
         kept = sum(s < edge for s in self.steps)
         if self.open_steps and self.open_steps[-1] > step:
             self.open_steps, self.open_logs, self.open_grads, self.stride, self.seen = [], [], [], 1, 0
-        del self.steps[kept:], self.logs[kept:], self.grads[kept:]
+        del self.steps[kept:], self.logs[kept:], self.grads[kept:], self.counts[kept:]
 
 
 def _middle(values: list[float]) -> float:

@@ -39,8 +39,8 @@ class Status:
     Attributes
     ----------
     step, total : updates done, and the run's.
-    readings : finite readings so far.
-    loss : latest reading, nats per token.
+    readings : finite readings so far; those that `Monitor.rewind` forgets do not count.
+    loss : latest reading, nats per token; right after `Monitor.rewind` the median of the last 1/400 of the run left.
     alarms : those that last.
     new : those raised by this very reading.
     """
@@ -88,14 +88,14 @@ class Status:
         return self._path.in_domain
 
     def to_dict(self) -> dict[str, Any]:
-        """Return status and forecast as plain values, for a log."""
+        """Return status and forecast as plain values that JSON knows, for a log: what is not finite is None."""
         return {
             "step": self.step,
             "fraction": self.fraction,
             "loss": self.loss if math.isfinite(self.loss) else None,
             "diverged": self.diverged,
             "off_track": self.off_track,
-            "alarms": [asdict(alarm) for alarm in self.alarms],
+            "alarms": [_alarm_dict(alarm) for alarm in self.alarms],
             "in_domain": self.in_domain,
             "forecast": self.forecast.to_dict(),
         }
@@ -247,7 +247,7 @@ class Monitor:
         for i in range(1, len(steps) + 1):
             self._divergence.look(steps[:i], logs[:i], grads[:i], self._rise_at(steps[i - 1]), True)
         self._step, self._looked, self._new = min(self._step, float(step)), -math.inf, ()
-        self._readings, self._loss = len(steps), math.exp(logs[-1]) if logs else math.nan
+        self._readings, self._loss = self._blocks.readings, math.exp(logs[-1]) if logs else math.nan
         reopened = [replace(a, ended=None) for a in self._ended if a.ended is not None and a.ended > step]
         self._lasting = [a for a in [*self._lasting, *reopened] if a.step <= step]
         self._ended = [a for a in self._ended if a.ended is not None and a.ended <= step]
@@ -280,21 +280,37 @@ class Monitor:
         Raises
         ------
         LawError
-            It is no monitor's state, or of another version.
+            It is no monitor's state, of another version, or damaged.
         """
-        if values.get("format") != FORMAT or values.get("version") != VERSION:
+        found = (values.get("format"), values.get("version")) if isinstance(values, Mapping) else (None, None)
+        if found != (FORMAT, VERSION):
             raise LawError(
                 f"state must be that of a monitor, format {FORMAT!r} version {VERSION}, got"
-                f" {values.get('format')!r} version {values.get('version')!r}; start a new monitor"
+                f" {found[0]!r} version {found[1]!r}; start a new monitor"
             )
+        try:
+            return cls._of(values)
+        except InputError:
+            raise
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise LawError(
+                f"state of a monitor must be whole, got a damaged one ({type(error).__name__}: {error});"
+                " start a new monitor"
+            ) from None
+
+    @classmethod
+    def _of(cls, values: Mapping[str, Any]) -> Monitor:
+        """Return the monitor of a state of this format and version."""
         out = cls.__new__(cls)
         thresholds = Thresholds.from_dict(values["thresholds"])
         out._start(Path.from_dict(values["path"]), CurvePrior.from_dict(values["prior"]), thresholds)
-        out._blocks = Blocks(**{name: _unplain(value) for name, value in values["blocks"].items()})
+        blocks = {name: _unplain(value) for name, value in values["blocks"].items()}
+        blocks.setdefault("counts", [1] * len(blocks["steps"]))  # states written before readings were counted
+        out._blocks = Blocks(**blocks)
         best = values["best"]
         out._divergence.best = math.inf if best is None else best
         out._divergence.since = values["since"]
-        out._step, out._readings = values["step"], values["readings"]
+        out._step, out._readings = float(values["step"]), int(values["readings"])
         out._loss = math.nan if values["loss"] is None else values["loss"]
         out._looked = -math.inf if values["looked"] is None else values["looked"]
         out._lasting = [_alarm_of(alarm) for alarm in values["lasting"]]

@@ -17,9 +17,10 @@ import numpy as np
 from scipy.special import ndtr
 
 from optlaws._advice import number_text, percent
+from optlaws.errors import InputError
 from optlaws.optimize.families import Best, Shape, search, standard_shapes, warmups
 from optlaws.optimize.free import KNOTS, cautious, differences, refine
-from optlaws.optimize.task import Task, make_task
+from optlaws.optimize.task import Task, make_task, risk_notes
 from optlaws.ranking import LawLike, Ranking, Z, rank
 from optlaws.schedules import Schedule
 
@@ -39,10 +40,11 @@ class Gain:
     ----------
     family, schedule : what is compared with.
     gain, lower, upper : loss of the other minus that of the optimum, nats per token, and its 90 % interval, both of
-        expected losses: what many runs of each would show on average. Of a law that states no error of its expected
-        losses (rival laws) they are of single runs.
-    p_real : probability that the expected loss is lower at all.
+        expected losses: what many runs of each would show on average.
+    p_real : probability that the expected loss is lower at all, by the law's own account.
     noise : standard deviation of the difference that the noise of one run of each adds, nats per token.
+    single : whether interval and probability are of single runs instead, their noise in them: so of a law that states
+        no error of its expected losses (rival laws).
     """
 
     family: str
@@ -52,6 +54,7 @@ class Gain:
     upper: float
     p_real: float
     noise: float
+    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,10 @@ def optimize_schedule(
     RiskError
         No schedule has an accepted risk.
     """
+    if not knots and not monotone:
+        raise InputError(
+            "knots must be above 0 where the free schedule may rise, got 0; add pieces, or leave rising (--rising) out"
+        )
     task = make_task(
         law, params=params, tokens=tokens, steps=steps, batch_tokens=batch_tokens, weight_decay=weight_decay,
         optimizer=optimizer, min_peak=min_peak, max_peak=max_peak, min_lr=min_lr, max_risk=max_risk, outside=outside,
@@ -163,11 +170,19 @@ def optimize_schedule(
     members = [*best, Best(FREE, chosen, float(score[winner]))] if family == FREE else best
     ranking = rank(task.runs([m.schedule for m in members]), task.law, [m.family for m in members])
     gains = _gains(task, chosen, [m for m in members if m.family in COMPARED and m.schedule != chosen])
-    notes = (*task.notes, *_notes(task, chosen))
+    risk = float(judged.risk[winner])
+    notes = (*task.notes, *risk_notes(task.law, risk), *_notes(task, chosen))
     if not judged.sd.any():
         notes += ("the law states no error of its expected losses: caution has no effect on the search",)
     return Optimum(
-        chosen, family, gains, ranking, task, evaluated, _advice(task, family, members, ranking, gains), notes
+        chosen,
+        family,
+        gains,
+        ranking,
+        task,
+        evaluated,
+        _advice(task, family, members, ranking, gains, tried_free=bool(free)),
+        notes,
     )
 
 
@@ -178,7 +193,8 @@ def _gains(task: Task, chosen: Schedule, others: Sequence[Best]) -> tuple[Gain, 
     judged = task.judge([chosen, *(other.schedule for other in others)])
     ratio, sd = differences(judged, 0)
     noise = np.asarray(judged.prediction.noise, dtype=np.float64)
-    if not judged.sd.any():  # a law whose error is all in its noise
+    single = not judged.sd.any()  # a law whose error is all in its noise
+    if single:
         sd = np.hypot(noise, noise[0]) / judged.loss
     out = []
     for i, other in enumerate(others, start=1):
@@ -186,7 +202,9 @@ def _gains(task: Task, chosen: Schedule, others: Sequence[Best]) -> tuple[Gain, 
         with np.errstate(divide="ignore"):
             real = float(ndtr(ratio[i] / sd[i])) if sd[i] > 0 else float(ratio[i] > 0)
         spread = float(np.hypot(noise[0], noise[i]))
-        out.append(Gain(other.family, other.schedule, float(ends[1]), float(ends[0]), float(ends[2]), real, spread))
+        out.append(
+            Gain(other.family, other.schedule, float(ends[1]), float(ends[0]), float(ends[2]), real, spread, single)
+        )
     return tuple(out)
 
 
@@ -202,7 +220,9 @@ def _notes(task: Task, chosen: Schedule) -> list[str]:
     return out
 
 
-def _advice(task: Task, family: str, members: Sequence[Best], ranking: Ranking, gains: Sequence[Gain]) -> str:
+def _advice(
+    task: Task, family: str, members: Sequence[Best], ranking: Ranking, gains: Sequence[Gain], tried_free: bool
+) -> str:
     """Say in one sentence what follows."""
     row = ranking.names.index(family)
     standard = next(m for m in members if m.family != FREE and family in (FREE, m.family))
@@ -217,10 +237,11 @@ def _advice(task: Task, family: str, members: Sequence[Best], ranking: Ranking, 
             shown = number_text(noise, max(digits, 4))
             text += f", which is less than one run of each would show (noise {shown}); the standard one will do as well"
     else:
-        text = f"Run {standard.schedule}: no free schedule was surely better"
+        why = "no free schedule was surely better" if tried_free else "the best of the standard families"
+        text = f"Run {standard.schedule}: {why}"
     real = [f"lower than the best {g.family} with probability {percent(g.p_real)}" for g in gains]
     if real:
-        text += f"; {' and '.join(real)}"
+        text += f"; by this law's account {' and '.join(real)}"
     if not ranking.in_domain[row]:
         text += f" (careful: it lies outside the law's domain: {ranking.reasons[row]})"
     return text + "."
@@ -263,4 +284,5 @@ def _gain_record(gain: Gain) -> Mapping[str, Any]:
         "upper": gain.upper,
         "p_real": gain.p_real,
         "run_noise_sd": gain.noise,
+        "of_single_runs": gain.single,
     }

@@ -199,8 +199,9 @@ def search(
                 refused.append(judged.why[0])
                 break
             if not (allowed & safe).any():
-                row = int(np.argmin(np.where(allowed, np.nan_to_num(judged.risk, nan=1.0), np.inf)))
-                if risky is None or judged.risk[row] < risky[0]:
+                known = np.nan_to_num(judged.risk, nan=np.inf)
+                row = int(np.argmin(np.where(allowed, known, np.inf)))
+                if risky is None or known[row] < np.nan_to_num(risky[0], nan=np.inf):
                     risky = float(judged.risk[row]), str(member(shape, values, row))
                 break
             score = np.where(allowed & safe, judged.score(task.caution), np.inf)

@@ -23,6 +23,7 @@ SIZES = ("params", "tokens", "batch_tokens", "steps", "weight_decay", "plain_sgd
 UNLIKE = "schedule unlike"
 BEYOND = 4.0  # factor beyond the law's own peak rates that is searched where leaving the domain is allowed
 ROUNDING = 0.05  # of tokens = steps * batch_tokens
+SHORTEST = 4  # steps of a run that can be planned
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,11 @@ def lengths(
             missing = "steps, or tokens" if tokens is None else "steps, or batch_tokens"
             raise InputError(f"{missing} must be given to know the length of the run, got neither; add one of them")
         steps = max(round(tokens / batch), 1)
+        if steps >= SHORTEST and abs(steps * batch / tokens - 1) > ROUNDING:
+            raise InputError(
+                f"tokens must be about a whole number of updates of {format_quantity(batch)} tokens, got"
+                f" {format_quantity(tokens)}, {tokens / batch:.3g} updates; take {format_quantity(steps * batch)}"
+            )
     if tokens is not None:
         batch = tokens / steps if batch is None else batch
     return int(steps), tokens, batch
@@ -211,6 +217,14 @@ def peak_bounds(
     if max_peak is not None and max_peak > high:
         notes = (f"peak rates above {high:g} were left out: the law has seen none",)
     return max(low, min_peak or low), min(high, max_peak or high), notes
+
+
+def risk_notes(law: Any, risk: float) -> tuple[str, ...]:
+    """Return what is to be said of a plan whose divergence risk is not known; nothing if it is."""
+    if not np.isnan(risk):
+        return ()
+    why = "the law has no risk model" if getattr(law, "risk", None) is None else "the law has no model of such runs"
+    return (f"the divergence risk is not known, and nothing was left out because of it: {why}",)
 
 
 def check_knows_rates(law: Any) -> None:
@@ -281,8 +295,12 @@ def make_task(
     if not (np.isfinite(min_lr) and 0 <= min_lr <= high):
         raise InputError(f"min_lr must be a rate from 0 to the highest peak, {high:g}, got {min_lr!r}; lower it")
     low = max(low, min_lr)
-    if total < 4:
-        raise InputError(f"steps must be at least 4 for a schedule worth planning, got {total}; plan a longer run")
+    if total < SHORTEST:
+        raise InputError(
+            f"steps must be at least {SHORTEST} for a schedule worth planning, got {total}; plan a longer run"
+        )
+    if optimizer is not None and not optimizer.strip():
+        raise InputError(f"optimizer must be a name like adamw, got {optimizer!r}; leave it out for AdamW")
     given: dict[str, Any] = {
         "params": params, "tokens": tokens, "batch_tokens": batch, "weight_decay": weight_decay, "optimizer": optimizer
     }  # fmt: skip

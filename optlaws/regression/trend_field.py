@@ -18,14 +18,15 @@ from typing import Any
 
 import numpy as np
 from scipy.linalg import solve_triangular
-from scipy.linalg.lapack import dpotrs, dtrtrs
+from scipy.linalg.lapack import dtrtrs
 
+from optlaws._normal import NORMAL_90
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
 from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, levels_of, matern32, whitening
+from optlaws.regression.whitened import Whitened, cholesky
 
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
-NORMAL_90 = 1.6448536269514722
 LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and intervals would run out of range
 MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
@@ -157,46 +158,26 @@ def damage(columns: FloatArray, coefficients: FloatArray, which: tuple[int, ...]
     return np.asarray(columns[:, rows] @ coefficients[rows] / loss)
 
 
-class _Whitened:
-    """K = F F' + diag(d): products with its inverse and its log determinant, through the features F."""
-
-    def __init__(self, features: FloatArray, diagonal: FloatArray) -> None:
-        self.f, self.d = features, diagonal
-        self.over = features / diagonal[:, None]
-        inner = self.over.T @ features
-        inner[np.diag_indices_from(inner)] += 1.0
-        self.root = np.asarray(np.linalg.cholesky(inner), dtype=float)
-
-    def solve(self, b: FloatArray) -> FloatArray:
-        """Return K^-1 b, b of shape (n,) or (n, k)."""
-        scaled = (b.T / self.d).T
-        return np.asarray(scaled - self.over @ self.inner_solve(self.f.T @ scaled))
-
-    def inner_solve(self, b: FloatArray) -> FloatArray:
-        """Return (I + F' D^-1 F)^-1 b; straight to LAPACK, since a fit asks for hundreds of small ones."""
-        return np.asarray(dpotrs(self.root, b, lower=1)[0])
-
-    def logdet(self) -> float:
-        return float(np.log(self.d).sum() + 2.0 * np.log(np.diag(self.root)).sum())
-
-
 def _signed_trend(
-    white: _Whitened, x: FloatArray, precision: FloatArray, centre: FloatArray
+    white: Whitened, x: FloatArray, precision: FloatArray, centre: FloatArray
 ) -> tuple[FloatArray, float]:
-    """Return c >= 0 minimising (1 - x c)' K^-1 (1 - x c) + (c - m)' P (c - m), and the approximate log evidence."""
+    """Return c >= 0 minimising (1 - x c)' K^-1 (1 - x c) + (c - m)' P (c - m), and the approximate log evidence.
+
+    `x` has a column of ones after its own, (n, k + 1): K^-1 is applied to both at once.
+    """
     from scipy.optimize import nnls  # slow to import, and only a fit needs it
 
-    count = x.shape[1]
-    solved = white.solve(np.column_stack([x, np.ones(len(x))]))  # of the columns and of 1
-    kx, k1 = solved[:, :count], solved[:, count]
+    count = x.shape[1] - 1
+    solved = white.solve(x)
+    x, kx, k1 = x[:, :count], solved[:, :count], solved[:, count]
     gram = x.T @ kx
-    gram[np.diag_indices(count)] += precision
+    gram.flat[:: count + 1] += precision
     rhs = kx.sum(axis=0) + precision * centre
-    low = np.linalg.cholesky(gram)
+    low = cholesky(gram)
     c, _ = nnls(low.T, dtrtrs(low, rhs, lower=1)[0], maxiter=2000)
     r, moved = 1.0 - x @ c, c - centre
-    active = c > 0
-    curvature = np.linalg.slogdet(gram[active][:, active])[1] - np.log(precision[active]).sum()
+    active = np.flatnonzero(c)
+    curvature = 2.0 * np.log(cholesky(gram[np.ix_(active, active)]).diagonal()).sum() - np.log(precision[active]).sum()
     evidence = -0.5 * (r @ (k1 - kx @ c) + moved @ (precision * moved) + white.logdet() + curvature)
     return c, float(evidence)
 
@@ -254,14 +235,17 @@ def _find_trend(
 
     weight, growth = np.ones(len(y)), np.ones(len(y))
     noise, c = settings.noise_grid[len(settings.noise_grid) // 2], np.zeros(x.shape[1])
+    both = np.column_stack([x, np.ones(len(x))])
     for turn in range(rounds):
         trials = settings.noise_grid if turn < 2 else (noise,)
         best = -np.inf
+        lighter = 0.5 * float(np.log(1.0 / weight).sum())
+        unit_variance = problem.share * growth / weight
         for trial in trials:
-            variance = trial**2 * problem.share * growth / weight
-            white = _Whitened(trend_features, variance + trend_rest)
-            found, evidence = _signed_trend(white, x, precision, middle)
-            evidence += 0.5 * float(np.log(1.0 / weight).sum())
+            variance = trial**2 * unit_variance
+            white = Whitened(trend_features, variance + trend_rest)
+            found, evidence = _signed_trend(white, both, precision, middle)
+            evidence += lighter
             evidence -= 0.5 * float(np.log(trial / settings.noise_typical) / settings.noise_range) ** 2
             if evidence > best:
                 best, noise, c, chosen, kept = evidence, trial, found, white, variance
@@ -315,7 +299,7 @@ def fit_trend_field(
     variance = noise**2 * problem.share * growth / weight
     diagonal = variance + settings.field_sd**2 * rest
     features = np.hstack([settings.field_sd * phi, offsets])
-    white = _Whitened(features, diagonal)
+    white = Whitened(features, diagonal)
     r = 1.0 - x @ c
     inner_mean = white.inner_solve(features.T @ (r / diagonal))
     active = np.flatnonzero(c > 0)
@@ -359,7 +343,7 @@ def _calibrate(
     m = len(r)
     if not groups or m > MOST_CHECKED:
         return 1.0, {}
-    full = _Whitened(np.hstack([features, x / np.sqrt(precision)]), diagonal)
+    full = Whitened(np.hstack([features, x / np.sqrt(precision)]), diagonal)
     inverse = full.solve(np.eye(m))
     solved = inverse @ r
     left: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = {}  # squared errors, model variances, noise variances
@@ -485,7 +469,6 @@ def predict_trend_field(
 
 
 __all__ = [
-    "NORMAL_90",
     "Point",
     "Posterior",
     "Problem",

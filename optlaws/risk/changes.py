@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from optlaws.dynamics import Drive, drive
 from optlaws.dynamics.model import FloatArray
+from optlaws.dynamics.solve import plain_sgd
 from optlaws.risk.criterion import PARAMETERS, WIDTH_POWER, log_critical
 from optlaws.risk.model import RiskModel
 from optlaws.risk.quantities import PIECE, Quantities, of_cells, relative_width
@@ -62,8 +63,10 @@ class Piece:
     width: FloatArray
 
     def risk(self, model: RiskModel, factors: dict[str, FloatArray]) -> FloatArray:
-        """Return the probabilities with levers multiplied by factors (m,)."""
-        return model.of_quantities(self.varied(model, factors))[1]
+        """Return the probabilities with levers multiplied by factors (m,), NaN where a warm-up outlasts its run."""
+        warm = factors.get("warmup_steps", 1.0) * np.maximum(self.warm, 1.0 * ("warmup_steps" in factors))
+        fits = warm <= np.maximum(self.total / factors.get("batch_tokens", 1.0), 1.0) * (1.0 + 1e-9)
+        return np.where(fits, model.of_quantities(self.varied(model, factors))[1], np.nan)
 
     def varied(self, model: RiskModel, factors: dict[str, FloatArray]) -> Quantities:
         """Return the quantities with levers multiplied by factors (m,)."""
@@ -87,6 +90,7 @@ def pieces(runs: RunTable, model: RiskModel) -> Iterator[Piece]:
 
 def _stretched(grid: Cells, warm: FloatArray, new_warm: FloatArray, new_total: FloatArray) -> Cells:
     """Return the cells with a warm-up of another length in a run of another length."""
+    grid = _warmed_up(grid, warm, new_warm)
     total = grid.edges[:, -1:]
     rest = np.maximum(total - warm[:, None], 1e-9)
     edges = np.where(
@@ -108,6 +112,23 @@ def _stretched(grid: Cells, warm: FloatArray, new_warm: FloatArray, new_total: F
             for new, old in ((low, grid.left), (0.5 * (low + top), grid.mean), (top, grid.right))
         ),
     )
+
+
+def _warmed_up(grid: Cells, warm: FloatArray, new_warm: FloatArray) -> Cells:
+    """Return the cells with the rates that a warm-up of another length has at the same shares of it.
+
+    Update k of a linear warm-up of W steps to R has the rate R k / W and is done in the middle at t = k + 1/2, so that
+    the rate at t is R (t - 1/2) / W: half a step counts where a warm-up is short.
+    """
+    begins = grid.edges[:, :-1]
+    after = (begins >= warm[:, None]) & (grid.width > 0)
+    first = np.where(after.any(axis=1), after.argmax(axis=1), after.shape[1] - 1)
+    reached = grid.left[np.arange(len(warm)), first]
+    gain = reached * (0.5 / np.maximum(warm, 1.0) - 0.5 / np.maximum(new_warm, 1.0)) * (warm > 0)
+    rising = grid.edges[:, 1:] <= warm[:, None]
+    left = np.where(rising & (begins > 0), np.maximum(grid.left + gain[:, None], 0.0), grid.left)
+    mean, right = (np.where(rising, np.maximum(v + gain[:, None], 0.0), v) for v in (grid.mean, grid.right))
+    return Cells(grid.edges, left, mean, right)
 
 
 def safe_changes(runs: RunTable, model: RiskModel, accepted: float) -> list[list[SafeChange]]:
@@ -203,8 +224,9 @@ def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
     """Return what drives the risk of each run (a key of `DRIVERS`), and each one's share of ln criterion, (n, 6).
 
     A share is how much ln criterion is above that of a typical run that went well (`RiskModel.typical`) on account of
-    one quantity; for peak rate, warm-up and size (with the width, where it is known) by the slope of ln u at the run
-    itself.
+    one quantity; for peak rate and size (with the width, where it is known) by the slope of ln u at the run itself. The
+    typical warm-up is taken as half of the run at most. Plain SGD, whose risk is not known, has neither driver ("") nor
+    shares (NaN).
     """
     shares = np.zeros((len(runs), len(DRIVERS)))
     typical, batch = model.typical, runs.batch()
@@ -212,29 +234,30 @@ def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
     for piece in pieces(runs, model):
         i, one = piece.index, np.ones(len(piece.index))
         q = piece.varied(model, {})
-        slope = {
-            lever: np.log(piece.varied(model, {lever: one * NUDGE}).felt / q.felt) / np.log(NUDGE)
-            for lever in ("peak_lr", "warmup_steps")
-        }
+        slope = np.log(piece.varied(model, {"peak_lr": one * NUDGE}).felt / q.felt) / np.log(NUDGE)
+        # not by the slope, which is 0 where the rate is felt at the end of a short warm-up
+        usual = np.clip(typical["warmup_steps"], 1.0, np.maximum(LONGEST_WARMUP * piece.total, piece.warm))
+        warmed = piece.varied(model, {"warmup_steps": usual / np.maximum(piece.warm, 1.0)})
         above = {
             "peak_lr": np.log(np.asarray(batch.peak)[i] / typical["peak_lr"]),
-            "warmup_steps": np.log(np.maximum(piece.warm, 1.0) / max(typical["warmup_steps"], 1.0)),
             "params": np.log(runs.size[i] / typical["params"]),
         }
-        size = slope["peak_lr"] * model.dynamics.size_exponent - theta["size"]
+        size = slope * model.dynamics.size_exponent - theta["size"]
         usual_b = one * typical["batch_tokens"] / model.dynamics.batch_ref
         usual_h = one * 0.5 * typical["steps"] / model.dynamics.steps_ref
         columns = (
-            slope["peak_lr"] * above["peak_lr"],
-            slope["warmup_steps"] * above["warmup_steps"],
+            slope * above["peak_lr"],
+            np.log(q.felt / warmed.felt),
             _fall(model, q, b=usual_b),
             size * above["params"] - WIDTH_POWER * np.log(q.width / typical["relative_width"]),
             _fall(model, q, high=usual_h),
             -theta["momentum"] * np.log(q.slack),
         )
         shares[i] = np.stack(columns, axis=1)
-    names = list(DRIVERS)
-    return [names[k] for k in shares.argmax(axis=1).tolist()], shares
+    names, known = list(DRIVERS), plain_sgd(runs) == 0
+    shares[~known] = np.nan
+    most = np.where(np.isnan(shares), -np.inf, shares).argmax(axis=1)
+    return [names[k] if sure else "" for k, sure in zip(most.tolist(), known.tolist(), strict=True)], shares
 
 
 def _fall(model: RiskModel, q: Quantities, **usual: FloatArray) -> FloatArray:
@@ -252,7 +275,8 @@ class RiskMap:
     ----------
     over : "warmup_steps" or "batch_tokens".
     peak, other : the values on the axes, ascending.
-    probability : NaN where the combination is impossible (a warm-up longer than the run).
+    probability : NaN where the combination is impossible (a warm-up longer than the run, which a larger batch
+        shortens), and everywhere for plain SGD.
     """
 
     over: str
@@ -288,6 +312,6 @@ def risk_map(run: RunTable, model: RiskModel, over: str, points: int = 97, reach
         # a warm-up is changed from at least one step on: where there is none, factors just above 1 stand for one step
         ratio = max(value / start, 1.0 + 1e-9) if over == "warmup_steps" and warm == 0 else value / start
         out[k] = many.risk(model, {"peak_lr": factor, over: np.full(points, ratio)})
-        if over == "warmup_steps" and value > total:
-            out[k] = np.nan
+    if plain_sgd(run).any():
+        out[:] = np.nan
     return RiskMap(over, peak * factor, other, out)

@@ -28,8 +28,9 @@ _SHORT = re.compile(r"\s*[A-Za-z_]\w*:\w+\s*=")
 _FILES = _DOCUMENTS + _TABLES + _LINES
 _LENGTH = ("tokens", "batch_tokens", "steps")
 _FILLABLE = tuple(name for name in NUMBER_COLUMNS if name not in ("steps", "final_loss"))
-_ENTRY_KEYS = ("name", *RUN_COLUMNS)
-_SHARED_KEYS = tuple(key for key in RUN_COLUMNS if key not in ("run_id", "schedule", "status", "final_loss"))
+_WIDTH = "width"  # of the network: a column that risk models read, and no other further column is known in documents
+_ENTRY_KEYS = ("name", *RUN_COLUMNS, _WIDTH)
+_SHARED_KEYS = tuple(key for key in _ENTRY_KEYS if key not in ("name", "run_id", "schedule", "status", "final_loss"))
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def gather_candidates(
     """Read candidates from any mix of short forms, JSON texts and files; "-" is standard input.
 
     A YAML or JSON file holds a schedule, a list of schedules (short forms or mappings), a list of candidates
-    (mappings with `schedule` and, if wanted, `name`, `params`, `tokens`, `batch_tokens`, `weight_decay`, ...), or a
+    (mappings with `schedule` and, if wanted, `name`, `params`, `tokens`, `batch_tokens`, `width`, ...), or a
     mapping with such a list under `candidates` and values shared by all of them beside it. Numbers may be written like
     85M or 2.56B. A CSV, JSON-lines or Parquet file is a run table whose `run_id` (or `name`) may be missing. A text
     file has a short form or a JSON text on every line (a JSON-lines file may, too); lines starting with # are skipped.
@@ -149,9 +150,10 @@ def _sources(args: Sequence[str]) -> list[RawTable]:
         else:
             if arg.strip() and not {"=", ":", "{"} & set(arg):
                 what = "a folder" if os.path.isdir(arg) else "neither"
+                hint = "" if arg in FAMILIES else nearest(arg, FAMILIES)
                 raise TableError(
                     f"candidate {place} must be a schedule like cosine:peak=1e-3,steps=25000 or a file of schedules, "
-                    f"got {clip(arg)}, which is {what}; check the name{nearest(arg, FAMILIES)}"
+                    f"got {clip(arg)}, which is {what}; check the name{hint}"
                 )
             typed.append((place, arg))
     close()
@@ -175,7 +177,7 @@ def _read_file(path: str, suffix: str) -> RawTable:
         else:
             raw = _raw_from_document(_load(text, name, suffix), name)
     raw.require(["schedule"])
-    for column in COUNTS:
+    for column in (*COUNTS, _WIDTH):
         if column in raw.columns:
             raw.columns[column] = [_count(raw, column, row, cell) for row, cell in enumerate(raw.columns[column])]
     return raw

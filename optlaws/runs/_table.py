@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import TableError, nearest
-from optlaws.schedules import Schedule, ScheduleBatch
+from optlaws.schedules import Schedule, ScheduleBatch, parse
 
 FloatArray = npt.NDArray[np.float64]
 Text = str | None
@@ -135,7 +135,7 @@ class RunTable:
     @classmethod
     def build(
         cls,
-        schedules: Sequence[Schedule] | ScheduleBatch | Schedule,
+        schedules: Sequence[Schedule | str] | ScheduleBatch | Schedule | str,
         *,
         run_id: Sequence[str] | None = None,
         source: str | Sequence[str] = "",
@@ -157,7 +157,7 @@ class RunTable:
         Parameters
         ----------
         schedules
-            The n schedules. The column `steps` is taken from them.
+            The n schedules, or their short forms. The column `steps` is taken from them.
         run_id
             Unique names; "1", "2", ... if left out.
         source, params, active_params, tokens, batch_tokens, seq_len, optimizer, beta1, beta2, weight_decay, status, \
@@ -168,10 +168,17 @@ final_loss, extra
         ------
         TableError
             If a value is out of range, a length does not fit, or a run_id is used twice.
+        ScheduleError
+            If a short form is no schedule.
+
+        Examples
+        --------
+        >>> RunTable.build("cosine:peak=1e-3,steps=25000,warmup=300", params=8.5e7).steps.tolist()
+        [25000.0]
         """
-        if isinstance(schedules, Schedule):
+        if isinstance(schedules, (Schedule, str)):
             schedules = (schedules,)
-        held = schedules if isinstance(schedules, ScheduleBatch) else tuple(schedules)
+        held = schedules if isinstance(schedules, ScheduleBatch) else tuple(map(parse, schedules))
         n = len(held)
         names = tuple(map(str, range(1, n + 1))) if run_id is None else tuple(run_id)
         given = {

@@ -168,5 +168,16 @@ def test_the_envelope_of_curves_finds_the_exponent():
     curves = CurveTable(tuple(names), np.tile(steps, len(sizes)), loss)
     found = ChinchillaEnvelope.fit(runs, curves)
     assert found.a == pytest.approx(law.exponents[0], abs=0.03)
+    gone = np.array([name == runs.run_id[3] for name in names])  # a run that broke down has no readings to use
+    broken = ChinchillaEnvelope.fit(runs, CurveTable(tuple(names), curves.step, np.where(gone, np.nan, loss)))
+    assert broken.a == pytest.approx(law.exponents[0], abs=0.03)
     final = ChinchillaEnvelope.fit_points(sizes, 6 * sizes * 2e11, law.loss(sizes, 2e11))
     assert final.a == pytest.approx(1.0, abs=1e-6)  # one horizon: more compute is more parameters
+
+
+def test_a_rate_that_falls_below_zero_is_no_advice():
+    """The published line in ln N crosses 0 near 12B parameters."""
+    law = OpenAIRate.published()
+    assert law.recommend(1e10, 1e12).peak_lr > 0
+    assert np.isnan(law.recommend(7e10, 1e12).peak_lr)
+    assert np.isfinite(law.recommend(7e10, 1e12, 2.0).batch_tokens)

@@ -9,33 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from refusal import refused
 
-from optlaws import cli, parse
+from optlaws import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ["--params", "85M", "--tokens", "2.56B", "--steps", "50000"]
 RUN = ["--params", "268M", "--tokens", "20B"]
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        code = cli.run([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def refused(result, *words):
-    code, out, err = result
-    assert (code, out) == (2, "")
-    assert err.startswith("optlaws: ")
-    assert err.count("\n") == 1
-    for word in words:
-        assert word in err
 
 
 def process(*args, cwd=ROOT):
@@ -72,6 +52,9 @@ class TestOptimize:
         assert found["lower"] < found["predicted_loss"] < found["upper"]
         assert {gain["over"] for gain in found["gains"]} == {"cosine"}
         assert found["assumed"] == {"weight_decay": 0.1}
+        chosen = [one for one in found["families"] if one["chosen"]]
+        assert [one["schedule"] for one in chosen] == [found["schedule"]]
+        assert chosen[0]["predicted_loss"] == found["predicted_loss"]
 
     def test_csv_is_a_ranking(self, run):
         code, out, _ = run("optimize", *SIZES, "--knots", 0, "--format", "csv")
@@ -79,6 +62,14 @@ class TestOptimize:
         rows = list(csv.DictReader(io.StringIO(out)))
         assert [row["rank"] for row in rows] == [str(i + 1) for i in range(len(rows))]
         assert float(rows[0]["predicted_loss"]) < float(rows[-1]["predicted_loss"])
+        assert [row["name"] for row in rows if row["chosen"] == "true"] == ["wsd"]
+        assert {row["chosen"] for row in rows} == {"true", "false"}
+
+    def test_no_risk_is_accepted(self, run):
+        code, out, err = run("optimize", *SIZES, "--max-risk", 0)
+        assert (code, out) == (3, "")
+        assert "above 0, the lowest below 1e-06 (" in err
+        assert "accept a risk like 0.01" in err
 
     def test_schedule_to_standard_output(self, run):
         code, out, err = run("optimize", *SIZES, "--knots", 0, "-o", "-")
@@ -107,6 +98,9 @@ class TestOptimize:
             ([*SIZES, "--plot", "x.png", "-o", "x.png"], "every output must have its own place"),
             ([*SIZES, "--batch-tokens", "7"], "tokens must be steps * batch_tokens"),
             ([*SIZES, "--unknown", "7"], "--unknown"),
+            ([*SIZES, "--rising", "--knots", "0"], "knots must be above 0 where the free schedule may rise"),
+            ([*SIZES, "--caution", "nan"], "caution must be from 0 to 10 standard deviations, got nan"),
+            (["--tokens", "230K"], "tokens must be about a whole number of updates"),
             ([*SIZES, "-o", "no/such/folder/x.json"], "no/such/folder"),
         ],
     )
@@ -139,6 +133,7 @@ class TestRecommend:
         assert code == 0
         rows = {row["law"]: row for row in csv.DictReader(io.StringIO(out))}
         assert float(rows["steplaw-dense"]["relative_cost"]) == 0
+        assert all(0 <= float(rows[name]["divergence_risk"]) <= 1 for name in ("steplaw-dense", "step_law"))
         assert rows["microsoft_rate"]["batch_tokens"] == ""
 
     def test_own_runs(self, run):
@@ -166,9 +161,14 @@ class TestRecommend:
             (["--params", "x", "--tokens", "1B"], "--params must be a finite number above 0"),
             ([*RUN, "--law", "chinchilla"], "law must advise peak rates or batches"),
             ([*RUN, "--law", "step_law", "--plot", "x.png"], "--plot needs a law of the loss"),
+            ([*RUN, "--law", "step_law", "--max-risk", "0.1"], "--max-risk needs a law of the loss, got 'step_law'"),
+            ([*RUN, "--law", "step_law", "--warmup", "9"], "--warmup needs a law of the loss"),
+            ([*RUN, "--law", "step_law", "--batch-tokens", "1M"], "--batch-tokens needs a law of the loss"),
+            ([*RUN, "--law", "step_law", "--optimizer", "sgd"], "--optimizer needs a law of the loss"),
             ([*RUN, "--law", "meituan_rate"], "has no printed constants"),
             ([*RUN, "--law", "llama-slimpajama", "--from", str(ROOT / "examples" / "my_runs.csv")], "--law must be"),
             ([*RUN, "--from", "absent.csv"], "absent.csv"),
+            ([*RUN, "--from", ""], "--from must be a run table, got ''"),
             ([*RUN, "--law", "nolaw"], "law must be a law file or one of"),
         ],
     )

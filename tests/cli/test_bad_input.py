@@ -11,37 +11,12 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-
-from optlaws import cli
+from refusal import refused
 
 GOOD = "cosine:peak=1e-3,steps=25000,warmup=300"
 LAW = "llama-slimpajama"
 HEADER = "run_id,schedule,params,batch_tokens,final_loss,status"
 SPEC = '"{""kind"": ""cosine"", ""peak_lr"": 0.001, ""total_steps"": 25000, ""warmup_steps"": 300}"'
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        code = cli.run([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-def refused(result, *words):
-    code, out, err = result
-    assert (code, out) == (2, "")
-    assert err.startswith("optlaws: ")
-    assert err.count("\n") == 1
-    assert len(err) < 500
-    for word in words:
-        assert word in err
-    assert "Traceback" not in err
-    assert "unexpected failure" not in err
 
 
 TABLES = {
@@ -243,3 +218,16 @@ def test_what_is_read_is_not_replaced(tmp_path):
         assert done.returncode == 2
         assert "the output must not be a file that is read" in done.stderr
     assert table.read_text() == before
+
+
+def test_neither_candidates_nor_laws_are_replaced(run, tmp_path):
+    (tmp_path / "c.txt").write_text(f"{GOOD}\n")
+    (tmp_path / "law.json").write_text(law_file())
+    law, runs = ["--law", "law.json"], ["--params", "85M", "--tokens", "2.56B"]
+    for option in ("-o", "--html"):
+        refused(run("rank", "c.txt", option, "c.txt"), "the output must not be a file that is read, got 'c.txt'")
+        refused(run("rank", GOOD, *law, option, "./law.json"), "must not be a file that is read")
+    refused(run("recommend", *runs, *law, "-o", "law.json"), "must not be a file that is read")
+    refused(run("optimize", *runs, *law, "-o", "law.json"), "must not be a file that is read")
+    assert (tmp_path / "law.json").read_text() == law_file()
+    assert (tmp_path / "c.txt").read_text() == f"{GOOD}\n"

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from fake_law import FakeLaw
 
-from optlaws import cli
 from optlaws.errors import ExtrapolationWarning, FitError, LawError, OptlawsWarning
 from optlaws.runs import RunTable, read_runs, write_runs
 from optlaws.schedules import parse
@@ -43,16 +42,6 @@ def laws(monkeypatch):
     module.fitted = fitted
     monkeypatch.setitem(sys.modules, "optlaws.law", module)
     return module
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*args):
-        code = cli.run([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusal import refused
 
-from optlaws import cli, load_law, parse, rank
+from optlaws import load_law, parse, rank
 from optlaws.errors import InputError, RiskError
 from optlaws.law import Law
 from optlaws.runs import RunTable
@@ -24,18 +25,6 @@ NAME = "llama-slimpajama"
 SIZES = ["--params", "85M", "--batch-tokens", "51200"]
 
 
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-    def call(*args):
-        code = cli.run([str(arg) for arg in args])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 @pytest.fixture(scope="module")
 def law():
     return load_law(NAME)
@@ -43,15 +32,6 @@ def law():
 
 def table(*specs, **columns):
     return RunTable.build([parse(s) for s in specs], params=85e6, batch_tokens=51200.0, weight_decay=0.1, **columns)
-
-
-def refused(result, *words):
-    code, out, err = result
-    assert (code, out) == (2, "")
-    assert err.startswith("optlaws: ")
-    assert err.count("\n") == 1
-    for word in words:
-        assert word in err
 
 
 class TestRisk:
@@ -137,7 +117,25 @@ class TestRisk:
         given = json.loads(run("risk", NAME, "c.csv", *SIZES, "--width", "400", "--format", "json")[1])["candidates"]
         assert [one["divergence_risk"] for one in given] == [narrow, narrow, wide]
         (tmp_path / "c.csv").write_text(f'schedule,width\n"{edge}",wide\n')
-        refused(run("risk", NAME, "c.csv", *SIZES), "width of run", "must be a number above 0 (d_model), got 'wide'")
+        refused(run("risk", NAME, "c.csv", *SIZES), "c.csv, line 2: width must be a finite number above 0, got 'wide'")
+
+    @pytest.mark.parametrize("name", ["c.yaml", "c.json", "c.txt", "shared.yaml"])
+    def test_documents_know_the_width_as_tables_do(self, run, tmp_path, name):
+        edge = "cosine:peak=8e-3,steps=50000,warmup=2000"
+        entries = [{"name": "a", "schedule": edge, "width": 900}, {"name": "b", "schedule": edge, "width": "1.8K"}]
+        document = entries
+        if name == "shared.yaml":
+            entries[0].pop("width")
+            document = {"width": 900, "candidates": entries}
+        lines = map(json.dumps, entries)
+        (tmp_path / name).write_text("\n".join(lines) if name.endswith(".txt") else json.dumps(document))
+        (tmp_path / "c.csv").write_text(f'name,schedule,width\na,"{edge}",900\nb,"{edge}",1.8K\n')
+        for command in (["risk", NAME], ["rank"]):
+            table, found = (run(*command, file, *SIZES, "--format", "csv") for file in ("c.csv", name))
+            assert table[0] == 0
+            assert found == table
+        (tmp_path / name).write_text((tmp_path / name).read_text().replace("1.8K", "wide"))
+        refused(run("rank", name), name, "width must be a finite number above 0, got 'wide'")
 
     def test_plain_sgd_is_not_known(self, run, tmp_path):
         (tmp_path / "c.csv").write_text(f'schedule,params,batch_tokens,optimizer\n"{SAFE}",85M,51200,sgd\n')

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from optlaws import cli
 from optlaws.runs import read_curves, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,13 +20,8 @@ horizons: [10]
 
 
 @pytest.fixture
-def run(capsys):
-    def call(*args):
-        code = cli.run(["sweep", *map(str, args)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(run):
+    return lambda *args: run("sweep", *args)
 
 
 @pytest.fixture

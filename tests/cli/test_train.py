@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optlaws import cli
 from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
 from optlaws.schedules import parse
 
@@ -42,13 +41,8 @@ def optlaws_train(*args, cwd=ROOT):
 
 
 @pytest.fixture
-def run(capsys):
-    def call(*args):
-        code = cli.run(["train", *map(str, args)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def run(run):
+    return lambda *args: run("train", *args)
 
 
 @pytest.fixture

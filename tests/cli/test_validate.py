@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from optlaws import cli
-from optlaws.commands.validate import measured, put_to_the_test, repeat_spread, small_and_short
+from optlaws.commands.validate import measured, put_to_the_test, repeat_spread, report, small_and_short
 from optlaws.errors import InputError
 from optlaws.law import load_law
 from optlaws.law.builtin import public_risk
@@ -239,3 +239,10 @@ def test_the_built_in_sweep_can_be_read_and_its_law_loaded():
     assert sum((folder / name).stat().st_size for name in ("runs.csv", "curves.csv")) < 400_000
     law = load_law(folder / "law.json")
     assert law.info["n_runs"] == int((done & (runs.params <= 30e3) & (runs.steps <= 1024)).sum())
+
+
+def test_the_report_says_in_which_units_the_law_is(verdict):
+    assert "units of their own" not in report(verdict)
+    own = dataclasses.replace(verdict.law, info={**verdict.law.info, "units": {"params_ref": 15000.0, "lr_ref": 0.03}})
+    said = report(dataclasses.replace(verdict, law=own))
+    assert "the law is in units of their own: params_ref 1.5e+04, lr_ref 0.03." in said

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import naive_curve
 
-from optlaws.dynamics import States, curve_states, drive, final_states, solve
+from optlaws.dynamics import States, curve_states, drive, end_states, final_grid, final_states, solve
 from optlaws.runs import RunTable
 from optlaws.schedules import Schedule, ScheduleBatch, piecewise
 
@@ -149,3 +149,12 @@ def test_a_grid_is_the_same_as_the_list_of_its_schedules() -> None:
         known = {"params": [1e7, 1e8, 1e9, 3e8], "batch_tokens": [1e5, 1e6, 3e5, 1e4]}
         grid = RunTable.build(ScheduleBatch.grid(kind, **arrays), **known)
         assert_same(final_states(grid, DYNAMICS), final_states(RunTable.build(singles, **known), DYNAMICS))
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_one_grid_of_all_runs_ends_as_final_states(setting: str) -> None:
+    """Runs of few and of many cells, out of the order of their kinds, in one grid padded with cells of no width."""
+    runs = table([SCHEDULES[name] for name in reversed(NAMES)], SETTINGS[setting])
+    batch = runs.batch()
+    together = end_states(final_grid(batch), batch, drive(runs, DYNAMICS), DYNAMICS)
+    assert_same(together, final_states(runs, DYNAMICS), rtol=1e-9)

@@ -40,7 +40,7 @@ def loss(config, values, tokens, targets):
     w = {name: value.detach().double() for name, value in values.items()}
     n, heads, kv_heads = config.head_width, config.heads, config.kv_heads
     mup = config.parametrisation == "mup"
-    scale = math.sqrt(config.base_width / config.width) / math.sqrt(n) if mup else 1 / math.sqrt(n)
+    scale = math.sqrt(config.base_width / (config.base_heads or heads)) / n if mup else 1 / math.sqrt(n)
     losses, routed = [], [[] for _ in range(config.depth)]
     for sequence, wanted in zip(tokens.tolist(), targets.tolist(), strict=True):
         stream = [w["embedding"][t] for t in sequence]

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -89,13 +90,23 @@ def test_digest_knows_what_changes_the_run():
         ({"schedule": WSD, "data": {"kind": "tokens"}}, "data.train must be given"),
         ({"schedule": WSD, "data": {"kind": "huggingface"}}, "data.path must be given"),
         ({"schedule": WSD, "batch": 4, "micro_batch": 3}, "micro_batch must be a divisor of batch, 4"),
-        ({"schedule": WSD, "seed": -1}, "seed must be a whole number of at least 0"),
+        ({"schedule": WSD, "seed": -1}, "seed must be a whole number from 0 to 9007199254740991, got -1"),
+        ({"schedule": WSD, "seed": 2**53}, "seed must be a whole number from 0 to 9007199254740991"),
+        ({"schedule": WSD, "batch": math.nan}, "batch must be a whole number of at least 1, got nan"),
+        ({"schedule": WSD, "batch": math.inf}, "batch must be a whole number of at least 1, got inf"),
+        ({"schedule": WSD, "model": {"width": 10**400}}, "model.width must be a whole number of at least 2, got 1000"),
+        ({"schedule": WSD, "data": {"weights": [math.nan, 1]}}, "data.weights must be two or three numbers"),
+        ({"schedule": WSD, "threads": 10**9}, "threads must be a whole number from 1 to 1024"),
         ({"schedule": WSD, "name": "a/b"}, "name must be at most"),
         ({"schedule": WSD, "dtype": "float16"}, "dtype must be one of auto, float32, bfloat16"),
         ({"schedule": WSD, "optimizer": {"clip": 0}}, "optimizer.clip must be a finite number above 0"),
         ({"schedule": WSD, "optimizer": {"settings": 3}}, "optimizer.settings must be a mapping"),
         ({"schedule": WSD, "divergence": {"factor": 1}}, "divergence.factor must be a finite number above 1"),
         ({"schedule": "wsd:peak=1e-3"}, "steps of wsd must be given"),
+        (
+            {"schedule": "constant:peak=0.1,steps=200", "optimizer": "adafactor"},
+            r"the rate of schedule must be at most 1 / sqrt\(update\) with adafactor, 0.0995 at update 101, got 0.1",
+        ),
     ],
 )
 def test_bad_settings_are_one_sentence(given, match):

@@ -82,6 +82,29 @@ def test_stacked_orders_of_made_data(kind):
     assert torch.equal(both.validation(0, 2)[0], single[0].validation(0, 2)[0])
 
 
+def test_synthetic_orders_are_made_in_one_go(monkeypatch):
+    """Runs with the same order among runs with others: no sequence is made twice, and no order by itself."""
+    from optlaws.harness.synthetic import Sampler
+
+    made, own = [], Sampler.sequences
+
+    def count(self, seeds, numbers, length):
+        made.append(len(seeds))
+        return own(self, seeds, numbers, length)
+
+    seeds = [0, 5, 0, 0, 5, 2]
+    single = {seed: open_source(tiny(), [seed], CPU).train(3, 1, 2)[0] for seed in seeds}
+    many = open_source(tiny(), seeds, CPU)
+    monkeypatch.setattr(Sampler, "sequences", count)
+    assert torch.equal(many.train(3, 1, 2)[0], torch.stack([single[seed] for seed in seeds]))
+    assert len(made) == 1
+    assert made[0] % 3 == 0
+    many.keep([0, 2, 3])
+    assert torch.equal(many.train(3, 1, 2)[0], torch.stack([single[0]] * 3))
+    many.train(10_000, 0, 1)
+    assert made[1] * 3 == made[0]
+
+
 def test_synthetic_batches_do_not_depend_on_how_they_are_cut():
     source, other = (open_source(tiny(batch=batch), [0], CPU) for batch in (4, 2))
     whole = torch.cat([source.train(step, 0, 4)[0] for step in range(3)])

@@ -9,7 +9,9 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the trainin
 import naive_transformer
 from tiny_runs import tiny
 
-from optlaws.harness import count_parameters
+from optlaws.harness import count_parameters, read_config
+from optlaws.harness._fields import plain
+from optlaws.harness.engine import _factor
 from optlaws.harness.layers import mixture
 from optlaws.harness.models import build_model, first_values, parameter_table, rate_factor
 from optlaws.harness.sections import MLPConfig, QuadraticConfig, TransformerConfig
@@ -106,6 +108,30 @@ def test_mup_at_its_base_width_is_the_standard_parametrisation():
     plain, scaled = config_of(), config_of(parametrisation="mup", base_width=16)
     assert model_of(plain)[0](*batch_of())[0] == model_of(scaled)[0](*batch_of())[0]
     assert {rate_factor(scaled, p, False) for p in parameter_table(scaled, VOCAB).values()} == {1.0}
+
+
+def test_mup_scales_attention_by_the_width_of_a_head():
+    """Heads that keep their width keep their factor; heads that widen with the model take 1/n instead of 1/sqrt(n)."""
+    for width in (64, 128, 512):  # heads of 64 channels at every width, as they are unless given
+        grown = TransformerConfig(width=width, parametrisation="mup", base_width=128)
+        assert grown.attention_scale == pytest.approx(1 / 8)
+    for width in (16, 32, 64):  # two heads at every width
+        wider = TransformerConfig(width=width, heads=2, parametrisation="mup", base_width=16)
+        assert wider.attention_scale == pytest.approx(math.sqrt(8) / (width / 2))
+    both = TransformerConfig(width=64, heads=4, parametrisation="mup", base_width=16, base_heads=2)
+    assert both.attention_scale == pytest.approx(math.sqrt(8) / 16)
+    for config in (grown, wider, both):
+        whole = tiny(model={**plain(config)})
+        assert read_config(whole.to_dict()) == whole
+    assert "base_heads" not in plain(TransformerConfig())
+
+
+def test_mup_treats_sign_descent_as_adam_like():
+    for name, factor in (("sgd", 1.0), ("signsgd", 0.25), ("adamw", 0.25)):
+        config = tiny(
+            model={"width": 32, "parametrisation": "mup", "base_width": 8, "heads": 2}, optimizer={"name": name}
+        )
+        assert _factor(config, parameter_table(config.model, VOCAB)["blocks.0.qkv"]) == factor
 
 
 def test_mup_rates():

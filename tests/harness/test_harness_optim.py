@@ -143,6 +143,7 @@ def test_betas():
         (OptimizerConfig("adamw", settings=(("amsgrid", True),)), "did you mean 'amsgrad'"),
         (OptimizerConfig("adamw", settings=(("lr", 1.0),)), "adamw takes no 'lr'"),
         (OptimizerConfig("adamw", settings=(("eps", -1.0),)), "optimizer adamw: cannot be made"),
+        (OptimizerConfig("adamw", settings=(("amsgrad", "yes"),)), "optimizer adamw: cannot step"),
     ],
 )
 def test_bad_optimizers(config, match):

@@ -100,6 +100,61 @@ def test_a_member_that_blows_up_harms_nobody():
         assert math.isnan(record.final_loss) or record.status == "diverged"
 
 
+@pytest.mark.parametrize("seeds", [False, True])
+def test_compiled_stacks_need_no_new_program_when_runs_leave(seeds, monkeypatch):
+    """Five, four, three and two runs share a program to train; one to evaluate, two where they have batches apart."""
+    made = []
+
+    def compiler(graph, inputs):
+        made.append(graph)
+        return graph.forward
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend=compiler))
+    torch._dynamo.reset()
+    configs = [
+        tiny(f"constant:peak={1e-3 * (i + 1)},steps={steps}", name=f"c{i}", eval={"every": 4}, seed=i if seeds else 0)
+        for i, steps in enumerate((5, 6, 7, 8, 8))
+    ]
+    with torch._dynamo.config.patch(automatic_dynamic_shapes=True):  # the settings are put back at the end
+        records = train_stacked([config.with_(compile=True) for config in configs], at_once=5)
+    assert len(made) == 2 + seeds
+    assert_close(records, configs)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
+def test_compiled_experts_need_no_new_program_for_other_loads(monkeypatch):
+    made = []
+
+    def compiler(graph, inputs):
+        made.append(graph)
+        return graph.forward
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend=compiler))
+    counts = []
+    for steps in (3, 30):
+        torch._dynamo.reset()
+        made.clear()
+        configs = [tiny(f"constant:peak={r},steps={steps}", name=f"e{r}", model={"experts": 4}) for r in (0.01, 0.02)]
+        with torch._dynamo.config.patch(automatic_dynamic_shapes=True):
+            records = train_stacked([config.with_(compile=True) for config in configs])
+        counts.append(len(made))
+        assert_close(records, configs)
+    assert counts[0] == counts[1]
+
+
+def test_too_little_memory_is_said_in_one_sentence(monkeypatch):
+    def full(self, source, step):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("optlaws.harness.engine.Engine.gradients", full)
+    with pytest.raises(InputError, match=r"got 2 sequences of 8 tokens in each of 3 runs; lower it, or"):
+        train_stacked(runs_of(micro_batch=2), at_once=3)
+    with pytest.raises(InputError, match=r"fit into the memory of cpu .*, got 4 sequences of 8 tokens; lower it$"):
+        train(tiny())
+
+
 def test_at_once_changes_only_rounding():
     configs = runs_of()
     for record, other in zip(train_stacked(configs, at_once=1), train_stacked(configs, at_once=2), strict=True):
@@ -141,6 +196,17 @@ def test_finished_runs_are_not_trained_again(tmp_path):
     records = train_stacked(configs, tmp_path)
     assert [record.status for record in records] == ["completed"] * 3
     assert (tmp_path / "m1" / "run.csv").stat().st_mtime_ns == time
+
+
+def test_checkpoints_of_a_stack_whose_runs_have_all_ended_are_removed(tmp_path, monkeypatch):
+    configs = runs_of(checkpoint={"every": 8})
+    with monkeypatch.context() as killed:
+        killed.setattr("shutil.rmtree", lambda *where, **how: None)
+        train_stacked(configs, tmp_path, at_once=3)
+    assert len(list(tmp_path.glob("stack-*"))) == 1
+    monkeypatch.setattr("optlaws.harness.training.Loop", None)  # nothing is trained again
+    assert [record.status for record in train_stacked(configs, tmp_path, at_once=3)] == ["completed"] * 3
+    assert not list(tmp_path.glob("stack-*"))
 
 
 def test_bad_stacks(tmp_path):

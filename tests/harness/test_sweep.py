@@ -95,6 +95,12 @@ def test_horizons_in_tokens_and_settings_of_a_block():
         ({"blocks": {"b": {"peaks": [1], "horizons": [3], "warmups": [9]}}}, r"blocks.b \(t, wsd, peak 1, steps 3\)"),
         ({"blocks": {"b": {"peaks": [1e-3] * 400, "horizons": list(range(1, 400))}}}, "at most 100000 runs"),
         ({"blocks": {}}, "blocks must hold at least one block"),
+        ({"blocks": {"b": {"sizes": [["t"]], "peaks": [1], "horizons": [10]}}}, "blocks.b.sizes: key must be one of t"),
+        ({"schedules": {"c": "cosine:final=1e*peak"}}, "final must be a number"),
+        *(
+            ({"blocks": {"b": {"peaks": [1], "horizons": [10], "set": {key: 3}}}}, f"blocks.b.set.{key} must be left")
+            for key in ("seed", "batch", "model", "steps")
+        ),
     ],
 )
 def test_bad_grids_are_told_in_a_sentence(changes, message):

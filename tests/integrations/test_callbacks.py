@@ -55,6 +55,9 @@ def test_bad_readings_never_stop_a_loop(caplog):
     assert not watch.step(100, 0.0)
     assert not watch.step(TOTAL + 1, 3.0)
     assert [r.levelname for r in caplog.records] == ["WARNING", "WARNING"]
+    assert not watch.step(100, None)
+    assert not watch.step("x", 3.0)
+    assert len(caplog.records) == 4
     assert "loss must be above 0" in caplog.text
     assert watch.monitor.status.readings == 0
 
@@ -138,11 +141,25 @@ def test_hugging_face_passes_over_other_logs(transformers):
     callback = huggingface.make_callback(monitor(), loss="eval_loss")
     asked = control()
     callback.on_log(None, state(10), asked, logs={"loss": 8.0})
-    callback.on_log(None, state(10, main=False), asked, logs={"eval_loss": 8.0})
     callback.on_log(None, state(10), asked)
     assert callback.watch.monitor.status.readings == 0
     callback.on_log(None, state(10), asked, logs={"eval_loss": 8.0})
     assert callback.watch.monitor.status.readings == 1
+
+
+def test_hugging_face_stops_all_processes_and_warns_in_one(transformers, caplog):
+    """A process that is not told to stop would wait for the main one for ever."""
+    called = []
+    for main in (True, False):
+        callback = huggingface.make_callback(monitor(), stop_on=("divergence",), on_alarm=called.append)
+        asked = control()
+        callback.on_log(None, state(100, main), asked, logs={"loss": math.nan})
+        callback.on_log(None, state(TOTAL + 1, main), asked, logs={"loss": 3.0})
+        assert asked.should_training_stop
+    assert len(called) == 1
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "divergence", "reading left out, and others like it without a word"
+    ]  # fmt: skip
 
 
 class Tensor:
@@ -181,12 +198,44 @@ def test_lightning(monkeypatch, package):
     assert again.watch.monitor.status.step == trainer.global_step
 
 
-def test_lightning_follows_a_named_metric(monkeypatch):
+@pytest.fixture
+def pytorch_lightning(monkeypatch):
     fake = types.ModuleType("pytorch_lightning")
     fake.Callback = Base
     monkeypatch.setitem(sys.modules, "lightning", None)
     monkeypatch.setitem(sys.modules, "lightning.pytorch", None)
     monkeypatch.setitem(sys.modules, "pytorch_lightning", fake)
+
+
+def test_lightning_stops_all_ranks(pytorch_lightning):
+    said = []
+    strategy = types.SimpleNamespace(reduce_boolean_decision=lambda stop, all: said.append((stop, all)) or True)
+    for main in (True, False):
+        callback = lightning.make_callback(monitor(), stop_on=("divergence",))
+        trainer = types.SimpleNamespace(
+            global_step=1, should_stop=False, is_global_zero=main, world_size=2, callback_metrics={}, strategy=strategy
+        )
+        callback.on_train_batch_end(trainer, None, Tensor(math.nan), None, 0)
+        assert trainer.should_stop
+        assert callback.watch.monitor.status.diverged == main
+    assert said == [(True, False), (False, False)]
+
+
+def test_lightning_resumed_takes_no_batch_for_the_step_before(pytorch_lightning):
+    """With accumulation the first batches after a checkpoint still have its step."""
+    first = lightning.make_callback(monitor())
+    trainer = types.SimpleNamespace(global_step=7, should_stop=False, callback_metrics={}, accumulate_grad_batches=4)
+    first.on_train_batch_end(trainer, None, Tensor(2.0), None, 0)
+    again = lightning.make_callback(monitor())
+    again.load_state_dict(first.state_dict())
+    again.on_train_batch_end(trainer, None, Tensor(50.0), None, 1)
+    assert (again.watch.monitor.status.readings, again.watch.monitor.status.loss) == (1, 8.0)
+    trainer.global_step = 8
+    again.on_train_batch_end(trainer, None, Tensor(2.5), None, 4)
+    assert (again.watch.monitor.status.readings, again.watch.monitor.status.loss) == (2, 10.0)
+
+
+def test_lightning_follows_a_named_metric(pytorch_lightning):
     callback = lightning.make_callback(monitor(), loss="val_loss")
     trainer = types.SimpleNamespace(global_step=1, should_stop=False, callback_metrics={})
     callback.on_train_batch_end(trainer, None, Tensor(3.0), None, 0)
@@ -202,7 +251,7 @@ def test_live_log_waits_for_whole_lines(tmp_path):
     log = LiveLog(path)
     assert [tuple(r) for r in log.new()] == [(1.0, 9.0, 2.5)]
     with path.open("a") as stream:
-        stream.write('ss": NaN}\n\n{"step": 3, "learning_rate": 1e-3}\n{"global_step": 4, "train_loss": 8.0}')
+        stream.write('ss": NaN}\n\n{"step": 3, "learning_rate": 1e-3}\n{"global_step": 4, "loss": 8.0}')
     got = list(log.new())
     assert got[0].step == 2
     assert math.isnan(got[0].loss)
@@ -222,13 +271,31 @@ def test_live_csv_picks_a_run(tmp_path):
         ("log.csv", "step,loss\n1,abc\n", "line 2: loss must be a number, got 'abc'"),
         ("log.jsonl", "step,loss\n", "line 1: a line must be one JSON object"),
         ("log.jsonl", '{"loss": 3.0}\n', "line 1: a line with a loss must have a step"),
+        ("log.jsonl", '{"step": 1, "loss": 1' + 400 * "0" + "}\n", "line 1: loss must be a number, got '1000"),
+        ("log.csv", "step,loss\n1,3," + 200_000 * "x" + "\n", r"line 2: a line must be CSV.*field larger than"),
+        ("log.csv", "run_id,step,loss\na,1,9\nb,1,8\n", r"line 3: a log must be that of one run, got 'a' and 'b'"),
+        ("log.jsonl", '[{"step": 1, "loss": 3}]', "line 1: a line must be one JSON object.*write it so, or name a CSV"),
     ],
 )
 def test_bad_logs_are_named(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(TableError, match=message):
-        list(LiveLog(path).new())
+        list(LiveLog(path).new(whole=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("log.jsonl", '{"step": 1, "loss": 9}\n{"step": 1, "val_loss": 12}\n{"step": 2, "loss": 8}\n'),
+        ("log.csv", "step,val_loss,loss\n1,12,9\n1,12,\n2,,8\n"),
+    ],
+)
+def test_a_log_has_one_kind_of_loss(tmp_path, name, text):
+    """Losses of an evaluation between those of training would look like a rise."""
+    path = tmp_path / name
+    path.write_text(text)
+    assert [(r.step, r.loss) for r in LiveLog(path).new()] == [(1.0, 9.0), (2.0, 8.0)]
 
 
 def test_a_log_that_was_cut_is_named(tmp_path):

@@ -90,9 +90,41 @@ def test_state_after_a_loss_that_is_not_finite():
     assert math.isnan(again.status.loss)
 
 
-def test_a_state_of_something_else_is_refused():
+def test_a_status_with_a_loss_that_is_not_finite_is_json():
+    monitor = new_monitor()
+    found = json.loads(json.dumps(monitor.update(200, math.inf).to_dict(), allow_nan=False))
+    assert found["diverged"]
+    assert (found["loss"], found["alarms"][0]["value"], found["alarms"][0]["threshold"]) == (None, None, None)
+
+
+@pytest.mark.parametrize("state", [{"format": "other"}, {}, None, [1]])
+def test_a_state_of_something_else_is_refused(state):
     with pytest.raises(LawError, match="state must be that of a monitor"):
-        Monitor.from_dict({"format": "other"})
+        Monitor.from_dict(state)
+
+
+@pytest.mark.parametrize(
+    "damage", [{"path": {}}, {"blocks": {"x": 1}}, {"step": None}, {"lasting": [{"kind": 1}]}, {"thresholds": None}]
+)
+def test_a_damaged_state_is_refused(damage):
+    with pytest.raises(LawError, match=r"state of a monitor must be whole, got a damaged one .*; start a new monitor"):
+        Monitor.from_dict({**new_monitor().to_dict(), **damage})
+
+
+def test_a_state_from_before_readings_were_counted_goes_on():
+    monitor = new_monitor()
+    feed(monitor, STEPS, noisy(monitor))
+    state = monitor.to_dict()
+    del state["blocks"]["counts"]
+    assert Monitor.from_dict(state).rewind(5000.0).step == 5000.0
+
+
+def test_winding_back_counts_the_readings_that_are_left():
+    """Blocks are 50 steps long here, and readings 10 apart."""
+    monitor, steps = new_monitor(), np.arange(10.0, 5001, 10.0)
+    assert feed(monitor, steps, noisy(monitor, steps)).readings == 500
+    assert monitor.rewind(2500.0).readings == 249
+    assert Monitor.from_dict(monitor.to_dict()).update(2500, 4.0).readings == 250
 
 
 def test_winding_back_forgets_a_blow_up():

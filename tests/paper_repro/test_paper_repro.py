@@ -91,6 +91,7 @@ def test_a_report_with_renamed_cells_is_written_again(tmp_path):
     assert command.poorer(command.Result("x", rows[:1], gap), tmp_path)
     assert command.poorer(command.Result("x", [*rows[:1], Row("t", "another", None, None, None)], gap), tmp_path)
     assert not command.poorer(command.Result("x", rows[:1], []), tmp_path)  # nothing is missing: the code has fewer
+    assert command.poorer(command.Result("x", rows[:1], []), tmp_path, quick=True)  # parts were left out
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,12 @@ RUNS = (
     "N,B,K,C,loss,split,type,filtered\n256000000,134,564,1,3.8,train,isoflop,False\n"
     "10000000,24,39,1,5.5,test,isotoken,\n"
 )
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert command.main(["isoflop", "--quick", "--fetch", "--data", str(tmp_path / "file" / "data")]) == 2
+    assert "--data must be a folder that can be written, got" in capsys.readouterr().out
 
 
 def test_a_file_without_a_sum_is_fetched_and_its_sum_said(monkeypatch, tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from optlaws.regression.trend_field import NORMAL_90
+from optlaws._normal import NORMAL_90
 
 
 def matern(a, b):

@@ -67,6 +67,35 @@ def test_the_changed_runs_are_safe(model, beta1):
             assert model.probability(again)[0] == pytest.approx(ACCEPTED, abs=0.015), change
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])
+def test_a_short_warm_up_is_lengthened_as_a_long_one(model, steps):
+    """What half a step is of so few is no part of the longer warm-up."""
+    spec = f"cosine:peak=8e-3,steps=20000,warmup={steps}"
+    run = table([spec])
+    change = next(c for c in safe_changes(run, model, ACCEPTED)[0] if c.lever == "warmup_steps")
+    again = changed(spec, change, 20000, run.tokens[0])
+    assert model.probability(again)[0] == pytest.approx(ACCEPTED, abs=0.03)
+
+
+def test_a_batch_whose_run_is_shorter_than_its_warm_up_is_no_way_out(model):
+    run = table(["cosine:peak=1.2e-2,steps=3000,warmup=1500"])
+    chart = risk_map(run, model, "batch_tokens", points=9)
+    fits = chart.other <= 2.001 * 524288.0
+    assert (np.isnan(chart.probability).all(axis=1) == ~fits).all()
+    assert np.isfinite(chart.probability[fits]).all()
+    for change in safe_changes(run, model, ACCEPTED)[0]:
+        assert change.lever != "batch_tokens" or change.after <= 2.001 * 524288.0
+
+
+def test_plain_sgd_has_no_driver_and_no_map(model):
+    runs = table(["cosine:peak=8e-3,steps=20000,warmup=10"] * 2, optimizer=["sgd", "adamw"])
+    names, shares = drivers(runs, model)
+    assert names == ["", "warmup_steps"]
+    assert np.isnan(shares[0]).all()
+    assert np.isfinite(shares[1]).all()
+    assert np.isnan(risk_map(runs.select([0]), model, "warmup_steps", points=5).probability).all()
+
+
 def test_they_are_the_smallest(model):
     runs = table(RISKY[:1])
     change = next(c for c in safe_changes(runs, model, ACCEPTED)[0] if c.lever == "peak_lr")
@@ -98,6 +127,8 @@ def test_many_at_once_are_each_alone(model):
     [
         ("cosine:peak=8e-2,steps=30000,warmup=1000", {}, "peak_lr"),
         ("cosine:peak=8e-3,steps=30000,warmup=20", {}, "warmup_steps"),
+        ("cosine:peak=3e-3,steps=30000,warmup=1", {}, "warmup_steps"),
+        ("cosine:peak=3e-3,steps=30000", {}, "warmup_steps"),
         ("cosine:peak=8e-3,steps=30000,warmup=1000", {"beta1": 0.998}, "beta1"),
         ("cosine:peak=8e-3,steps=200000,warmup=1000", {"batch_tokens": 2000.0}, "batch_tokens"),
     ],

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from optlaws.errors import InputError, OptlawsWarning, TableError
+from optlaws.errors import InputError, OptlawsWarning, ScheduleError, TableError
 from optlaws.runs import RUN_COLUMNS, RunTable, read_runs, write_runs
 from optlaws.schedules import ScheduleBatch, parse
 
@@ -309,3 +309,12 @@ def test_public_tables(data_dir, name, tmp_path):
     assert set(table.status) <= {"completed", "diverged"}
     write_runs(tmp_path / "copy.csv", table)
     assert read_runs(tmp_path / "copy.csv").digest() == table.digest()
+
+
+def test_a_table_is_built_from_short_forms():
+    text = "cosine:peak=1e-3,steps=1000,warmup=100"
+    runs = RunTable.build([text, "wsd:peak=1e-3,steps=500,decay=0.2"], params=1e7)
+    assert runs.steps.tolist() == [1000.0, 500.0]
+    assert RunTable.build(text).schedule_tuple() == (runs.schedule_tuple()[0],)
+    with pytest.raises(ScheduleError, match="did you mean 'cosine'"):
+        RunTable.build("cosin:peak=1e-3,steps=1000")

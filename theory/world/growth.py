@@ -24,12 +24,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from optlaws._normal import NORMAL_90
 from optlaws.dynamics import final_states
 from optlaws.errors import OptlawsWarning
 from optlaws.features import Basis, get_basis
 from optlaws.law import Law, fit_law
 from optlaws.law.calibrate import CLEAN, EXPONENT_SD, profile_exponents
-from optlaws.regression.trend_field import NORMAL_90
 from optlaws.runs import RunTable
 from theory.montecarlo.rows import FloatArray
 from theory.world.model import World

@@ -1,0 +1,47 @@
+"""A covariance of low rank plus a diagonal, and small symmetric matrices."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg.lapack import dpotrf, dpotrs
+
+from optlaws.dynamics.model import FloatArray
+
+
+def cholesky(matrix: FloatArray) -> FloatArray:
+    """Return the lower factor of a small symmetric matrix; straight to LAPACK, for a fit asks for hundreds of them.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        It is not positive definite.
+    """
+    factor, failed = dpotrf(matrix, lower=1, clean=1)
+    if failed:
+        raise np.linalg.LinAlgError("matrix is not positive definite")
+    return np.asarray(factor)
+
+
+class Whitened:
+    """K = F F' + diag(d): products with its inverse and its log determinant, through the features F."""
+
+    def __init__(self, features: FloatArray, diagonal: FloatArray) -> None:
+        """Factor what the features leave: F of shape (n, m), the diagonal d of shape (n,)."""
+        self.f, self.d = features, diagonal
+        self.over = features / diagonal[:, None]
+        inner = self.over.T @ features
+        inner.flat[:: len(inner) + 1] += 1.0
+        self.root = cholesky(inner)
+
+    def solve(self, b: FloatArray) -> FloatArray:
+        """Return K^-1 b, b of shape (n,) or (n, k)."""
+        scaled = (b.T / self.d).T
+        return np.asarray(scaled - self.over @ self.inner_solve(self.f.T @ scaled))
+
+    def inner_solve(self, b: FloatArray) -> FloatArray:
+        """Return (I + F' D^-1 F)^-1 b."""
+        return np.asarray(dpotrs(self.root, b, lower=1)[0])
+
+    def logdet(self) -> float:
+        """Return ln det K."""
+        return float(np.log(self.d).sum() + 2.0 * np.log(np.diag(self.root)).sum())

@@ -1,0 +1,48 @@
+"""The command about divergence: options that would say nothing are refused, and the map shows what is near."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from optlaws.cli import run
+from optlaws.risk import changes
+
+RISKY = "cosine:peak=3e-2,steps=20000,warmup=100"
+ASK = ["risk", "steplaw-dense", RISKY, "--params", "200M", "--batch-tokens", "256K"]
+
+
+def test_an_axis_without_a_map_is_refused(capsys):
+    assert run([*ASK, "--over", "batch"]) == 2
+    assert "--over is an axis of the map that --plot writes, got batch without --plot" in capsys.readouterr().err
+
+
+def test_plain_sgd_has_no_map_and_no_driver(tmp_path, capsys):
+    path = tmp_path / "runs.csv"
+    path.write_text(f'schedule,params,batch_tokens,optimizer\n"{RISKY}",200M,256K,sgd\n')
+    assert run(["risk", "steplaw-dense", str(path), "--plot", str(tmp_path / "map.png")]) == 2
+    said = capsys.readouterr().err
+    assert "--plot must have a first candidate whose risk is known" in said
+    assert not (tmp_path / "map.png").exists()
+    assert run(["risk", "steplaw-dense", str(path), "--format", "json"]) == 0
+    found = json.loads(capsys.readouterr().out)["candidates"][0]
+    assert found["driven_by"] == ""
+    assert set(found["shares"].values()) == {None}
+
+
+@pytest.mark.parametrize(("over", "lever"), [("warmup", "warmup_steps"), ("batch", "batch_tokens")])
+def test_the_map_reaches_the_nearest_safe_change(tmp_path, capsys, monkeypatch, over, lever):
+    """The run is twenty times too fast: a map of a factor of eight would be of one colour."""
+    drawn = []
+
+    def noted(*given, **named):
+        drawn.append(changes.risk_map(*given, **{**named, "points": 25}))
+        return drawn[-1]
+
+    monkeypatch.setattr("optlaws.commands.risk.risk_map", noted)
+    assert run([*ASK, "--plot", str(tmp_path / "map.png"), "--over", over]) == 0
+    assert drawn[0].over == lever
+    assert np.nanmin(drawn[0].probability) <= 0.05
+    assert (tmp_path / "map.png").stat().st_size > 0

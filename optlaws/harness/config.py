@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +61,8 @@ _LENGTHS = ("steps", "tokens")
 KEYS = ("name", "model", "data", "schedule", *_LENGTHS, *SECTIONS, *[key for key in _SINGLE if key != "name"])
 NOT_THE_RUN = ("name", "device", "compile", "threads", "parallel", "checkpoint", "log_every")
 """Settings that change nothing about what is learnt; two runs that differ in these alone are the same run."""
+MAY_DIFFER = ("schedule", "optimizer.weight_decay", "seed", "data_seed")
+"""What may differ among the runs of a stack, beside their names."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +181,16 @@ class TrainConfig:
     def with_(self, **changes: Any) -> TrainConfig:
         """Return the configuration with some attributes replaced."""
         return replace(self, **changes)
+
+
+def stack_digest(runs: Sequence[TrainConfig]) -> str:
+    """Return the sha256 of a stack: of its runs and their order, 64 hexadecimal digits."""
+    return hashlib.sha256(json.dumps([(run.run_id, run.digest()) for run in runs]).encode()).hexdigest()
+
+
+def stack_folder(runs: Sequence[TrainConfig]) -> str:
+    """Return the name of the folder in which a stack keeps its checkpoints."""
+    return f"stack-{stack_digest(runs)[:12]}"
 
 
 def read_config(source: TrainConfig | Mapping[str, Any] | str | os.PathLike[str]) -> TrainConfig:

@@ -20,6 +20,7 @@ from optlaws.runs._write import number_text
 
 RUN_FILE, CURVE_FILE, CONFIG_FILE, CHECKPOINT_FOLDER = "run.csv", "curve.csv", "config.json", "checkpoints"
 LEAST_STEPS = 10  # a smoothing or a patience below this many steps would be ruled by the noise of a batch
+MEMBERS_FILE = "members.json"  # in the folder of a stack: the names of its runs, in order
 CURVE_COLUMNS = ("step", "loss", "val_loss", "lr", "grad_norm")
 
 

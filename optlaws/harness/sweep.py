@@ -8,8 +8,10 @@ have done since their last checkpoint.
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,10 +25,10 @@ import numpy as np
 
 from optlaws.errors import InputError
 from optlaws.harness._fields import unknown, wrong
-from optlaws.harness.config import TrainConfig
+from optlaws.harness.config import MAY_DIFFER, TrainConfig, stack_folder
 from optlaws.harness.grid import Planned, read_grid
 from optlaws.harness.lock import LOCK_FILE, at_work, held
-from optlaws.harness.record import RUN_FILE, RunRecord, read_record
+from optlaws.harness.record import MEMBERS_FILE, RUN_FILE, RunRecord, read_record
 from optlaws.runs import CurveTable, RunTable, write_curves, write_runs
 
 RUNS, RUN_TABLE, CURVE_TABLE = "runs", "runs.csv", "curves.csv"
@@ -35,7 +37,6 @@ LEARNT = 0.98  # of the loss before the first update, above which a run has not 
 UNLEARNT = 1.02  # of that loss, above which it has lost even what it began with
 STOP_FILE = ".stop"  # in the folder of a sweep: its workers stop at their next update
 TABLES_EVERY = 20.0  # seconds from one look of the tables to the next
-MAY_DIFFER = ("schedule", "optimizer.weight_decay", "seed", "data_seed")  # as in `training`, which loads torch
 Job = tuple[TrainConfig, ...]
 
 
@@ -77,7 +78,7 @@ class SweepResult:
 def plan_jobs(runs: Sequence[TrainConfig], stacked: int) -> list[Job]:
     """Return the jobs: runs by themselves, or at most `stacked` at once that may be one program.
 
-    The jobs depend on the grid alone and not on what is finished, so that the checkpoints of a stack are found again.
+    The jobs depend on the runs alone and not on what is finished, so that the checkpoints of a stack are found again.
     Runs of like length are put together, since a stack takes as long as its longest run.
     """
     if stacked < 1:
@@ -94,6 +95,34 @@ def plan_jobs(runs: Sequence[TrainConfig], stacked: int) -> list[Job]:
     for members in kinds.values():
         ordered = sorted(members, key=lambda run: (run.steps, run.order))
         jobs += [tuple(ordered[i : i + stacked]) for i in range(0, len(ordered), stacked)]
+    return jobs
+
+
+def begun_jobs(folder: Path, runs: Mapping[str, TrainConfig], most: Mapping[str, int]) -> list[Job]:
+    """Return the stacks with checkpoints that a stopped sweep has left, whatever their runs would be put together with.
+
+    Stacks of runs that are not asked for (`runs` by name), have other settings, or are more than `most` of each may be,
+    are left where they are.
+    """
+    jobs: list[Job] = []
+    taken: set[str] = set()
+    for path in sorted((folder / RUNS).glob(f"stack-*/{MEMBERS_FILE}")):
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if not isinstance(names, list) or not all(isinstance(name, str) and name in runs for name in names):
+            continue
+        job = tuple(runs[name] for name in names)
+        if not job or path.parent.name != stack_folder(job) or taken.intersection(names):
+            continue
+        if all(finished(folder / RUNS / name) for name in names):  # killed between the last record and this
+            shutil.rmtree(path.parent, ignore_errors=True)
+            continue
+        if len(job) > min(most[name] for name in names) or not any(path.parent.glob("step-*.pt")):
+            continue
+        taken.update(names)
+        jobs.append(job)
     return jobs
 
 
@@ -165,15 +194,14 @@ def sweep(
     planned = list(grid) if isinstance(grid, Sequence) and not isinstance(grid, str) else read_grid(grid)
     if not planned:
         raise InputError("a sweep must have at least one run, got none; add values to the grid's lists")
-    jobs: list[Job] = []
     names = list(dict.fromkeys(one.size for one in planned))
     if isinstance(stacked, Mapping):
         for name in stacked:
             if name not in names:
                 raise unknown("stacked", name, tuple(names))
-    for name in names:
-        most = stacked.get(name, 1) if isinstance(stacked, Mapping) else stacked
-        jobs += plan_jobs([one.config for one in planned if one.size == name], most)
+    most = {name: stacked.get(name, 1) if isinstance(stacked, Mapping) else stacked for name in names}
+    if min(most.values()) < 1:
+        raise wrong("stacked", "a whole number of at least 1", min(most.values()))
     folder = Path(out)
     try:
         (folder / RUNS).mkdir(parents=True, exist_ok=True)
@@ -183,6 +211,16 @@ def sweep(
         _tidy(folder)
         tables = Tables(folder, planned)
         tables.write()
+        asked = {one.config.run_id: one for one in planned}
+        jobs = begun_jobs(
+            folder,
+            {name: one.config for name, one in asked.items()},
+            {name: most[one.size] for name, one in asked.items()},
+        )
+        taken = {run.run_id for job in jobs for run in job}
+        for name in names:
+            rest = [one.config for one in planned if one.size == name and one.config.run_id not in taken]
+            jobs += plan_jobs(rest, most[name])
         open_jobs = [job for job in jobs if any(run.run_id not in tables.records for run in job)]
         if progress:
             progress(SweepProgress(tables.done, len(planned)))

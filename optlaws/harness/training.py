@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,18 +11,24 @@ from typing import Any
 
 from optlaws.errors import InputError
 from optlaws.harness._fields import wrong
-from optlaws.harness.config import TrainConfig, read_config
+from optlaws.harness.config import MAY_DIFFER, TrainConfig, read_config, stack_digest, stack_folder
 from optlaws.harness.distributed import joined
 from optlaws.harness.loop import Loop, Predict, Progress, saved_names
 from optlaws.harness.machine import Machine
 from optlaws.harness.optim import check_optimizer
-from optlaws.harness.record import CHECKPOINT_FOLDER, CONFIG_FILE, CURVE_FILE, RUN_FILE, RunRecord, read_record
+from optlaws.harness.record import (
+    CHECKPOINT_FOLDER,
+    CONFIG_FILE,
+    CURVE_FILE,
+    MEMBERS_FILE,
+    RUN_FILE,
+    RunRecord,
+    read_record,
+)
 from optlaws.runs import atomic_write
 
 Config = TrainConfig | Mapping[str, Any] | str | os.PathLike[str]
 CPU_STACK = 4
-MAY_DIFFER = ("schedule", "optimizer.weight_decay", "seed", "data_seed")
-"""What may differ among the runs of a stack, beside their names."""
 
 
 def train(
@@ -146,8 +151,8 @@ def train_stacked(
             records[run.run_id] = record
     for begin in range(0, len(runs), at_once):
         group = runs[begin : begin + at_once]
-        digest = hashlib.sha256(json.dumps([(run.run_id, run.digest()) for run in group]).encode()).hexdigest()
-        place = Path(out) / f"stack-{digest[:12]}" if out else None
+        digest = stack_digest(group)
+        place = Path(out) / stack_folder(group) if out else None
         if restart and place:
             shutil.rmtree(place, ignore_errors=True)
         if place and all(run.run_id in records for run in group):  # killed after its last run had ended
@@ -157,6 +162,10 @@ def train_stacked(
         names = [run.run_id for run in group if run.run_id not in records] if saved is None else saved
         if not names:
             continue
+        if place:
+            place.mkdir(parents=True, exist_ok=True)
+            with atomic_write(place / MEMBERS_FILE) as stream:  # a grown grid would put other runs together
+                json.dump([run.run_id for run in group], stream)
         group = [run for run in group if run.run_id in names]
 
         def keep(record: RunRecord) -> None:

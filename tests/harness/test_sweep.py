@@ -21,6 +21,7 @@ from optlaws.schedules import parse
 
 pytest.importorskip("torch", reason="torch is not installed: the training harness needs the extra train")
 
+from optlaws.harness import training
 from optlaws.harness.grid import read_grid
 from optlaws.harness.lock import LOCK_FILE, alive, held
 from optlaws.harness.record import RunRecord, read_record
@@ -182,6 +183,49 @@ def test_a_stopped_sweep_goes_on(tmp_path, alone):
     second = sweep(GRID, tmp_path, stacked=2)
     assert (second.whole, second.trained) == (True, 10 - first.done)
     assert losses(second.runs) == pytest.approx(losses(read_runs(alone / "runs.csv")), rel=1e-5)
+
+
+def test_a_stack_goes_on_although_the_grid_has_grown(tmp_path, alone, monkeypatch):
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) > 25
+
+    sweep(GRID, tmp_path, stacked=3, stop=stop)
+    (begun,) = tmp_path.glob("runs/stack-*")
+    members = json.loads((begun / "members.json").read_text())
+    assert len(members) == 3
+    stacks = []
+
+    class Spied(training.Loop):
+        def __init__(self, configs, *rest, **more):
+            stacks.append([config.run_id for config in configs])
+            super().__init__(configs, *rest, **more)
+
+    monkeypatch.setattr(training, "Loop", Spied)
+    grown = grid(blocks={"first": {"peaks": [5e-4], "horizons": [10, 15]}, **GRID["blocks"]})
+    smaller = sweep(grown, tmp_path, stacked=2, stop=lambda: True)  # three at once are more than asked for
+    assert not smaller.whole
+    assert begun.exists()
+    stacks.clear()
+    result = sweep(grown, tmp_path, stacked=4)
+    assert set(stacks[0]) <= set(members)
+    assert result.whole
+    assert not list(tmp_path.glob("runs/stack-*"))
+    mine = losses(read_runs(alone / "runs.csv"))
+    assert {name: losses(result.runs)[name] for name in mine} == pytest.approx(mine, rel=1e-5)
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", '{"a": 1}', '["no-such-run"]', "[]"])
+def test_a_stack_that_is_not_of_this_grid_is_left_alone(tmp_path, content):
+    place = tmp_path / "runs" / "stack-0123456789ab"
+    place.mkdir(parents=True)
+    (place / "members.json").write_text(content)
+    (place / "step-5.pt").write_text("none of ours")
+    small = grid(blocks={"main": {"peaks": [1e-3], "horizons": [10]}})
+    assert sweep(small, tmp_path, stacked=2).whole
+    assert (place / "step-5.pt").exists()
 
 
 def made_record(name, loss, peak, status="completed", first=4.0, tokens=1e6):

@@ -143,8 +143,12 @@ def report(planned: dict[str, Any], real: dict[str, Floats]) -> tuple[str, dict[
             + " ".join(str(__doc__).split("\n\n", 2)[1].split()),
             "",
             f"{planned['params']:,} parameters, {planned['steps']:,} updates, {SEEDS} seeds each, which all schedules "
-            f"share; ± is half of a 90 % interval. The plan's choice is **{best}**; the lowest mean is that of "
-            f"**{figures['best']}**, {figures['regret_pct']:.2f} % below.",
+            f"share; ± is half of a 90 % interval. The plan's choice is **{best}**; "
+            + (
+                "it has the lowest mean, too."
+                if figures["best"] == best
+                else f"the lowest mean is that of **{figures['best']}**, {figures['regret_pct']:.2f} % below."
+            ),
             "",
             table(
                 [

@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-import planned_runs  # noqa: E402
+import planned_runs
 
 ROWS = [
     {"family": "wsd", "schedule": {}, "loss": 2.0, "lower": 1.9, "upper": 2.1},

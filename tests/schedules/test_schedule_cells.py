@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -185,13 +184,11 @@ def test_cells_at_has_the_steps_as_edges() -> None:
         cells_at(s, [1001])
 
 
-def test_a_million_steps_are_cheap() -> None:
+def test_a_million_steps_have_few_cells() -> None:
     rates = cosine(1e-3, 10**6, warmup=1000).array()
-    start = time.perf_counter()
     s = from_array(rates)
     c = one(s)
-    hash(s)
-    assert time.perf_counter() - start < 1.0  # about 0.05 s on an idle core
+    assert c.mean.shape[1] <= 200
     assert (c.mean * c.width).sum() == pytest.approx(rates.sum(), rel=1e-12)
     assert parse(s.to_json()) == s
 
@@ -205,10 +202,12 @@ def test_array_cells_find_jumps() -> None:
     assert 70_001.0 in one(from_array(jump)).edges[0]
 
 
-def test_a_batch_is_fast_and_does_not_depend_on_the_steps() -> None:
+def test_the_cells_of_a_batch_do_not_depend_on_the_steps() -> None:
     rng = np.random.default_rng(0)
-    batch = ScheduleBatch.grid("cosine", peak=rng.uniform(1e-4, 1e-2, 20_000), steps=10**9, warmup=10**6)
-    start = time.perf_counter()
-    rows = sum(len(index) for index, _ in cells(batch))
-    assert time.perf_counter() - start < 0.5  # 0.05 s on an idle core
-    assert rows == 20_000
+    shapes = []
+    for scale in (1, 10**6):
+        peak = rng.uniform(1e-4, 1e-2, 20_000)
+        batch = ScheduleBatch.grid("cosine", peak=peak, steps=1000 * scale, warmup=100 * scale)
+        shapes.append([(len(index), c.mean.shape) for index, c in cells(batch)])
+    assert sum(rows for rows, _ in shapes[0]) == 20_000
+    assert shapes[0] == shapes[1]

@@ -32,7 +32,7 @@ from optlaws.runs import RunTable
 from optlaws.schedules import Cells, Schedule, ScheduleBatch, cells, cells_at
 
 BLOCK = 16384  # schedules per task of a thread
-CHUNK = 1024  # schedules per pass: the working set stays in the processor's cache
+CHUNK = 2048  # schedules per pass: fewer cost more calls, which threads wait for, more leave the processor's cache
 CELLS_AT_ONCE = 8  # of them, where all modes are held
 TINY = 2.0**-30  # added above and below, makes (1 - exp(-z)) / z equal 1 at z = 0; a power of 2: 1 + TINY is exact
 SMALLEST = 1e-300
@@ -248,37 +248,29 @@ def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures:
     """Solve v' = 2 l tau' (Theta - v), Theta linear in tau within a cell; shape (n, modes), or (K n, modes) along.
 
     With y = v - Theta at a cell's right end, D = Theta_left - Theta_right, J the jump of Theta before the cell and
-    z = 2 l tau' in it, y1 = (y0 + J) exp(-z) + D (1 - exp(-z)) / z. At the end of the run, E_k = what is left of cell k
-    there, y = sum_k J_k E_k-1 + D_k E_k (1 - E_k-1 / E_k) / z_k.
+    z = 2 l tau' in it, y1 = (y0 + J) exp(-z) + D (1 - exp(-z)) / z.
     """
     jump, drop = -left, left - right
     jump[1:] += right[:-1]
-    if along:
-        fade, source = _fading(step, drop, curvatures, _buffers((len(step), len(curvatures), step.shape[1])))
-        y = np.zeros(source.shape[1:])
-        for k in range(len(step)):
-            y += jump[k]
+    jumps = set(np.flatnonzero(jump.any(axis=1)).tolist())  # at the start and between phases
+    shape = (len(step), len(curvatures), step.shape[1])
+    trail = np.empty(shape) if along else None
+    buffers = _buffers((CELLS_AT_ONCE, *shape[1:]))
+    y = np.zeros(shape[1:])
+    for start in range(0, len(step), CELLS_AT_ONCE):
+        some = slice(start, start + CELLS_AT_ONCE)
+        fade, source = _fading(step[some], drop[some], curvatures, buffers[:, : len(step[some])])
+        for k in range(len(fade)):
+            if start + k in jumps:
+                y += jump[start + k]
             y *= fade[k]
             y += source[k]
-            source[k] = y
-        source += right[:, None]
-        return np.array(source.transpose(0, 2, 1).reshape(-1, len(curvatures)))
-    jumps = set(np.flatnonzero(jump.any(axis=1)).tolist())  # at the start and between phases
-    shape = (CELLS_AT_ONCE, len(curvatures), step.shape[1])
-    buffers = _buffers(shape)
-    y, left_over, part = np.empty((3, *shape[1:]))
-    y[:], left_over[:] = right[-1], 1.0
-    for end in range(len(step), 0, -CELLS_AT_ONCE):
-        start = max(end - CELLS_AT_ONCE, 0)
-        fade, source = _fading(step[start:end], drop[start:end], curvatures, buffers[:, : end - start])
-        for k in range(end - start - 1, -1, -1):
-            np.multiply(source[k], left_over, out=part)
-            y += part
-            left_over *= fade[k]
-            if start + k in jumps:
-                np.multiply(left_over, jump[start + k], out=part)
-                y += part
-    return np.ascontiguousarray(y.T)
+            if trail is not None:
+                trail[start + k] = y
+    if trail is None:
+        return np.ascontiguousarray((y + right[-1]).T)
+    trail += right[:, None]
+    return np.array(trail.transpose(0, 2, 1).reshape(-1, len(curvatures)))
 
 
 def _fading(

@@ -204,6 +204,7 @@ final_loss, extra
             extra={name: tuple(values) for name, values in (extra or {}).items()},
             columns=RUN_COLUMNS + tuple(extra or {}),
             where=lambda i: f"run {names[i]!r}",
+            numbered=run_id is None,
         )
 
     @classmethod
@@ -329,9 +330,14 @@ def assemble(
     extra: dict[str, tuple[str, ...]],
     columns: tuple[str, ...],
     where: Callable[[int], str],
+    numbered: bool = False,
 ) -> RunTable:
-    """Check every value, fill what follows from the rest, and make the table; `where` names a row in messages."""
-    _check_names(names, where)
+    """Check every value, fill what follows from the rest, and make the table.
+
+    `where` names a row in messages; `numbered`: the names are numbers just given, none twice.
+    """
+    if not numbered:
+        _check_names(names, where)
     wrong = set(status) - {None, *STATUSES}
     if wrong:
         row, value = next((row, value) for row, value in enumerate(status) if value in wrong)

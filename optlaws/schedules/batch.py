@@ -146,10 +146,11 @@ class ScheduleBatch:
             way_out = "give arrays of one length"
             raise complain("parameters of a grid", "arrays that broadcast", sizes, way_out) from None
         size = int(np.prod(shape))
-        numbers = np.empty((7, len(rows), size))
+        numbers = np.empty((7, len(rows), *shape))
         for j, row in enumerate(rows):
             for i, x in enumerate(row[1:]):
-                numbers[i, j] = np.broadcast_to(x, shape).ravel()
+                numbers[i, j] = x
+        numbers = numbers.reshape(7, len(rows), size)
         return cls(_split(tuple(r[0] for r in rows), numbers), size)
 
     def __getitem__(self, which: slice | NDArray[Any] | Sequence[int]) -> ScheduleBatch:
@@ -208,6 +209,8 @@ def _split(shapes: tuple[str, ...], numbers: Array) -> tuple[Group, ...]:
     first = np.argmax(kept, axis=0)
     columns = np.arange(numbers.shape[2])
     warm = (numbers[START, first, columns] < numbers[STOP, first, columns]) & (kept.sum(axis=0) > 1)
+    if kept.all() and (warm.all() or not warm.any()):  # all alike: nothing to sort
+        return (Group(columns, shapes, bool(warm[0]), numbers),)
     pattern = np.packbits(np.vstack([kept, warm[None]]), axis=0)
     _, inverse = (
         np.unique(pattern, axis=1, return_inverse=True)

@@ -12,7 +12,7 @@ from optlaws.risk.labels import RISE
 from optlaws.schedules import Schedule, parse
 
 Array = np.ndarray
-README = Path(__file__).resolve().parents[1] / "README.md"
+TEXT = Path(__file__).resolve().parents[1] / "LICENSE"  # a text that does not change
 
 
 class Curve(NamedTuple):
@@ -111,11 +111,11 @@ def quadratics(seed: int = 0, repeats: int = 5) -> Iterator[Curve]:
 
 
 def networks(seed: int = 0, repeats: int = 3) -> Iterator[Curve]:
-    """Yield training runs of a tiny character model (4 characters in, 48 tanh units) on the README, SGD and Adam.
+    """Yield training runs of a tiny character model (4 characters in, 48 tanh units) on the licence, SGD and Adam.
 
     Peak rates reach far beyond what trains; nothing is clipped. Losses are those of the batches of 64.
     """
-    text = np.frombuffer(README.read_bytes()[:20000], dtype=np.uint8)
+    text = np.frombuffer(TEXT.read_bytes()[:20000], dtype=np.uint8)
     letters, code = np.unique(text, return_inverse=True)
     total, width, depth = 1500, 48, 4
     for adam in (False, True):

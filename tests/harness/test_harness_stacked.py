@@ -100,17 +100,23 @@ def test_a_member_that_blows_up_harms_nobody():
         assert math.isnan(record.final_loss) or record.status == "diverged"
 
 
-@pytest.mark.parametrize("seeds", [False, True])
-def test_compiled_stacks_need_no_new_program_when_runs_leave(seeds, monkeypatch):
-    """Five, four, three and two runs share a program to train; one to evaluate, two where they have batches apart."""
-    made = []
+@pytest.fixture
+def made(monkeypatch):
+    """Return the list of programs that torch.compile makes from now on."""
+    programs = []
 
     def compiler(graph, inputs):
-        made.append(graph)
+        programs.append(graph)
         return graph.forward
 
     compiled = torch.compile
     monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend=compiler))
+    return programs
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+def test_compiled_stacks_need_no_new_program_when_runs_leave(seeds, made):
+    """Five, four, three and two runs share a program to train; one to evaluate, two where they have batches apart."""
     torch._dynamo.reset()
     configs = [
         tiny(f"constant:peak={1e-3 * (i + 1)},steps={steps}", name=f"c{i}", eval={"every": 4}, seed=i if seeds else 0)
@@ -123,15 +129,7 @@ def test_compiled_stacks_need_no_new_program_when_runs_leave(seeds, monkeypatch)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
-def test_compiled_experts_need_no_new_program_for_other_loads(monkeypatch):
-    made = []
-
-    def compiler(graph, inputs):
-        made.append(graph)
-        return graph.forward
-
-    compiled = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda model: compiled(model, backend=compiler))
+def test_compiled_experts_need_no_new_program_for_other_loads(made):
     counts = []
     for steps in (3, 30):
         torch._dynamo.reset()

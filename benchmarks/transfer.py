@@ -1,6 +1,7 @@
 """The built-in laws on other people's runs: python benchmarks/transfer.py [--write].
 
-Neither law has seen any run of these sources. Another corpus, tokenizer and network give another level; what a ranking
+Neither law was fitted to any run of these sources, but the constants of the basis and the centres of its
+priors were chosen with all of them in view. Another corpus, tokenizer and network give another level; what a ranking
 needs is the order. For every source: the order within pools of runs that compete (one size; one length or token
 budget), the loss that is given away by taking the run predicted lowest, how far the level is off, and the error that
 remains when each size's own level is taken out - that is, after one run of one's own. The Multi-Power-Law runs do not

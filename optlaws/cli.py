@@ -348,6 +348,29 @@ def validate(**options: Any) -> None:
     command.validate(**options)
 
 
+@cli.command("import")
+@click.argument("logs", nargs=-1, required=True, metavar="LOG...")
+@output_option(required=True, help="Curve table to write: .csv, .jsonl, .parquet, or -.")
+@click.option("--runs", metavar="FILE", help="Run table to write, one row a run.")
+@click.option("--run-id", metavar="ID", help="Name of the run; or the one to take, where a log has several.")
+@click.option("--step-column", metavar="C", help="Column of the step. [default: found by its name]")
+@click.option("--loss-column", metavar="C", help="Column of the loss, for curve and final loss alike. [default: found]")
+@click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
+@click.option("--schedule", metavar="SPEC", help="Schedule of the runs, where their rates are not logged.")
+@sizes
+@click.option("--optimizer", metavar="NAME", help="Optimizer, like adamw.")
+@click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
+def import_logs(**options: Any) -> None:
+    """Turn logs of past runs into the curve table and the run table that fit and monitor read.
+
+    LOG is trainer_state.json of Hugging Face Trainer or its folder, a history or chart exported from W&B, TensorBoard's
+    CSV of a scalar, Lightning's metrics.csv, or any CSV or JSON lines with a step and a loss.
+    """
+    from optlaws.commands import import_logs as command
+
+    command.import_logs(**options)
+
+
 @cli.command()
 @click.argument("law_name", metavar="LAW")
 @click.argument("candidate", metavar="RUN")

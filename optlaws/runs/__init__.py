@@ -2,12 +2,15 @@
 
 `RunTable` holds one training run a row, `CurveTable` one logged loss a row. Both are read from and written to CSV,
 JSON lines and Parquet (by the file's suffix; "-" is standard input or output). `read_candidates` turns what a user
-types or keeps in YAML, JSON or CSV files into a `RunTable` without losses.
+types or keeps in YAML, JSON or CSV files into a `RunTable` without losses, `read_logs` what trackers and trainers
+logged of past runs into curves, losses and schedules.
 """
 
 from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
 from optlaws.runs._curves import CurveTable, read_curves, write_curves
 from optlaws.runs._files import atomic_write, check_target
+from optlaws.runs._imports import LoggedRun, read_logs
+from optlaws.runs._logs import log_file
 from optlaws.runs._quantity import format_quantity, parse_quantity
 from optlaws.runs._read import read_runs
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable
@@ -19,15 +22,18 @@ __all__ = [
     "STATUSES",
     "Candidates",
     "CurveTable",
+    "LoggedRun",
     "RunTable",
     "atomic_write",
     "check_table_name",
     "check_target",
     "format_quantity",
     "gather_candidates",
+    "log_file",
     "parse_quantity",
     "read_candidates",
     "read_curves",
+    "read_logs",
     "read_runs",
     "write_columns",
     "write_curves",

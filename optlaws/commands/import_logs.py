@@ -1,0 +1,234 @@
+"""The command that reads logs of past runs: optlaws import."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+import numpy as np
+
+from optlaws.commands.shared import check_outputs, keep_inputs
+from optlaws.errors import InputError
+from optlaws.runs import (
+    CurveTable,
+    LoggedRun,
+    RunTable,
+    check_table_name,
+    gather_candidates,
+    log_file,
+    read_logs,
+    write_columns,
+    write_curves,
+)
+from optlaws.schedules import Schedule, constant
+
+COLUMNS = (
+    "run_id", "params", "tokens", "steps", "batch_tokens", "optimizer", "weight_decay", "schedule", "status",
+    "final_loss",
+)  # fmt: skip
+CURVE = "curve"  # how a final loss was found: see LoggedRun.final_loss
+REACHED = 0.99  # of a schedule: a run logged that far has done it
+
+
+class _Notes:
+    """Notes on runs: one line a kind, with the first run it is about and how many more there are."""
+
+    def __init__(self) -> None:
+        self.first: dict[str, tuple[str, str]] = {}
+        self.runs: dict[str, set[str]] = {}
+
+    def add(self, kind: str, run_id: str, text: str) -> None:
+        self.first.setdefault(kind, (run_id, text))
+        self.runs.setdefault(kind, set()).add(run_id)
+
+    def tell(self) -> None:
+        for kind, (run_id, text) in self.first.items():
+            more = len(self.runs[kind]) - 1
+            others = f" (and {more} more run{'s' * (more > 1)})" if more else ""
+            click.echo(f"optlaws: note: run {run_id!r}{others}: {text}", err=True)
+
+
+def import_logs(
+    logs: Sequence[str],
+    output: str,
+    runs: str | None,
+    run_id: str | None,
+    step_column: str | None,
+    loss_column: str | None,
+    rate_column: str | None,
+    schedule: str | None,
+    optimizer: str | None,
+    label: bool,
+    **sizes: float | None,
+) -> None:
+    """Write the curve table of logged runs and, if wanted, their run table."""
+    check_table_name(output)
+    if runs is not None:
+        check_table_name(runs)
+    else:
+        given = {**sizes, "schedule": schedule, "optimizer": optimizer, "label": label or None}
+        lone = next((name for name, value in given.items() if value is not None), None)
+        if lone is not None:
+            option = "--" + lone.replace("_", "-")
+            raise InputError(f"{option} goes into the run table, got it without --runs; add --runs or drop {option}")
+    check_outputs(output, runs)
+    inputs = [log_file(log) for log in logs]
+    for target in (output, runs):
+        if target is not None:
+            keep_inputs(target, *inputs, schedule)
+    found = read_logs(logs, run_id=run_id, step=step_column, loss=loss_column, rate=rate_column)
+    notes = _Notes()
+    for run in found:
+        _note_readings(notes, run)
+    rows: list[_Row] = []
+    columns: dict[str, Any] = {}
+    if runs is not None:
+        columns, rows = _run_columns(found, schedule, optimizer, label, sizes, notes)
+    curves = CurveTable.concat([run.curve() for run in found])
+    write_curves(output, curves)
+    if runs is not None:
+        write_columns(runs, columns, len(rows))
+    notes.tell()
+    click.echo(_summary(found, curves, output, runs, rows), err="-" in (output, runs))
+
+
+def _note_readings(notes: _Notes, run: LoggedRun) -> None:
+    if run.replaced:
+        notes.add("resumed", run.run_id, f"{_count(run.replaced, 'reading')} of steps that were logged again replaced")
+    broken = np.flatnonzero(~run.good)
+    if len(broken):
+        at = run.step[broken[0]]
+        text = (
+            f"{_count(len(broken), 'loss', 'losses')} not finite or 0 left out of the curve, the first at step {at:g}"
+        )
+        notes.add("broken", run.run_id, text)
+    if run.own_step:
+        text = "the steps are W&B's own count of log calls; if these are not updates, name their column (--step-column)"
+        notes.add("own step", run.run_id, text)
+    if run.finished is False:
+        notes.add("short", run.run_id, f"the log ends at step {run.steps} of {run.planned:g} planned; taken as it ends")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the run table says of one run: schedule (None = not known), length in steps, loss and how it was found."""
+
+    run: LoggedRun
+    schedule: Schedule | None
+    total: int
+    loss: float
+    how: str
+
+
+def _run_columns(
+    found: Sequence[LoggedRun],
+    spec: str | None,
+    optimizer: str | None,
+    label: bool,
+    sizes: dict[str, float | None],
+    notes: _Notes,
+) -> tuple[dict[str, Any], list[_Row]]:
+    """Return the columns of the run table, checked as `read_runs` will, and the rows they are of."""
+    rows = []
+    for run in found:
+        chosen = _schedule(run, spec, notes)
+        total = run.steps if chosen is None else chosen.total_steps
+        rows.append(_Row(run, chosen, total, *run.final_loss(total)))
+    _note_losses(notes, rows)
+    table = RunTable.build(
+        [constant(1e-3, row.total) if row.schedule is None else row.schedule for row in rows],
+        run_id=[run.run_id for run in found],
+        optimizer=optimizer.lower() if optimizer else None,
+        status=[_status(row, spec is not None, label, notes) for row in rows],
+        final_loss=[row.loss for row in rows],
+        params=sizes["params"],
+        tokens=sizes["tokens"],
+        batch_tokens=sizes["batch_tokens"],
+        weight_decay=sizes["weight_decay"],
+    )
+    columns: dict[str, Any] = {name: table.column(name) for name in COLUMNS}
+    columns["schedule"] = ["" if row.schedule is None else row.schedule.to_json() for row in rows]
+    return columns, rows
+
+
+def _schedule(run: LoggedRun, spec: str | None, notes: _Notes) -> Schedule | None:
+    """Return the schedule that the user gave, or that the logged rates are, or None with a note why not."""
+    if spec is not None:
+        if not os.path.isfile(spec):
+            return run.planned_schedule(spec)
+        named = gather_candidates([spec]).runs.schedule_tuple()
+        if len(named) != 1:
+            raise InputError(f"--schedule must be one schedule, got {len(named)} in {spec}; name a file with one")
+        return run.planned_schedule(named[0].to_json())
+    missing = run.rates_missing()
+    if missing:
+        notes.add("no schedule", run.run_id, f"schedule stays empty: {missing}; --schedule SPEC gives it")
+        return None
+    first = run.rate_step[0]
+    if first > 1:
+        text = f"the first learning rate is logged at step {first:g}; before it the line through the first two is taken"
+        notes.add("head", run.run_id, text)
+    return run.schedule()
+
+
+def _note_losses(notes: _Notes, rows: Sequence[_Row]) -> None:
+    for row in rows:
+        run = row.run
+        if math.isnan(row.loss):
+            notes.add("no loss", run.run_id, f"final_loss stays empty: {row.how}")
+        elif row.how == CURVE and len(run.eval_step):
+            text = f"final_loss is of the curve: the last evaluation, at step {run.eval_step[-1]:g}, is not at the end"
+            notes.add("old evaluation", run.run_id, text)
+    if len({row.how for row in rows if not math.isnan(row.loss)}) > 1:
+        for row in rows:
+            if row.how == CURVE:
+                text = "final_loss is no evaluation loss as that of other runs; --loss-column names one loss for all"
+                notes.add("mixed", row.run.run_id, text)
+
+
+def _status(row: _Row, planned: bool, label: bool, notes: _Notes) -> str | None:
+    """Return completed where that is known, with `label` what the detector says of the curve, else nothing."""
+    from optlaws.risk import curve_outcome
+
+    run = row.run
+    if run.good[-1]:
+        outcome = curve_outcome(run.step[run.good], run.loss[run.good])
+        status = outcome.status
+        seen = f"its loss rose by {outcome.rise - 1:.0%} and stayed there from step {outcome.since:g}"
+    else:
+        status, seen = "nonfinite", "its last loss is not finite or 0"
+    reached = run.finished is not False and run.step[-1] >= REACHED * row.total
+    if label:
+        return status if status != "completed" or reached else None
+    if status != "completed":
+        notes.add("diverged", run.run_id, f"{seen}; status stays empty, and --label sets it to {status}")
+        return None
+    return "completed" if reached and (planned or run.finished) else None
+
+
+def _summary(found: Sequence[LoggedRun], curves: CurveTable, output: str, runs: str | None, rows: list[_Row]) -> str:
+    """Return what was written, and from which columns."""
+    read = list(dict.fromkeys(f"{run.format}: {_columns_text(run)}" for run in found))
+    more = "; other runs have other columns" if len(read) > 1 else ""
+    lines = [f"Wrote {output}: {_count(len(curves), 'reading')} of {_count(len(found), 'run')} ({read[0]}{more})."]
+    if runs is not None:
+        known = sum(row.schedule is not None for row in rows)
+        ways = {"evaluation": "the last evaluation loss", CURVE: "the mean of the curve's last 1 %"}
+        counts = {text: sum(row.how == way for row in rows) for way, text in ways.items()}
+        losses = ", ".join(f"{text} ({count})" for text, count in counts.items() if count) or "empty"
+        lines.append(f"Wrote {runs}: {_count(len(rows), 'run')}, {known} with a schedule; final_loss: {losses}.")
+    return "\n".join(lines)
+
+
+def _columns_text(run: LoggedRun) -> str:
+    words = {"loss": "loss", "eval": "evaluation loss", "rate": "rate", "step": "step"}
+    names = {key: name.removeprefix(f"{run.run_id} - ") for key, name in run.columns.items()}  # of a W&B chart
+    return ", ".join(f"{word} from {names[key]!r}" for key, word in words.items() if key in names)
+
+
+def _count(n: int, word: str, words: str | None = None) -> str:
+    return f"{n:,} {word if n == 1 else words or word + 's'}"

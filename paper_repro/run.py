@@ -8,9 +8,11 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from optlaws.errors import InputError, OptlawsError, nearest
 from optlaws.runs import atomic_write
@@ -101,36 +103,47 @@ def text_report(result: Result) -> str:
     return "\n".join(lines)
 
 
-def poorer(result: Result, out: Path, quick: bool = False) -> bool:
-    """Return whether data are missing, or parts were left out, and the report there has more values in a table.
+def written_by(name: str, quick: bool) -> str:
+    """Return the line of a report that says how it was made."""
+    return f"Written by `python -m paper_repro {name}{' --quick' if quick else ''}`."
 
-    Values are counted, not compared by name, so that a report whose cells have new names can be written again.
+
+def poorer(result: Result, out: Path, quick: bool = False) -> bool:
+    """Return whether the report there is better: whole where this one is quick, or with more values in a table.
+
+    Values are looked at where data are missing or parts were left out. They are counted, not compared by name, so that
+    a report whose cells have new names can be written again.
     """
     path = out / f"{result.name}.csv"
     if not (result.missing or quick) or not path.is_file():
         return False
+    page = path.with_suffix(".md")
+    if quick and page.is_file() and written_by(result.name, False) in page.read_text(encoding="utf-8"):
+        return True
     with path.open(encoding="utf-8", newline="") as stream:
         there = Counter(line["table"] for line in csv.DictReader(stream) if line["ours"])
     return bool(there - Counter(row.table for row in result.rows if row.ours is not None))
 
 
-def write_reports(results: Sequence[Result], out: Path, quick: bool = False) -> list[str]:
+def write_reports(results: Sequence[Result], out: Path, quick: bool = False, drawn_in: Path | None = None) -> list[str]:
     """Write NAME.md and NAME.csv of each folder, and README.md over all CSV files there are.
 
-    A report is not replaced by one that lacks values for want of data or of time (`quick`); return the names of those
-    kept.
+    A report, with its figures, is not replaced by one that lacks values for want of data or of time (`quick`); return
+    the names of those kept. Figures are moved from the folder `drawn_in`.
     """
     out.mkdir(parents=True, exist_ok=True)
     kept = [result.name for result in results if poorer(result, out, quick)]
     for result in results:
         if result.name in kept:
             continue
+        for path in sorted(drawn_in.glob(f"{result.name}*.png")) if drawn_in else []:
+            path.replace(out / "figures" / path.name)
         with atomic_write(out / f"{result.name}.csv") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(HEAD)
             writer.writerows(cells(row) for row in result.rows)
         about = (import_module(f"paper_repro.{result.name}.reproduce").__doc__ or "").strip()
-        lines = [f"# {result.name}", "", about, "", f"Written by `python -m paper_repro {result.name}`.", ""]
+        lines = [f"# {result.name}", "", about, "", written_by(result.name, quick), ""]
         lines += ["| " + " | ".join(HEAD) + " |", "|" + " --- |" * len(HEAD)]
         lines += ["| " + " | ".join(text.replace("|", "/") for text in cells(row)) + " |" for row in result.rows]
         lines += [""] + [f"Data not found: {gap.name}: {gap.what}\n" for gap in result.missing]
@@ -194,15 +207,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         print("\n".join(gaps) or "every file is there")
         failed = bool(gaps)
-    results = []
-    for name in names:
-        try:
-            results.append(run_one(name, data, options.quick, figures))
-        except OptlawsError as bad:
-            print(f"paper_repro: {name}: {bad}")
-            return 2
-        print(text_report(results[-1]), flush=True)
-    kept = write_reports(results, out, options.quick) if out else []
+    results: list[Result] = []
+    with TemporaryDirectory(prefix=".drawn-", dir=figures) if figures else nullcontext() as place:
+        drawn_in = Path(place) if place else None
+        for name in names:
+            try:
+                results.append(run_one(name, data, options.quick, drawn_in))
+            except OptlawsError as bad:
+                print(f"paper_repro: {name}: {bad}")
+                return 2
+            print(text_report(results[-1]), flush=True)
+        kept = write_reports(results, out, options.quick, drawn_in) if out else []
     wrong = [f"{result.name}: {row.table}, {row.cell}" for result in results for row in result.wrong]
     checked = sum(row.ok is not None for result in results for row in result.rows)
     gaps = [f"{result.name} ({gap.name})" for result in results for gap in result.missing]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optlaws.baselines.chinchilla import Chinchilla
+from optlaws.errors import TableError
 from paper_repro.core import Missing, Row, expected, need, new_axes
 
 Floats = NDArray[np.float64]
@@ -35,7 +36,10 @@ def points(data: Path) -> tuple[Floats, Floats, Floats]:
         name = next((each for each in names if rows and each in rows[0]), None)
         if name is None:
             raise Missing(path.name, f"column {' or '.join(names)} is not there")
-        columns[key] = np.array([float(row[name] or "nan") for row in rows])
+        try:
+            columns[key] = np.array([float(row[name] or "nan") for row in rows])
+        except (TypeError, ValueError):
+            raise TableError(f"{path.name} must hold numbers in column {name!r}, got others; get it again") from None
     n, flops, loss = columns["params"], columns["flops"], columns["loss"]
     good = np.isfinite(n) & np.isfinite(flops) & np.isfinite(loss)
     good[good] = loss[good] < np.sort(loss[good])[-LEFT_OUT]

@@ -15,16 +15,19 @@ import numpy as np
 from optlaws.baselines.allocation import PowerAllocation
 from optlaws.baselines.chinchilla_isoflop import ChinchillaIsoFlop
 from optlaws.baselines.isoflop import IsoFlop
+from optlaws.errors import TableError
 from paper_repro.core import Row, expected, need, new_axes
 
 
 def reproduce(data: Path, quick: bool, figures: Path | None) -> list[Row]:
     """Return the rows; quick or not, all of it takes no time."""
     path = need(data, "isoflops_curves.json", "the IsoFLOP runs; without them nothing here can be computed")
-    runs = json.loads(path.read_text(encoding="utf-8"))
-    n, c, y = (
-        np.array([run[key] for run in runs], dtype=float) for key in ("parameters", "compute_budget", "final_loss")
-    )
+    keys = ("parameters", "compute_budget", "final_loss")
+    try:
+        runs = json.loads(path.read_text(encoding="utf-8"))
+        n, c, y = (np.array([run[key] for run in runs], dtype=float) for key in keys)
+    except (KeyError, TypeError, ValueError):
+        raise TableError(f"{path.name} must be a list of runs with numbers {', '.join(keys)}; get it again") from None
     laws: dict[str, PowerAllocation] = {
         "least squares of N and D": IsoFlop.fit_points(n, c, y, scale="linear"),
         "line through logarithms": IsoFlop.fit_points(n, c, y),

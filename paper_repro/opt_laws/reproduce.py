@@ -7,25 +7,28 @@ tolerance, but for the direction of one effect.
 
 Top-2: over all pools of equal size and steps of the splits of `benchmarks/accuracy.py`. Best family: each schedule
 family left out in turn; a pool counts when it holds that family and another one, and is won when the family of the
-lowest predicted loss has the lowest loss. Error: the largest of the splits' mean errors.
+lowest predicted loss has the lowest loss. Error: the largest of the splits' mean errors. Warm-up: what the built-in law
+says of it, which rests on its equations, and what the warm-ups tried by the Marin project made of real runs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from optlaws.errors import OptlawsError
 from optlaws.law import fit_law, load_law
-from optlaws.runs import RunTable
+from optlaws.runs import RunTable, read_runs
 from optlaws.schedules import parse
 from optlaws.validation import cross_validate, leave_one_family_out, same_horizon
 from paper_repro.core import Missing, Row, benchmark, expected, need, new_axes
 
 STEPS = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
 WARM = (300, 2_000)
+SWEPT = (1_000, 2_000, 4_000)  # warm-ups of Marin's 130M runs that ended well at every length
 QUICK = ("horizon > 25k", "cosine from WSD", "WSD from cosine")
 
 
@@ -56,6 +59,28 @@ def warm_up_effect(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
     runs = RunTable.build([parse(spec) for spec in specs], params=85e6, batch_tokens=51_200.0, weight_decay=0.1)
     loss = law.expected_loss(runs).reshape(len(STEPS), 2)
     return np.asarray(100 * (loss[:, 1] / loss[:, 0] - 1))
+
+
+def warm_up_measured(runs: RunTable) -> dict[float, float]:
+    """Return by tokens D by how much the losses of runs that differ in the warm-up alone spread, in % of the lowest.
+
+    Runs of one D are compared where they have the settings of its base run and each of the warm-ups `SWEPT`.
+    """
+    batch = runs.batch()
+    warm, peak = np.asarray(batch.warmup_steps, dtype=float), np.asarray(batch.peak)
+    settings = np.stack(
+        [runs.params, runs.tokens, runs.batch_tokens, peak, runs.beta1, runs.beta2, runs.weight_decay]
+        + [np.array([float(cell or "nan") for cell in runs.extra[name]]) for name in ("grad_clip", "eps")],
+        axis=1,
+    )
+    out = {}
+    for i in np.flatnonzero([name.endswith("-base") for name in runs.run_id]):
+        same = np.isclose(settings, settings[i], rtol=1e-9, equal_nan=True).all(axis=1)
+        losses = {w: runs.final_loss[same & (warm == w)] for w in SWEPT}
+        if all(len(loss) for loss in losses.values()):
+            each = [float(loss.min()) for loss in losses.values()]
+            out[float(runs.tokens[i])] = 100 * (max(each) / min(each) - 1)
+    return dict(sorted(out.items()))
 
 
 def divergence_f1(quick: bool) -> tuple[float | None, str]:
@@ -90,6 +115,15 @@ def reproduce(data: Path, quick: bool, figures: Path | None) -> list[Row | Missi
         if len(set(np.sign(effect))) > 1:
             note += "; the effect changes its sign, near which its size says little"
         last.append(book.row("headline", cell, float(slope < 0), note))
+    try:
+        marin = read_runs(need(data, "marin_runs.csv", "runs of other warm-ups; their effect is not measured"))
+        spread = warm_up_measured(public.completed(marin))
+        falls = all(b < a for a, b in pairwise(spread.values())) if len(spread) > 2 else None
+        text = ", ".join(f"{value:.2f} % at {tokens / 1e9:.1f}B" for tokens, value in spread.items())
+        note = f"largest over lowest loss of warm-ups of 1,000, 2,000 and 4,000 steps, by tokens: {text}"
+        last.append(book.row("headline", "the same, measured", None if falls is None else float(falls), note))
+    except Missing as gap:
+        last.append(gap)
     try:
         need(data, "schaipp_runs.csv", "the schedules of several families; Top-2, family and error rows need them")
     except Missing as gap:

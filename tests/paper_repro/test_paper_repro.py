@@ -31,7 +31,11 @@ from optlaws.runs import RunTable, read_runs  # noqa: E402
 from optlaws.schedules import parse  # noqa: E402
 
 NAMES = command.folders()
-MINE = ("chinchilla", "isoflop", "opt_laws", "sqrt_batch", "step_law")
+ABSENT = "400M"  # the Multi-Power Law's size whose test curves are not in the copy of the data
+PLAN = {
+    "chinchilla", "convex_bound", "isoflop", "multi_power_law", "noisy_quadratic_system", "opt_laws", "sqrt_batch",
+    "step_law",
+}  # fmt: skip
 
 
 def test_rows_know_difference_and_tolerance():
@@ -61,8 +65,51 @@ def test_folders_hold_what_they_must(name):
     assert len(set(keys)) == len(keys)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_tolerances_have_a_reason_and_the_pages_are_of_this_plan(name):
+    """What the committed report compares with is what expected.json says today."""
+    cells = json.loads((HERE / name / "expected.json").read_text(encoding="utf-8"))
+    assert all(entry["note"] for entry in cells if entry["tolerance"])
+    with (ROOT / "docs" / "paper_repro" / f"{name}.csv").open(encoding="utf-8", newline="") as stream:
+        there = {(line["table"], line["cell"]): line for line in csv.DictReader(stream)}
+    for entry in cells:
+        if (entry["table"], entry["cell"]) not in there:
+            assert entry["cell"].startswith(ABSENT)
+            continue
+        line = there[entry["table"], entry["cell"]]
+        for key in ("published", "tolerance"):
+            assert line[key] == command.number(entry[key]), (entry["cell"], key)
+        assert entry["note"] in line["note"]
+    assert all(line["ok"] in ("", "ok") for line in there.values())
+
+
+def test_published_constants_are_typed_once_over():
+    """Constants that a law of the package has as published, and those of the reports, are the same numbers."""
+    from paper_repro.multi_power_law.reproduce import PUBLISHED
+    from paper_repro.noisy_quadratic_system import reproduce as noisy
+
+    from optlaws.baselines.chinchilla import Chinchilla
+    from optlaws.baselines.step_law import StepLaw
+
+    book = expected("multi_power_law").cells
+    for size, law in PUBLISHED.items():
+        for key, value in law.parameters().items():
+            assert book["parameters, refitted here", f"{size} {key}"]["published"] == value
+    book = expected("noisy_quadratic_system").cells
+    for key in ("p", "q", "P"):
+        assert book["fit", key]["published"] == pytest.approx(getattr(noisy.PUBLISHED, key), abs=6e-7)
+    book = expected("chinchilla").cells
+    for key in ("A", "B", "E", "alpha", "beta"):
+        assert book["refit, table 1", key]["published"] == getattr(Chinchilla.refit(), key)
+    book, law = expected("step_law").cells, StepLaw.published()
+    found = [book["eq. 1, fitted exponents", f"{of}"]["published"] for of in (
+        "rate: exponent of N", "rate: exponent of D", "batch: exponent of D",
+    )]  # fmt: skip
+    assert found == [-law.p, law.q, law.s]
+
+
 def test_all_folders_of_the_plan_are_there():
-    assert set(MINE) <= set(NAMES)
+    assert set(NAMES) >= PLAN
 
 
 def test_expected_refuses_cells_that_are_not_listed():
@@ -104,10 +151,60 @@ def test_folders_that_cannot_be(tmp_path, capsys, option, said):
     assert said in out
 
 
-def test_missing_data_is_named_and_no_failure(tmp_path, capsys):
-    assert command.main([*MINE, "--quick", "--data", str(tmp_path)]) == 0
+def test_a_report_that_is_kept_keeps_its_figures(monkeypatch, tmp_path, capsys):
+    from paper_repro.sqrt_batch import reproduce
+
+    values = [1.0, 2.0]
+
+    def draws(data, quick, figures):
+        (figures / "sqrt_batch.png").write_text(f"{len(values)} {quick}")
+        yield from (Row("t", f"c{i}", None, value, None) for i, value in enumerate(values))
+        if len(values) < 2:
+            yield Missing("file", "part of it")
+
+    monkeypatch.setattr(reproduce, "reproduce", draws)
+    figure, page = tmp_path / "figures" / "sqrt_batch.png", tmp_path / "sqrt_batch.md"
+    again = ["sqrt_batch", "--data", str(tmp_path), "--out", str(tmp_path)]
+    assert command.main([*again, "--quick"]) == 0
+    assert figure.read_text() == "2 True"
+    assert "Written by `python -m paper_repro sqrt_batch --quick`." in page.read_text()
+    assert command.main(again) == 0  # a whole report takes the place of a quick one
+    assert figure.read_text() == "2 False"
+    assert "Written by `python -m paper_repro sqrt_batch`." in page.read_text()
+    assert "![sqrt_batch](figures/sqrt_batch.png)" in page.read_text()
+    capsys.readouterr()
+    assert command.main([*again, "--quick"]) == 0  # as many values, but drawn from less
+    assert "kept as they were" in capsys.readouterr().out
+    values.pop()
+    assert command.main(again) == 0
+    assert "kept as they were" in capsys.readouterr().out
+    assert figure.read_text() == "2 False"
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["sqrt_batch.png"]
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "text"),
+    [
+        ("chinchilla", "chinchilla_points.csv", "params,flops,loss\n1e8,much,3\n"),
+        ("isoflop", "isoflops_curves.json", '[{"parameters": 1e8'),
+        ("isoflop", "isoflops_curves.json", '[{"parameters": 1e8}]'),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(tmp_path, capsys, name, file, text):
+    (tmp_path / file).write_text(text)
+    assert command.main([name, "--quick", "--data", str(tmp_path)]) == 2
     said = capsys.readouterr().out
-    for file in ("chinchilla_points.csv", "isoflops_curves.json", "steplaw_runs.csv", "schaipp_runs.csv"):
+    assert said.startswith(f"paper_repro: {name}: {file} must ")
+    assert said.rstrip().endswith("get it again")
+
+
+def test_missing_data_is_named_and_no_failure(tmp_path, capsys):
+    assert command.main([*sorted(PLAN), "--quick", "--data", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    for file in (
+        "chinchilla_points.csv", "isoflops_curves.json", "steplaw_runs.csv", "schaipp_runs.csv", "marin_runs.csv",
+        "mpl_runs.csv", "nqs_runs.csv",
+    ):  # fmt: skip
         assert f"data not found: {file}: " in said
     assert "square-root rule" in said
     with pytest.raises(Missing, match=r"x\.csv: why"):
@@ -132,13 +229,17 @@ def test_an_unknown_name_is_exit_code_2(capsys):
     assert "did you mean 'chinchilla'" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["chinchilla", "isoflop", "step_law"])
+@pytest.mark.parametrize("name", sorted(PLAN - {"opt_laws"}))
 def test_published_values_come_back(name, data_dir):
     result = command.run_one(name, data_dir, True, None)
     assert not result.wrong
     assert sum(row.ok is True for row in result.rows) >= 4
     listed = json.loads((HERE / name / "expected.json").read_text(encoding="utf-8"))
-    assert {(row.table, row.cell) for row in result.rows} == {(entry["table"], entry["cell"]) for entry in listed}
+    found = {(row.table, row.cell) for row in result.rows}
+    wanted = {(entry["table"], entry["cell"]) for entry in listed}
+    assert not [cell for _, cell in wanted - found if cell[:4] != ABSENT or not result.missing]
+    if name in ("chinchilla", "isoflop", "step_law"):  # the others have rows that no paper prints
+        assert found == wanted
 
 
 def test_the_headline_protocol_runs_and_says_that_these_are_other_runs(data_dir):
@@ -148,6 +249,25 @@ def test_the_headline_protocol_runs_and_says_that_these_are_other_runs(data_dir)
     assert "OTHER RUNS" in rows["Top-2 hit rate on held-out configurations"].note
     assert rows["relative loss error"].ours < 0.5
     assert "divergence F1" in rows
+    assert rows["the same, measured"].ours == 1.0
+
+
+def test_warm_ups_are_compared_where_nothing_else_differs():
+    from paper_repro.opt_laws.reproduce import SWEPT, warm_up_measured
+
+    names, specs, loss, tokens, beta = [], [], [], [], []
+    for d, apart in ((1e9, 0.03), (2e9, 0.01)):
+        for i, warm in enumerate((*SWEPT, 1000)):
+            names.append(f"{d:g}-{warm}-{'base' if warm == 2000 else 'warmup' if i < 3 else 'beta'}")
+            specs.append(f"cosine:peak=1e-3,steps={int(d / 1e5)},warmup={warm}")
+            loss.append(3.0 * (1 + (apart if warm == 4000 else 0.0)) if i < 3 else 2.0)  # the last has another beta1
+            tokens.append(d)
+            beta.append(0.9 if i < 3 else 0.95)
+    runs = RunTable.build(specs, run_id=names, params=1e8, batch_tokens=1e5, beta1=beta, final_loss=loss)
+    runs = replace(runs, extra={name: ("1",) * len(runs) for name in ("grad_clip", "eps")})
+    assert warm_up_measured(runs) == pytest.approx({1e9: 3.0, 2e9: 1.0})
+    lost = runs.select([name != "1e+09-4000-warmup" for name in names])
+    assert list(warm_up_measured(lost)) == [2e9]
 
 
 def test_the_square_root_rule_is_a_limit_of_the_simulation():

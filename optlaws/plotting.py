@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from optlaws._advice import percent
+from optlaws._advice import number_text, one_line, percent
 from optlaws.errors import InputError, nearest
 from optlaws.ranking import Ranking
 from optlaws.report import rank_header, schedule_text
@@ -38,6 +38,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 GREY = "#b5b5b5"
 _THIN = "#7d7d7d"
 SHOWN = 20
+FAR = 25.0  # times the usual distance from the best, from where on a candidate is only named
 FORMATS = ("png", "pdf", "svg", "jpg", "jpeg", "webp")
 _LABEL = 48  # characters in a line of a candidate's label
 _POINTS = 400  # points drawn of a schedule
@@ -87,18 +88,53 @@ def schedule_points(
     """Return steps and rates that show a schedule: its kinks exactly and about `points` steps in between."""
     total = schedule.total_steps
     kinks = np.asarray(schedule.breakpoints, dtype=np.int64)
-    if len(kinks) > points:
-        kinks = kinks[:: len(kinks) // points]
-    steps = np.concatenate([np.linspace(0, total - 1, min(points, total)).astype(np.int64), kinks, kinks - 1])
+    single = [np.arange(phase.begin, phase.end) for phase in schedule.phases if phase.table is not None]
+    steps = np.concatenate([np.linspace(0, total - 1, min(points, total)).astype(np.int64), kinks, kinks - 1, *single])
     steps = np.unique(np.clip(steps, 0, total - 1))
-    return steps.astype(np.float64), np.asarray(schedule.lr(steps), dtype=np.float64)
+    rates = np.asarray(schedule.lr(steps), dtype=np.float64)
+    if len(steps) > 4 * points:
+        kept = _outline(steps, rates, 2 * points)
+        steps, rates = steps[kept], rates[kept]
+    return steps.astype(np.float64), rates
+
+
+def _outline(steps: npt.NDArray[np.int64], rates: FloatArray, bins: int) -> npt.NDArray[np.intp]:
+    """Return the indices of the lowest and the highest rate in each of `bins` equal stretches, and of both ends.
+
+    A picture of them looks like one of all steps; every n-th step would show waves that are not there.
+    """
+    place = (steps - steps[0]) * bins // max(int(steps[-1] - steps[0]) + 1, 1)
+    starts = np.flatnonzero(np.diff(place, prepend=-1))
+    kept = {0, len(steps) - 1}
+    for begin, end in zip(starts.tolist(), [*starts[1:].tolist(), len(steps)], strict=True):
+        kept |= {begin + int(np.argmin(rates[begin:end])), begin + int(np.argmax(rates[begin:end]))}
+    return np.array(sorted(kept), dtype=np.intp)
+
+
+def plain_text(text: str) -> str:
+    """Return text for a figure: shown as it is, not read as a formula where it has dollar signs."""
+    return one_line(text).replace("$", r"\$")
+
+
+def wrapped(text: str, width: int, lines: int = 2) -> str:
+    """Return text for a figure in at most `lines` lines, cut where it is longer."""
+    parts = textwrap.wrap(one_line(text), width)
+    if len(parts) > lines:
+        parts = [*parts[: lines - 1], parts[lines - 1][: width - 2] + " …"]
+    return "\n".join(map(plain_text, parts))
+
+
+def _drawn(ax: Axes, x: FloatArray, y: FloatArray, **style: Any) -> list[Artist]:
+    """Draw a line, a single point as a dot since a line through it cannot be seen."""
+    dot: dict[str, Any] = {"marker": "o", "markersize": 4} if len(x) == 1 else {}
+    return list(ax.plot(x, y, **{**dot, **style}))
 
 
 def plot_schedule(schedule: Schedule, ax: Axes | None = None, **style: Any) -> list[Artist]:
     """Draw the learning rate of one schedule against its steps."""
     ax = new_axes(7.0, 3.2) if ax is None else ax
     steps, rates = schedule_points(schedule)
-    artists: list[Artist] = list(ax.plot(steps, rates, **{"color": COLOURS[0], "linewidth": 1.8, **style}))
+    artists = _drawn(ax, steps, rates, **{"color": COLOURS[0], "linewidth": 1.8, **style})
     _schedule_axes(ax)
     return artists
 
@@ -114,7 +150,7 @@ def plot_schedules(
         steps, rates = schedule_points(schedules[place])
         main = chosen[place] != GREY
         width = 1.9 if main else 0.8
-        artists += ax.plot(steps, rates, color=chosen[place], linewidth=width, alpha=0.95 if main else 0.7)
+        artists += _drawn(ax, steps, rates, color=chosen[place], linewidth=width, alpha=0.95 if main else 0.7)
     _schedule_axes(ax)
     return artists[::-1]
 
@@ -133,7 +169,14 @@ def _thousands(ax: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    # from ten millions on written like 20M, since labels in full would run into each other
+    far = max(map(abs, ax.dataLim.intervalx)) >= 1e7 if np.isfinite(ax.dataLim.intervalx).all() else False
+    ax.xaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: format_quantity(value) if far else f"{value + 0.0:,.0f}")
+    )
+    if ax.dataLim.intervalx[0] == ax.dataLim.intervalx[1]:  # a single step
+        middle = float(ax.dataLim.intervalx[0])
+        ax.set_xlim(middle - 1, middle + 1)
 
 
 def _open_frame(ax: Axes) -> None:
@@ -151,28 +194,36 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     """Draw predicted losses, best on top, with two 90 % intervals each.
 
     The thin line is the interval of the loss itself. The thick line is the interval of the difference to the best,
-    drawn at the loss: candidates share most of their error, so it is the one to compare them by.
+    drawn at the loss: candidates share most of their error, so it is the one to compare them by. Of a candidate so bad
+    that the others could not be told apart beside it, only the number is written, at the right.
     """
     from matplotlib.lines import Line2D
 
     shown = ranking.order[:limit]
     ax = new_axes(8.0, 1.3 + 0.3 * len(shown)) if ax is None else ax
     artists: list[Artist] = []
+    far = _far_off(ranking, shown)
     for place, row in enumerate(shown.tolist()):
         colour = colour_of(place)
+        if len(ranking) > 1:
+            artists.append(_beside(ax, percent(float(ranking.p_best[row])), place))
+        if far[place]:
+            text = f"{number_text(float(ranking.loss[row]), ranking.decimals)} \N{RIGHTWARDS ARROW}"
+            artists.append(_beside(ax, text, place, right=-4, ha="right", color=_THIN))
+            continue
         artists += ax.plot([ranking.lower[row], ranking.upper[row]], [place, place], color=_THIN, linewidth=1.0)
         if place > 0:
             ends = ranking.loss[ranking.best] + np.array([ranking.difference_lower[row], ranking.difference_upper[row]])
             artists += ax.plot(ends, [place, place], color=colour, linewidth=9, alpha=0.4, solid_capstyle="butt")
         face = colour if ranking.in_domain[row] else "white"
         artists += ax.plot(ranking.loss[row], place, "o", markersize=5, color=colour, markerfacecolor=face)
-        artists.append(_beside(ax, percent(float(ranking.p_best[row])), place))
     ax.axvline(ranking.loss[ranking.best], color=COLOURS[0], linewidth=0.8, linestyle=":", zorder=0)
     labels = short_labels(ranking, shown)
     ax.set_yticks(range(len(shown)), [f"{place + 1}.  {label}" for place, label in enumerate(labels)], fontsize=8.5)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel("predicted final loss (nats per token)")
-    artists.append(_beside(ax, "P(best)", -0.6, above=7))
+    if len(ranking) > 1:
+        artists.append(_beside(ax, "P(best)", -0.6, above=7))
     handles = [Line2D([], [], color=_THIN, linewidth=1.0, label="loss, 90 %")]
     if len(shown) > 1:
         label = "difference to 1, 90 %"
@@ -197,17 +248,26 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     return artists
 
 
-def _beside(ax: Axes, text: str, place: float, above: float = 0.0) -> Artist:
-    """Write at the right of the axes, level with a row."""
+def _far_off(ranking: Ranking, shown: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """Return which of the candidates shown lie so far above the rest that they would squeeze it into a line."""
+    more = ranking.difference[shown]
+    width = float(ranking.upper[ranking.best] - ranking.lower[ranking.best])
+    reach = FAR * max(float(np.median(more)), width)
+    return np.asarray((more > reach) & np.isfinite(reach), dtype=np.bool_)
+
+
+def _beside(ax: Axes, text: str, place: float, above: float = 0.0, right: float = 6.0, **style: Any) -> Artist:
+    """Write at the right end of the axes, level with a row, `right` and `above` points from there."""
     return ax.annotate(
         text,
         (1.0, place),
         xycoords=("axes fraction", "data"),
-        xytext=(6, above),
+        xytext=(right, above),
         textcoords="offset points",
         va="center",
         fontsize=8.5,
         annotation_clip=False,
+        **style,
     )
 
 
@@ -227,7 +287,7 @@ def short_labels(ranking: Ranking, rows: npt.NDArray[np.intp]) -> list[str]:
             kind, _, rest = text.partition(":")
             kept = ", ".join(item for item in rest.split(",") if item not in shared)
             label = f"{kind}  {kept}" if kept else kind
-        labels.append("\n".join(textwrap.wrap(label, _LABEL, max_lines=2, placeholder=" …")))
+        labels.append(wrapped(label, _LABEL))
     return labels
 
 
@@ -247,7 +307,7 @@ def plot_curve(
     artists: list[Artist] = []
     if lower is not None and upper is not None:
         artists.append(ax.fill_between(x, np.asarray(lower), np.asarray(upper), color=colour, alpha=0.15, linewidth=0))
-    artists = [*ax.plot(x, np.asarray(loss), color=colour, linewidth=1.7, label=label), *artists]
+    artists = [*_drawn(ax, x, np.asarray(loss), color=colour, linewidth=1.7, label=label), *artists]
     if observed is not None:
         artists += ax.plot(x, np.asarray(observed), ".", color="#4d4d4d", markersize=3, label="observed")
     ax.set_xlabel("step")
@@ -292,29 +352,41 @@ def rank_figure(
     if not isinstance(schedules, ScheduleBatch):
         plot_schedules([schedules[row] for row in shown.tolist()], panels[0])
     if curves:
-        _plot_best_curves(curves, shown, panels[1])
-        panels[1].set_xlim(panels[0].get_xlim())
+        _plot_best_curves(curves, shown, panels[1], _far_off(ranking, shown))
+        ends = np.array([panel.get_xlim() for panel in panels[:2]])  # a curve ends at T, its schedule at T - 1
+        for panel in panels[:2]:
+            panel.set_xlim(ends[:, 0].min(), ends[:, 1].max())
     plot_ranking(ranking, panels[-1], limit)
     title = rank_header(ranking)
     if len(ranking) > limit:
         title += f" - best {limit} of {len(ranking):,} candidates"
-    figure.suptitle("\n".join(textwrap.wrap(title, 110)), fontsize=10)
+    figure.suptitle(wrapped(title, 110, 3), fontsize=10)
     return figure
 
 
 def _plot_best_curves(
-    curves: Mapping[int, Mapping[str, Sequence[float]]], shown: npt.NDArray[np.intp], ax: Axes
+    curves: Mapping[int, Mapping[str, Sequence[float]]],
+    shown: npt.NDArray[np.intp],
+    ax: Axes,
+    far: npt.NDArray[np.bool_],
 ) -> None:
-    """Draw the curves of the best candidates in their colours, with the band of the very best."""
+    """Draw the curves of the best candidates in their colours, with the band of the very best.
+
+    The loss axis need not reach those that are `far` off.
+    """
     drawn = []
     for place in reversed(range(min(len(shown), len(COLOURS)))):
         curve = curves.get(int(shown[place]))
         if curve is not None:
             lower, upper = (curve["lower"], curve["upper"]) if place == 0 else (None, None)
             plot_curve(curve["step"], curve["loss"], lower, upper, ax, colour_of(place))
-            drawn.append((curve["step"], curve["loss"]))
+            if not far[place]:
+                drawn.append((curve["step"], curve["loss"]))
     zoom_late(ax, drawn[::-1])
-    ax.text(0.99, 0.96, "band: 90 % interval of 1", transform=ax.transAxes, ha="right", va="top", fontsize=8.5)
+    ax.text(
+        0.99, 0.96, "band: 90 % interval of 1", transform=ax.transAxes, ha="right", va="top", fontsize=8.5,
+        bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 1.0},
+    )  # fmt: skip
 
 
 def _few_ticks(ax: Axes) -> None:

@@ -8,12 +8,13 @@ import html
 import io
 import json
 import math
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
 
-from optlaws._advice import number_text, percent
+from optlaws._advice import number_text, one_line, percent
 from optlaws.errors import ScheduleError
 from optlaws.ranking import Ranking
 from optlaws.runs import RunTable, format_quantity
@@ -21,6 +22,9 @@ from optlaws.schedules import Schedule, ScheduleBatch
 
 TABLE_ROWS = 40
 """Candidates that the text table and the page show; CSV and JSON hold all."""
+
+WIDEST = 120
+"""Characters of a name or a schedule that a text table shows; CSV and JSON hold them whole."""
 
 SIZES = (
     ("params", "params", "parameters"),
@@ -47,7 +51,7 @@ def schedule_text(runs: RunTable, row: int, full: bool = False) -> str:
 def rank_header(ranking: Ranking, assumed: Mapping[str, float] | None = None) -> str:
     """Return one line: the law, the sizes that all candidates share, and what was assumed where they say nothing."""
     given = assumed or {}
-    parts = [f"Law {ranking.law}"]
+    parts = [f"Law {one_line(ranking.law)}"]
     for name, _, words in SIZES:
         if not _varies(ranking, name) and name not in given:
             parts.append(_size_text(name, words, float(getattr(ranking.runs, name)[0])))
@@ -68,11 +72,23 @@ def _size_text(name: str, words: str, value: float) -> str:
 def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS) -> str:
     """Return the ranking as text: header line, table, footnotes on the domain, and the sentence of advice."""
     header, rows, notes = _cells(ranking, limit)
-    lines = [rank_header(ranking, assumed), "", *text_table(header, rows, right=_right(header)).splitlines()]
+    whole, rows = rows, [[clipped(cell) for cell in row] for row in rows]
+    lines = [rank_header(ranking, assumed), "", *text_table(header, rows, right=_right(header)).split("\n")]
     if len(ranking) > limit:
         lines.append(f"... and {len(ranking) - limit:,} more; --format csv or json lists them all")
+    if rows != whole:
+        lines.append(f"...: cut at {WIDEST} characters; --format csv or json has all of it")
     lines += [f"[{mark}] {note}" for mark, note in notes]
     return "\n".join([*lines, "", ranking.advice]) + "\n"
+
+
+def clipped(text: str, width: int = WIDEST) -> str:
+    """Return a cell of a text table, cut where it is too long to be read there.
+
+    >>> clipped("abcdef", 4)
+    'a...'
+    """
+    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
@@ -84,15 +100,22 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Sequ
     x    1
     yy  10
     """
-    widths = [max(len(row[i]) for row in (header, *rows)) for i in range(len(header))]
+    table = [[one_line(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(_columns(row[i]) for row in table) for i in range(len(header))]
+    table.insert(1, ["-" * width for width in widths])
     lines = []
-    for row in (header, ["-" * width for width in widths], *rows):
-        cells = [
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
-        ]
+    for row in table:
+        blanks = [" " * (width - _columns(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = [space + cell if flush else cell + space for cell, space, flush in zip(row, blanks, right, strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def _columns(text: str) -> int:
+    """Return the columns that a text takes on a terminal: two for a wide character, none for a combining one."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 1 + (unicodedata.east_asian_width(c) in "WF") for c in text)
 
 
 def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
@@ -185,7 +208,9 @@ def rank_html(ranking: Ranking, png: bytes | None = None, assumed: Mapping[str, 
     right = _right(header)
     head = "".join(f"<th{_side(r)}>{html.escape(c)}</th>" for c, r in zip(header, right, strict=True))
     body = "\n".join(
-        "<tr>" + "".join(f"<td{_side(r)}>{html.escape(c)}</td>" for c, r in zip(row, right, strict=True)) + "</tr>"
+        "<tr>"
+        + "".join(f"<td{_side(r)}>{html.escape(one_line(c))}</td>" for c, r in zip(row, right, strict=True))
+        + "</tr>"
         for row in rows
     )
     more = len(ranking) - TABLE_ROWS

@@ -5,13 +5,13 @@ import sys
 
 import numpy as np
 import pytest
-from fake_law import FakeLaw
+from fake_law import FakeLaw, FixedLaw
 
 from optlaws import plotting
 from optlaws.errors import InputError
 from optlaws.ranking import rank
-from optlaws.runs import gather_candidates
-from optlaws.schedules import parse
+from optlaws.runs import RunTable, gather_candidates
+from optlaws.schedules import from_array, parse
 
 
 def ranking_of(n):
@@ -106,3 +106,92 @@ def test_pyplot_stays_out():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["a$b", r"$\foo{$ x", "$x^2$", "two\nlines"])
+def test_names_are_shown_as_they_are(name, tmp_path):
+    ranking = rank(ranking_of(2).runs, FakeLaw(), names=[name, "b"])
+    figure = plotting.rank_figure(ranking)
+    figure.suptitle(plotting.wrapped(name, 80))
+    plotting.save_figure(figure, tmp_path / "r.png")  # a formula that is none would raise
+    shown = [label.get_text() for label in figure.axes[1].get_yticklabels()]
+    assert shown[int(np.flatnonzero(ranking.order == 0)[0])].endswith(plotting.plain_text(name))
+
+
+def test_long_texts_are_cut():
+    text = "piecewise:points=" + "/".join(f"{i}:0.001" for i in range(100))
+    lines = plotting.wrapped(text, 60).split("\n")
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 60
+    assert lines[1].endswith(" …")
+
+
+def test_waves_faster_than_the_points_keep_their_height():
+    """Every n-th step of a fast wave would show a slow one that is not there."""
+    for text in ("cyclic:peak=1e-3,steps=20000,period=10", "cyclic:peak=1e-3,steps=39990,period=10"):
+        schedule = parse(text)
+        for one in (schedule, from_array(schedule.array())):
+            steps, rates = plotting.schedule_points(one)
+            assert len(steps) < 2000
+            np.testing.assert_array_equal(rates, one.lr(steps))
+            assert (steps[0], steps[-1]) == (0, one.total_steps - 1)
+            for part in np.array_split(np.arange(len(steps)), 20):
+                assert (rates[part].min(), rates[part].max()) == (0.0, 1e-3)
+
+
+def test_a_spike_of_one_step_is_drawn():
+    rates = np.full(100_000, 1e-3)
+    rates[54_321] = 7e-3
+    steps, drawn = plotting.schedule_points(from_array(rates))
+    assert steps[np.argmax(drawn)] == 54_321
+
+
+def test_a_single_step_can_be_seen():
+    line = plotting.plot_schedule(parse("constant:peak=1e-3,steps=1"))[0]
+    assert line.get_marker() == "o"
+    labels = [line.axes.xaxis.get_major_formatter()(tick) for tick in line.axes.get_xticks()]
+    assert len(set(labels)) == len(labels)
+    assert plotting.plot_curve([1], [3.0])[0].get_marker() == "o"
+
+
+def test_labels_of_long_runs_are_short():
+    ax = plotting.plot_schedule(parse("cosine:peak=1e-3,steps=1000000000000"))[0].axes
+    assert max(len(ax.xaxis.get_major_formatter()(tick)) for tick in ax.get_xticks()) <= 6
+    ax = plotting.plot_schedule(parse("cosine:peak=1e-3,steps=50000"))[0].axes
+    assert "10,000" in [ax.xaxis.get_major_formatter()(tick) for tick in (10_000.0,)]
+
+
+def test_curves_end_inside_the_figure():
+    ranking = ranking_of(1)
+    curve = {"step": [1.0, 4.0], "loss": [4.0, 3.0], "lower": [3.9, 2.9], "upper": [4.1, 3.1]}
+    short = rank(gather_candidates(["cosine:peak=1e-3,steps=4"], {}, FakeLaw().defaults).runs, FakeLaw())
+    figure = plotting.rank_figure(short, {0: curve})
+    assert figure.axes[1].get_xlim()[1] > 4
+    assert figure.axes[0].get_xlim() == figure.axes[1].get_xlim()
+    # with a single candidate the table says nothing of P(best), and so does the figure
+    texts = [text.get_text() for text in plotting.plot_ranking(ranking)[0].axes.texts]
+    assert texts == []
+
+
+def test_one_absurd_candidate_leaves_the_others_readable():
+    losses = [3.0, 3.01, 3.02, 3.03, 4e5]
+    runs = RunTable.build([f"cosine:peak={n}e-4,steps=100" for n in range(1, 6)], params=1e8)
+    ranking = rank(runs, FixedLaw(losses, np.diag([1e-4] * 4 + [1e9])))
+    ax = plotting.plot_ranking(ranking)[0].axes
+    assert 3.03 < ax.get_xlim()[1] < 3.2
+    texts = [text.get_text() for text in ax.texts]
+    assert sum(text.endswith("\N{RIGHTWARDS ARROW}") for text in texts) == 1
+    assert any(text.startswith("4e+05 ") for text in texts)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    curves = {
+        row: {"step": [1.0, 100.0], "loss": [9.0, end], "lower": [8, 2], "upper": [9, 5]}
+        for row, end in enumerate(losses)
+    }
+    figure = plotting.rank_figure(ranking, curves)
+    FigureCanvasAgg(figure)
+    assert overlap(figure) == []
+    assert figure.axes[1].get_ylim()[1] < 10
+    # two candidates far apart are both drawn: there is nothing that they would squeeze
+    pair = rank(runs.select([0, 1]), FixedLaw([3.0, 9.0], np.diag([1e-4, 1e-4])))
+    assert plotting.plot_ranking(pair)[0].axes.get_xlim()[1] > 9

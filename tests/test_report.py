@@ -130,3 +130,29 @@ def test_the_page_is_self_contained_and_escaped():
 def test_text_table_cells_line_up():
     table = report.text_table(["a", "bb"], [["xxx", "1"], ["y", "22"]], [False, True])
     assert table.splitlines() == ["a    bb", "---  --", "xxx   1", "y    22"]
+
+
+def test_names_cannot_break_the_table():
+    names = ["two\nlines", "a\ttab", "bell\x07", "中文"]
+    runs = RunTable.build([parse(f"cosine:peak={n}e-4,steps=100") for n in range(1, 5)], run_id=names, params=1e8)
+    ranking = rank(runs, FakeLaw())
+    lines = report.rank_table(ranking).split("\n")
+    table = lines[2 : 4 + len(names)]
+    assert all(text in "\n".join(table) for text in ("two\\nlines", "a\\ttab", "bell\\x07", "中文"))
+    starts = {line.index("cosine:") + ("中文" in line) * 2 for line in table[2:]}
+    assert starts == {lines[2].index("schedule")}  # columns line up; each of the two wide characters takes two
+    assert "<td>two\\nlines</td>" in report.rank_html(ranking)
+    assert [json.loads(report.rank_json(ranking))["candidates"][i]["name"] for i in range(4)] == [
+        names[row] for row in ranking.order
+    ]
+
+
+def test_long_schedules_are_cut_in_the_table_only():
+    points = "/".join(f"{100 * i}:{1e-3 + 1e-6 * i:.6f}" for i in range(60))
+    text = f"piecewise:steps=6000,points={points}"
+    ranking = rank(RunTable.build([parse(text), parse("cosine:peak=1e-3,steps=6000")], params=1e8), FakeLaw())
+    table = report.rank_table(ranking)
+    assert max(map(len, table.splitlines()[2:6])) < 240
+    assert "...: cut at 120 characters; --format csv or json has all of it" in table
+    assert str(parse(text)) in report.rank_csv(ranking)
+    assert str(parse(text)) in report.rank_html(ranking)

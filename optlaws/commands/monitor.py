@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optlaws.commands.shared import check_outputs, quiet, tell_assumed, write_text
+from optlaws.commands.shared import check_outputs, keep_inputs, quiet, tell_assumed, write_text
 from optlaws.errors import InputError
 from optlaws.runs import gather_candidates
 
@@ -54,6 +54,7 @@ def monitor(
         raise InputError("--follow prints lines and cannot write JSON; drop one of --follow and --format json")
     if candidate == log == STDIN:
         raise InputError("standard input ('-') can be read only once, got it for RUN and --log; give one as a file")
+    keep_inputs(output, law_name, candidate)
     law = load_law(law_name)
     found = gather_candidates([candidate], sizes, law.defaults)
     if len(found.runs) != 1:

@@ -297,7 +297,7 @@ def _draw(found: Recommendation, path: str) -> None:
     for ax, (flat, label, name) in zip(np.atleast_1d(np.asarray(figure.subplots(len(panels)))), panels, strict=True):
         _panel(ax, found, flat, name)
         ax.set_xlabel(label)
-    figure.suptitle(report.rank_header(found.families), fontsize=9.5)
+    figure.suptitle(plotting.wrapped(report.rank_header(found.families), 110, 3), fontsize=9.5)
     plotting.save_figure(figure_of(figure.axes[0]), path)
 
 
@@ -331,7 +331,8 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
             bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
         )  # fmt: skip
     ax.set_ylabel("predicted final loss\n(nats per token)")
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    narrow = right < 5.0 * left  # else there might be one label, or none
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)))
     counts = name == "batch_tokens"
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: format_quantity(v) if counts else f"{v:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())

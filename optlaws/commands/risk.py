@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from optlaws import report
 from optlaws._advice import percent
-from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, write_text
+from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, keep_inputs, write_text
 from optlaws.dynamics.solve import effective_decay, plain_sgd
 from optlaws.errors import InputError, LawError
 from optlaws.ranking import too_risky
@@ -49,6 +48,7 @@ def risk(
     elif over != "warmup":
         raise InputError(f"--over is an axis of the map that --plot writes, got {over} without --plot; add --plot FILE")
     check_outputs(plot, output)
+    keep_inputs(output, law_name, *candidates)
     law = load_law(law_name)
     model = law.risk
     if model is None:
@@ -59,6 +59,11 @@ def risk(
     found = gather_candidates(candidates, sizes, law.defaults)
     accepted = ACCEPTED if max_risk is None else max_risk
     runs, _ = model.complete(found.runs if width is None else _with_width(found.runs, width), law.defaults)
+    if plot and not runs.schedule_tuple()[0].peak > 0:
+        raise InputError(
+            f"--plot must have a first candidate whose rate is above 0 at some step, got {runs.run_id[0]!r};"
+            " name another one first, or leave --plot out"
+        )
     prediction = model.predict(runs)
     cause, shares = drivers(runs, model)
     changes = safe_changes(runs, model, accepted)
@@ -190,7 +195,7 @@ def _text(
     rows = []
     for i in range(min(len(runs), report.TABLE_ROWS)):
         p = float(prediction.probability[i])
-        cells = [*([runs.run_id[i]] if named else []), texts[i]]
+        cells = [report.clipped(text) for text in (*([runs.run_id[i]] if named else []), texts[i])]
         cells += [format_quantity(float(values[i])) for _, values, _ in varying]
         if np.isnan(p):
             cells += ["unknown", "-", "-", "-", "-"]
@@ -205,7 +210,7 @@ def _text(
             cells.append(f"no [{mark}]")
         rows.append(cells)
     right = [name in ("params", "batch", "risk", "criterion") for name in header]
-    lines += ["", *report.text_table(header, rows, right).splitlines()]
+    lines += ["", *report.text_table(header, rows, right).split("\n")]
     if len(runs) > len(rows):
         lines.append(f"... and {len(runs) - len(rows):,} more; --format csv or json lists them all")
     lines += [f"[{mark}] {reason}" for reason, mark in marks.items()]
@@ -244,6 +249,6 @@ def _draw(
     beside = [point for point, like in zip(points, same.tolist(), strict=True) if like][: plotting.SHOWN]
     plotting.plot_risk_map(chart, accepted, points[0], beside, axes)
     size, tokens = (format_quantity(float(values[0])) for values in (runs.size, runs.batch_tokens))
-    title = f"{runs.run_id[0]}, {size} parameters, {tokens} tokens a step (law {law})"
-    axes.set_title("\n".join(textwrap.wrap(title, 80)), fontsize=9)
+    title = f"{report.clipped(runs.run_id[0])}, {size} parameters, {tokens} tokens a step (law {law})"
+    axes.set_title(plotting.wrapped(title, 80, 4), fontsize=9)
     plotting.save_figure(figure_of(axes), path)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._advice import one_line
 from optlaws.commands.shared import (
     ERROR_NAMES,
     amount,
@@ -15,6 +16,7 @@ from optlaws.commands.shared import (
     check_outputs,
     error_text,
     figure_of,
+    keep_inputs,
     write_text,
 )
 from optlaws.errors import InputError
@@ -38,6 +40,7 @@ def features(specs: Sequence[str], basis: str | None, style: str, output: str, *
     from optlaws.features import feature_table, get_basis
 
     check_outputs(output)
+    keep_inputs(output, *specs)
     chosen = get_basis(basis)
     found = gather_candidates(specs, sizes)
     values = np.asarray(feature_table(found.runs, chosen), dtype=np.float64)
@@ -87,7 +90,7 @@ def _features_text(
             for key in ("params", "tokens", "batch_tokens")
             if not np.isnan(getattr(runs, key)[place])
         ]
-        lines.append(f"{place + 1}  {name}" + (f" ({', '.join(sizes)})" if sizes else ""))
+        lines.append(f"{place + 1}  {one_line(name)}" + (f" ({', '.join(sizes)})" if sizes else ""))
     missing = [key for key in ("params", "batch_tokens", "weight_decay") if np.isnan(getattr(runs, key)).any()]
     if missing:
         lines.append(f"not given, so the reference size and batch and AdamW's decay stand in: {', '.join(missing)}")
@@ -102,6 +105,7 @@ def schedule(spec: str, style: str, plot: str | None, output: str) -> None:
     if plot:
         check_figure(plot)
     check_outputs(plot, output)
+    keep_inputs(output, spec)
     found = gather_candidates([spec]).runs.schedule_tuple()
     if len(found) != 1:
         raise InputError(f"SPEC must be one schedule, got {len(found)}; name one of them")
@@ -111,7 +115,7 @@ def schedule(spec: str, style: str, plot: str | None, output: str) -> None:
 
         axes = plotting.new_axes(7.0, 3.2)
         plotting.plot_schedule(chosen, axes)
-        axes.set_title(str(chosen), fontsize=9, wrap=True)
+        axes.set_title(plotting.wrapped(str(chosen), 90), fontsize=9)
         plotting.save_figure(figure_of(axes), plot)
     total = chosen.total_steps
     with atomic_write(output) as stream:
@@ -134,6 +138,7 @@ def laws(name: str | None, style: str, output: str) -> None:
     from optlaws.law import builtin_names, load_any_law, load_law
 
     check_outputs(output)
+    keep_inputs(output, name)
     if name is not None:
         law = load_any_law(name)
         write_text(output, report.to_json(_law_record(law)) if style == "json" else _law_text(law))

@@ -222,7 +222,7 @@ def search(
         why = max(set(refused), key=refused.count) if refused else "the warm-up is too long"
         raise InputError(
             f"bounds must leave a schedule inside the domain of law {task.law.name!r}, got none ({why}); widen them,"
-            " take another law, or allow schedules outside the domain (--outside-domain)"
+            " take another law, or allow schedules outside the domain (`optlaws optimize --outside-domain`)"
         )
     return sorted(found.values(), key=lambda best: best.score)
 

@@ -20,6 +20,7 @@ from optlaws.runs._quantity import parse_quantity
 from optlaws.runs._read import runs_from_raw
 from optlaws.runs._table import COUNTS, NUMBER_COLUMNS, RUN_COLUMNS, FloatArray, RunTable, assemble
 from optlaws.schedules import FAMILIES
+from optlaws.schedules.schedule import no_repeats
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
 _DOCUMENTS = (".yaml", ".yml", ".json")
@@ -102,6 +103,7 @@ def gather_candidates(
     ScheduleError
         If a schedule is impossible; the message says which.
     """
+    args = [args] if isinstance(args, str) else args
     if not args:
         raise TableError("no candidate given; name a schedule like cosine:peak=1e-3,steps=25000,warmup=300 or a file")
     if list(args).count("-") > 1:
@@ -138,6 +140,9 @@ def _sources(args: Sequence[str]) -> list[RawTable]:
             typed.clear()
 
     for place, arg in enumerate(args, start=1):
+        if not isinstance(arg, str):
+            way_out = "write str(path), or build a RunTable of Schedule objects"
+            raise TableError(f"candidate {place} must be text, got {clip(arg)}; {way_out}")
         suffix = Path(arg).suffix.lower()
         if arg == "-" or (suffix in _FILES and not arg.lstrip().startswith("{")):
             close()
@@ -172,7 +177,7 @@ def _read_file(path: str, suffix: str) -> RawTable:
             raw = raw_from_json(text, name)
         elif suffix == "" and "schedule" in [cell.strip(' "\r') for cell in first.split(",")]:
             raw = raw_from_csv(text, name)
-        elif suffix == "" and first.startswith("{") and _is_json(first) and "kind" not in json.loads(first):
+        elif suffix == "" and _is_json(first) and not {"kind", "candidates"} & json.loads(first).keys():
             raw = raw_from_json(text, name)
         else:
             raw = _raw_from_document(_load(text, name, suffix), name)
@@ -208,7 +213,7 @@ def _raw_from_lines(text: str, name: str) -> RawTable:
             continue
         if entry[0] in '{"':
             try:
-                entry = json.loads(entry, object_pairs_hook=_no_repeats)
+                entry = json.loads(entry, object_pairs_hook=no_repeats)
             except (ValueError, RecursionError) as bad:
                 raise TableError(f"{name}, line {place}: not valid JSON ({bad}); is the file cut off?") from None
         entries.append((place, entry))
@@ -220,28 +225,20 @@ def _raw_from_lines(text: str, name: str) -> RawTable:
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
 def _load(text: str, name: str, suffix: str) -> Any:
     if suffix == ".json" or text.lstrip()[:1] in ("{", "["):
         try:
-            return json.loads(text, object_pairs_hook=_no_repeats)
+            return json.loads(text, object_pairs_hook=no_repeats)
         except (ValueError, RecursionError) as bad:
             if suffix == ".json":
                 raise TableError(f"{name}: not valid JSON ({bad}); check quotes, commas and brackets") from None
     from optlaws.runs._yaml import load_yaml
 
     return load_yaml(text, name)
-
-
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    mapping = dict(pairs)
-    if len(mapping) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
-    return mapping
 
 
 def _raw_from_document(document: Any, name: str) -> RawTable:

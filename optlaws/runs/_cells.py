@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import TableError, nearest
+from optlaws.errors import InputError, TableError, nearest
 from optlaws.runs._files import read_bytes, read_text
+from optlaws.runs._quantity import parse_quantity
+from optlaws.schedules.schedule import no_repeats
 
 _CSV_LOCK = threading.Lock()
 _CSV_LIMIT = 2**31 - 1  # characters in one cell: a schedule of a million rates is one cell
@@ -55,13 +57,18 @@ class RawTable:
         lost = [name for name in names if name not in self.columns]
         if lost:
             hint = nearest(lost[0], [c for c in self.columns if c not in names])
+            other_case = [c for c in self.columns if c not in names and c.lower() in lost]
+            if other_case:
+                hint = f"; names are in lower case: rename {', '.join(map(repr, other_case))}"
             if len(self.columns) == 1 and set(";\t|") & set(only := next(iter(self.columns))):
                 other = next(mark for mark in ";\t|" if mark in only)
                 hint = f"; its cells are parted by {other!r}: write commas, or name a tab-separated file .tsv"
             what = f"column{'s' if len(lost) > 1 else ''} {', '.join(map(repr, lost))}"
             raise TableError(f"{self.name}: missing {what}; the file has {', '.join(self.columns)}{hint}")
 
-    def numbers(self, name: str, missing: Callable[[int], bool] | None = None) -> npt.NDArray[np.float64]:
+    def numbers(
+        self, name: str, missing: Callable[[int], bool] | None = None, count: bool = False
+    ) -> npt.NDArray[np.float64]:
         """Return a column as float64, shape (n,); an empty cell is NaN.
 
         Parameters
@@ -70,6 +77,8 @@ class RawTable:
             The column.
         missing
             Tells for a row index whether a written NaN may stand for "missing" there; nowhere if left out.
+        count
+            Whether the numbers may be written like 85M or 2.56B.
 
         Raises
         ------
@@ -80,7 +89,9 @@ class RawTable:
         try:
             values = np.array([float(c) if c is not None and c != "" else math.nan for c in cells], dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
-            values = np.array([self._number(name, row, cell) for row, cell in enumerate(cells)], dtype=np.float64)
+            values = np.array(
+                [self._number(name, row, cell, count) for row, cell in enumerate(cells)], dtype=np.float64
+            )
         for row in np.flatnonzero(np.isnan(values)).tolist():
             cell = cells[row]
             if cell is None or (isinstance(cell, str) and not cell.strip()):
@@ -94,13 +105,16 @@ class RawTable:
             raise TableError(f"{self.where(row)}: {name} must be a number, got {cells[row]}; leave it empty if unknown")
         return values
 
-    def _number(self, name: str, row: int, cell: Any) -> float:
+    def _number(self, name: str, row: int, cell: Any, count: bool) -> float:
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             return math.nan
         try:
             return float(cell)
         except (TypeError, ValueError, OverflowError):
             pass
+        if count and isinstance(cell, str):
+            with suppress(InputError):
+                return parse_quantity(cell, name)
         raise TableError(f"{self.where(row)}: {name} must be a number, got {clip(cell)}; leave it empty if unknown")
 
     def texts(self, name: str) -> list[str]:
@@ -185,8 +199,8 @@ def raw_from_json(text: str, name: str) -> RawTable:
     records: list[tuple[int, Any]] = []
     if text.lstrip().startswith("["):
         try:
-            records = list(enumerate(json.loads(text), start=1))
-        except ValueError as bad:
+            records = list(enumerate(json.loads(text, object_pairs_hook=no_repeats), start=1))
+        except (ValueError, RecursionError) as bad:
             raise TableError(f"{name}: not valid JSON ({bad}); is the file cut off?") from None
         unit = "entry"
     else:
@@ -194,8 +208,8 @@ def raw_from_json(text: str, name: str) -> RawTable:
         for place, line in enumerate(text.split("\n"), start=1):
             if line.strip():
                 try:
-                    records.append((place, json.loads(line)))
-                except ValueError as bad:
+                    records.append((place, json.loads(line, object_pairs_hook=no_repeats)))
+                except (ValueError, RecursionError) as bad:
                     raise TableError(f"{name}, line {place}: not valid JSON ({bad}); is the file cut off?") from None
     for place, record in records:
         if not isinstance(record, dict):
@@ -220,7 +234,8 @@ def _read_parquet(path: str | os.PathLike[str]) -> RawTable:
     try:
         table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as bad:
-        raise TableError(f"{path}: not a Parquet file ({str(bad).splitlines()[0]}); is it cut off?") from None
+        reason = str(bad).splitlines()[0].split(". ")[0]
+        raise TableError(f"{path}: not a Parquet file ({reason}); is it cut off?") from None
     _check_header(list(table.column_names), str(path))
     if not table.num_rows:
         raise TableError(f"{path}: no row; at least one run is needed")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,9 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, OptlawsWarning, ScheduleError, TableError
 from optlaws.runs._cells import RawTable, clip, read_raw
-from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
+from optlaws.runs._table import COUNTS, NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
 from optlaws.schedules import Schedule, parse
+from optlaws.schedules.schedule import no_repeats
 
 _NEAR = 0.85  # how alike an unknown column must be to a known, absent one to be called a misspelling
 
@@ -24,8 +26,9 @@ def read_runs(path: str | os.PathLike[str], need_loss: bool = False) -> RunTable
     """Read a run table from CSV, JSON lines or Parquet (by suffix), or from standard input ("-": CSV or JSON lines).
 
     The columns `run_id` and `schedule` must be there, and `final_loss` with `need_loss`; the other known columns
-    (`RUN_COLUMNS`) may be missing or empty. Columns that are not known are kept as text. A missing `tokens` or
-    `batch_tokens` is filled by tokens = steps * batch_tokens, a missing `steps` from the schedule.
+    (`RUN_COLUMNS`) may be missing or empty; counts may be written like 85M. Columns that are not known are kept as
+    text. A missing `tokens` or `batch_tokens` is filled by tokens = steps * batch_tokens, a missing `steps` from the
+    schedule.
 
     Parameters
     ----------
@@ -76,7 +79,7 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
         elif name == "final_loss":
             numbers[name] = raw.numbers(name, lambda row: status[row] not in (None, "completed"))
         else:
-            numbers[name] = raw.numbers(name)
+            numbers[name] = raw.numbers(name, count=name in COUNTS)
     fill = numbers["steps"] if lengths is None else lengths
     schedules = tuple(read_schedules(raw.columns["schedule"], fill.tolist(), raw.where))
     text = {name: raw.texts(name) if name in raw.columns else [""] * n for name in ("source", "optimizer")}
@@ -133,7 +136,7 @@ def parse_with_steps(cell: Any, steps: float | None) -> Schedule:
         if not text.startswith("{"):
             return parse(text if fill is None else f"{text.rstrip(',')},steps={fill}")
         try:
-            cell = json.loads(text)
+            cell = json.loads(text, object_pairs_hook=no_repeats)
         except (ValueError, RecursionError) as bad:
             raise ScheduleError(f"not valid JSON ({bad}), got {clip(text)}; check quotes and brackets") from None
     if not isinstance(cell, dict):
@@ -172,7 +175,8 @@ def _warn_misspelled(raw: RawTable) -> None:
     absent = [name for name in RUN_COLUMNS if name not in raw.columns]
     for column in raw.columns:
         if column not in RUN_COLUMNS:
-            close = difflib.get_close_matches(column, absent, n=1, cutoff=_NEAR)
+            plain = "_".join(re.split(r"[\s-]+", column.lower()))  # "Batch tokens" is meant as batch_tokens
+            close = difflib.get_close_matches(plain, absent, n=1, cutoff=_NEAR)
             if close:
                 message = f"{raw.name}: column {column!r} is not known and only kept; did you mean {close[0]!r}?"
                 warnings.warn(message, OptlawsWarning, stacklevel=4)

@@ -180,7 +180,10 @@ final_loss, extra
             schedules = (schedules,)
         held = schedules if isinstance(schedules, ScheduleBatch) else tuple(map(parse, schedules))
         n = len(held)
-        names = tuple(map(str, range(1, n + 1))) if run_id is None else tuple(run_id)
+        given_names = (run_id,) if isinstance(run_id, str) else run_id
+        names = tuple(map(str, range(1, n + 1) if given_names is None else given_names))
+        if len(names) != n:
+            raise TableError(f"run_id must have {n} entries, one a schedule, got {len(names)}; name every run once")
         given = {
             "params": params,
             "active_params": active_params,

@@ -72,6 +72,8 @@ class Schedule:
             values = _read_chain(parameters)
             rows, joined = chain_rows(values), values["parts"]
             state = (joined,)
+            if len(joined) == 1:  # is its part, as its short form says
+                kind, state = joined[0].kind, joined[0].parameters
         else:
             family = family_of(kind)
             values = read(family, parameters)
@@ -118,7 +120,7 @@ class Schedule:
         """Return one parameter by its short name."""
         names = ("parts",) if self.kind == "chain" else tuple(FAMILIES[self.kind].by_name)
         if name not in names:
-            raise ScheduleError(f"parameter must be one of {', '.join(names)}, got {name!r}{nearest(name, names)}")
+            raise ScheduleError(f"parameter must be one of {', '.join(names)}, got {name!r}{nearest(str(name), names)}")
         return self.parameters[names.index(name)]
 
     @cached_property
@@ -183,13 +185,16 @@ class Schedule:
         if type(k) is int:
             if not 0 <= k < self.total_steps:
                 raise self._outside(k)
-            return float(self.phases[bisect_right(self.breakpoints, k) - 1].rate(k))
+            # through an array of one step: a power of Python numbers may differ from numpy's in the last digit
+            return float(self.phases[bisect_right(self.breakpoints, k) - 1].rate(np.array([k]))[0])
         steps = np.asarray(k)
         if steps.dtype.kind == "f" and np.all(np.isfinite(steps)) and np.all(steps == np.floor(steps)):
             steps = steps.astype(np.int64)
         if steps.dtype.kind not in "iu":
             raise self._outside(k)
         flat = steps.ravel().astype(np.int64)
+        if not len(flat):
+            return np.empty(steps.shape)
         outside = np.flatnonzero((flat < 0) | (flat >= self.total_steps))
         if len(outside):
             raise self._outside(int(flat[outside[0]]))
@@ -213,7 +218,7 @@ class Schedule:
 
     def scaled(self, factor: float) -> Schedule:
         """Return the schedule as one rate per step, every rate multiplied by `factor` (above 0)."""
-        return Schedule("array", values=self.array() * factor)
+        return Schedule("array", values=self.array() * number("factor", factor))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: kind, peak_lr, total_steps, ... with absolute rates and lengths in steps."""
@@ -316,7 +321,8 @@ def _missing(family: Family, key: Key, given: Mapping[str, Any]) -> ScheduleErro
 
 def _unknown(family: Family, name: Any) -> ScheduleError:
     known = tuple(family.by_name)
-    hint = nearest(str(name), (*known, *family.by_json))
+    meant = family.by_json.get(name) if isinstance(name, str) else None  # JSON's name in a short form
+    hint = f"; did you mean {meant.name!r}?" if meant else nearest(str(name), (*known, *family.by_json))
     return complain(f"key of {family.name}", "one of " + ", ".join(known), name, f"drop it or correct it{hint}")
 
 
@@ -357,7 +363,7 @@ def parse(spec: str | Mapping[str, Any] | Schedule) -> Schedule:
         text = spec.strip()
         if text.startswith("{"):
             try:
-                spec = json.loads(text)
+                spec = json.loads(text, object_pairs_hook=no_repeats)
             except (ValueError, RecursionError) as error:
                 raise complain("schedule", "valid JSON", text, f"correct it ({error})") from None
         else:
@@ -367,6 +373,21 @@ def parse(spec: str | Mapping[str, Any] | Schedule) -> Schedule:
     if not isinstance(spec, Mapping):
         raise complain("schedule", "a short form, JSON text or a dict", spec, "write 'cosine:peak=1e-3,steps=1000'")
     return _parse_dict(spec)
+
+
+def no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict, for ``json.loads(..., object_pairs_hook=no_repeats)``.
+
+    Raises
+    ------
+    ValueError
+        A key occurs twice: which of its values is meant cannot be known.
+    """
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice")
+    return mapping
 
 
 def _parse_short(text: str) -> Schedule:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from refusal import refused
 
@@ -174,3 +175,25 @@ class TestRecommend:
     )
     def test_bad_input(self, run, args, word):
         refused(run("recommend", *args), word)
+
+
+def test_the_way_out_is_an_option_that_exists(run):
+    refused(run("recommend", "--params", "1M", "--tokens", "10M"), "`optlaws optimize --outside-domain`")
+
+
+def test_narrow_axes_have_labels():
+    from types import SimpleNamespace
+
+    from optlaws.commands.recommend import _panel
+    from optlaws.plotting import new_axes
+
+    ax = new_axes()
+    rates = np.geomspace(2.2e-3, 4.6e-3, 20)
+    loss = np.full(20, 3.0)
+    flat = SimpleNamespace(
+        values=rates, loss=loss, lower=loss - 0.1, upper=loss + 0.1, low=2.3e-3, high=4.5e-3, best=3e-3
+    )
+    _panel(ax, SimpleNamespace(published=()), flat, "peak_lr")
+    low, high = ax.get_xlim()
+    shown = [ax.xaxis.get_major_formatter()(tick) for tick in ax.get_xticks() if low <= tick <= high]
+    assert shown == ["0.003", "0.004"]

@@ -231,3 +231,24 @@ def test_neither_candidates_nor_laws_are_replaced(run, tmp_path):
     refused(run("optimize", *runs, *law, "-o", "law.json"), "must not be a file that is read")
     assert (tmp_path / "law.json").read_text() == law_file()
     assert (tmp_path / "c.txt").read_text() == f"{GOOD}\n"
+
+
+@pytest.mark.parametrize(
+    ("target", "args"),
+    [
+        ("c.txt", ["schedule", "c.txt"]),
+        ("c.txt", ["features", GOOD, "c.txt"]),
+        ("c.txt", ["risk", LAW, "c.txt"]),
+        ("law.json", ["risk", "law.json", GOOD]),
+        ("law.json", ["laws", "law.json"]),
+        ("c.txt", ["monitor", LAW, "c.txt", "--log", "log.csv"]),
+        ("law.json", ["monitor", "law.json", GOOD, "--log", "log.csv"]),
+    ],
+)
+def test_no_command_replaces_what_it_reads(run, tmp_path, target, args):
+    (tmp_path / "c.txt").write_text(f"{GOOD}\n")
+    (tmp_path / "law.json").write_text(law_file())
+    (tmp_path / "log.csv").write_text("step,loss\n100,5\n")
+    before = (tmp_path / target).read_bytes()
+    refused(run(*args, "-o", f"./{target}"), "the output must not be a file that is read", target)
+    assert (tmp_path / target).read_bytes() == before

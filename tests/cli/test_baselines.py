@@ -12,7 +12,7 @@ import pytest
 
 from optlaws.cli import run
 from optlaws.law import load_any_law, load_law
-from optlaws.law.baseline import BaselineFit, fit_baseline
+from optlaws.law.baseline import BaselineFit, fit_baseline, tails
 from optlaws.ranking import rank
 from optlaws.runs import CurveTable, RunTable, write_curves, write_runs
 from optlaws.schedules import parse
@@ -268,3 +268,22 @@ def test_as_a_process(folder):
     assert done.returncode == 0
     assert json.loads(done.stdout)["law"] == "kaplan"
     assert "Wrote -" in done.stderr
+
+
+@pytest.mark.parametrize("count", [2, 4, 10, 18, 19, 40, 100])
+def test_intervals_of_few_residuals_cover_a_new_one(count):
+    """90 % of new residuals at least, and not many more where there are ranks enough, within four standard errors."""
+    rng = np.random.default_rng(count)
+    draws = 0.01 * rng.standard_normal((4000, count + 1))
+    inside = np.mean([low <= row[-1] <= high for row in draws for low, high in [tails(row[:-1])]])
+    error = 4 * np.sqrt(0.9 * 0.1 / 4000)
+    assert inside >= 0.9 - error
+    if count < 19:
+        assert inside <= 0.9 + error  # Student's t is exact for normal ones
+    else:
+        rank = int(0.05 * (count + 1) + 1e-9)
+        assert inside == pytest.approx(1 - 2 * rank / (count + 1), abs=error)
+
+
+def test_no_residuals_have_no_tails():
+    assert tails(np.empty(0)) == (0.0, 0.0)

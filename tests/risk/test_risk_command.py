@@ -46,3 +46,11 @@ def test_the_map_reaches_the_nearest_safe_change(tmp_path, capsys, monkeypatch, 
     assert drawn[0].over == lever
     assert np.nanmin(drawn[0].probability) <= 0.05
     assert (tmp_path / "map.png").stat().st_size > 0
+
+
+def test_a_rate_that_is_always_zero_has_no_map(tmp_path, capsys):
+    path = tmp_path / "map.png"
+    spec = "two_stage:peak=1e-3,steps=100,switch=0,second=0"
+    assert run(["risk", "llama-slimpajama", spec, "--plot", str(path)]) == 2
+    assert "whose rate is above 0 at some step, got 'two_stage" in capsys.readouterr().err
+    assert not path.exists()

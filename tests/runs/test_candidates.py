@@ -215,3 +215,31 @@ def test_zero_where_allowed():
 @pytest.mark.parametrize("value", [85e6, 2.56e9, 999.0, 51200.0, 1e12, 123456.0])
 def test_format_is_inverse(value):
     assert parse_quantity(format_quantity(value, 6)) == value
+
+
+def test_a_document_on_one_line_from_standard_input(monkeypatch):
+    document = {"params": "60M", "candidates": [SHORT, {"name": "b", "schedule": SHORT}]}
+    stdin(monkeypatch, json.dumps(document))
+    table = read_candidates(["-"])
+    assert table.run_id[1] == "b"
+    assert table.params.tolist() == [6e7, 6e7]
+
+
+def test_numbers_beyond_floats_are_refused(tmp_path):
+    huge = "1" + "0" * 400
+    path = write(tmp_path / "c.json", f'{{"params": {huge}, "candidates": ["{SHORT}"]}}')
+    with pytest.raises(TableError, match=r"entry 1: params must be a finite number above 0, got 10{59}; write it"):
+        read_candidates([path])
+    with pytest.raises(InputError, match="must be a finite number"):
+        parse_quantity(int(huge))
+    path = write(tmp_path / "c.jsonl", '{"kind": ' + "[" * 100_000 + "\n")
+    with pytest.raises(TableError, match="not valid JSON"):
+        read_candidates([path])
+
+
+def test_candidates_given_in_python(tmp_path):
+    assert read_candidates(SHORT).schedules == (parse(SHORT),)
+    assert parse_quantity(np.int64(3)) == 3.0
+    for wrong in (None, parse(SHORT), tmp_path / "c.yaml"):
+        with pytest.raises(TableError, match=r"candidate 2 must be text, got .*; write str"):
+            read_candidates([SHORT, wrong])

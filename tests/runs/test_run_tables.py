@@ -238,6 +238,41 @@ def test_misspelled_columns_are_pointed_out(tmp_path):
     assert "weigth_decay" in table.extra
 
 
+@pytest.mark.parametrize(
+    ("column", "meant"), [("Params", "params"), ("STATUS", "status"), ("Batch Tokens", "batch_tokens")]
+)
+def test_columns_in_other_letters_are_pointed_out(tmp_path, column, meant):
+    path = write(tmp_path / "runs.csv", f"a,{quoted(COSINE)},7", header=f"run_id,schedule,{column}")
+    with pytest.warns(OptlawsWarning, match=f"column '{column}' is not known and only kept; did you mean '{meant}'"):
+        read_runs(path)
+    path = write(tmp_path / "runs.csv", f"a,{quoted(COSINE)}", header="RUN_ID,Schedule")
+    with pytest.raises(TableError, match="names are in lower case: rename 'RUN_ID', 'Schedule'"):
+        read_runs(path)
+
+
+def test_counts_may_be_written_short(tmp_path):
+    table = read_runs(write(tmp_path / "runs.csv", row(params="60M", batch="0.5M", steps="1K")))
+    assert (table.params[0], table.batch_tokens[0], table.tokens[0]) == (6e7, 5e5, 5e8)
+    for bad in ({"params": "60X"}, {"loss": "3K"}):
+        with pytest.raises(TableError, match=r"line 2: (params|final_loss) must be a number, got"):
+            read_runs(write(tmp_path / "runs.csv", row(**bad)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"run_id": "a", "run_id": "b", "schedule": "x"}\n', "line 1: not valid JSON .key 'run_id' occurs twice"),
+        ('[{"run_id": "a", "params": 1, "params": 2}]', "not valid JSON .key 'params' occurs twice"),
+        ('{"run_id": ' + "[" * 100_000 + "]" * 100_000 + "}\n", "line 1: not valid JSON .maximum recursion depth"),
+        ("[" * 100_000 + "]" * 100_000, "not valid JSON .maximum recursion depth"),
+    ],
+)
+def test_json_that_says_two_things_or_has_no_end(tmp_path, text, message):
+    (tmp_path / "runs.jsonl").write_text(text)
+    with pytest.raises(TableError, match=message):
+        read_runs(tmp_path / "runs.jsonl")
+
+
 def test_select_concat_column():
     table = RunTable.build([parse(f"cosine:peak=1e-3,steps={n}") for n in (10, 20, 30)], params=[1.0, 2.0, 3.0])
     assert table.select([2, 0]).run_id == ("3", "1")
@@ -313,3 +348,13 @@ def test_a_table_is_built_from_short_forms():
     assert RunTable.build(text).schedule_tuple() == (runs.schedule_tuple()[0],)
     with pytest.raises(ScheduleError, match="did you mean 'cosine'"):
         RunTable.build("cosin:peak=1e-3,steps=1000")
+
+
+def test_names_given_in_python():
+    schedule = parse("cosine:peak=1e-3,steps=10")
+    table = RunTable.build([schedule] * 2, run_id=[7, 8])
+    assert table.run_id == ("7", "8")
+    assert repr(table) == "<RunTable of 2 runs: 7, 8>"
+    assert RunTable.build(schedule, run_id="mine").run_id == ("mine",)
+    with pytest.raises(TableError, match="run_id must have 1 entries, one a schedule, got 2; name every run once"):
+        RunTable.build(schedule, run_id=["a", "b"])

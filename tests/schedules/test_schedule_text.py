@@ -192,6 +192,9 @@ BAD = {
     '{"kind": "array", "values": [[1, 2]]}': "flat list",
     '{"kind": "chain", "parts": []}': "at least one schedule",
     "[1, 2]": "kind must be one of",
+    '{"kind": "cosine", "peak_lr": 1, "peak_lr": 2, "total_steps": 9}': "key 'peak_lr' occurs twice",
+    "cosine:peak=1,total_steps=10": "did you mean 'steps'",
+    "cosine:peak_lr=1,steps=10": "did you mean 'peak'",
 }
 
 
@@ -251,3 +254,10 @@ def test_equality_and_hash_by_value() -> None:
         assert hash(s) == hash(twin), name
     assert len(set(examples(100).values())) == len(examples(100))
     assert wsd(1.0, 10) != "wsd"
+
+
+def test_a_chain_of_one_part_is_that_part() -> None:
+    part = wsd(1e-3, 100, warmup=5)
+    assert chain(part) == part == parse({"kind": "chain", "parts": [part.to_dict()]}) == parse(chain(part).short())
+    assert hash(chain(part)) == hash(part)
+    assert chain(chain(part), part) == chain(part, part)

@@ -251,3 +251,31 @@ def test_every_logged_rate_is_reproduced(data_dir: Path, source: str) -> None:
     for run, pairs in logged.items():
         steps, rates = np.array(pairs).T
         np.testing.assert_allclose(schedules[run].lr(steps), rates, rtol=1e-12, atol=1e-18, err_msg=run)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *examples(1000).values(),
+        parse("exponential:peak=0.1,steps=999,warmup=7,final=1e-7"),
+        parse("polynomial:peak=0.1,steps=997,power=3.7"),
+        parse("wsd:peak=3.3e-4,steps=991,decay=0.5,shape=root,power=3.7"),
+        parse("inverse_sqrt:peak=1e-3,steps=1000,timescale=37,decay=0.3,shape=exponential,final=1e-9"),
+    ],
+    ids=str,
+)
+def test_one_rate_is_the_arrays_bit_for_bit(spec: Schedule) -> None:
+    rates = spec.array()
+    steps = range(0, spec.total_steps, max(spec.total_steps // 500, 1))
+    assert [spec.lr(k) for k in steps] == [rates[k] for k in steps]
+    assert spec.lr(np.array(steps)).tolist() == [rates[k] for k in steps]
+
+
+def test_no_steps_have_no_rates_and_wrong_types_are_named() -> None:
+    s = wsd(1e-3, 100)
+    assert s.lr([]).shape == (0,)
+    assert s.lr(np.empty((2, 0), dtype=int)).shape == (2, 0)
+    with pytest.raises(ScheduleError, match=r"parameter must be one of .*, got 0"):
+        s[0]  # type: ignore[index]
+    with pytest.raises(ScheduleError, match="factor must be a number, got 'twice'"):
+        s.scaled("twice")  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from public import completed, load, mpl_rows, nqs_rows, schaipp_rows, schaipp_splits, steplaw_rows
+from public import completed, load, mpl_rows, nqs_rows, schaipp_rows, schaipp_splits, steplaw_rows, write_page
 
+from optlaws.errors import FitError
 from optlaws.features import Basis, get_basis
 from optlaws.law import Law, fit_law
 from optlaws.runs import RunTable
@@ -45,12 +47,14 @@ STEP_TARGETS = {
     "mixture-of-experts, one cell": (0.27, 0.03),
 }
 MPL_TARGETS = {"25M": (0.00070, 0.0030), "100M": (0.00045, 0.0025)}
-MPL_RIVAL = {"25M": (0.00110, 0.0050), "100M": (0.00143, 0.0089), "400M": (0.00168, 0.0110)}  # arXiv 2503.12811
+MPL_RIVAL = {"25M": (0.00110, 0.0050), "100M": (0.00142, 0.0089), "400M": (0.00168, 0.0110)}
+"""The Multi-Power Law's PredE (arXiv 2503.12811) and its last reading's error (recomputed by `paper_repro`)."""
 NQS_TARGET, TOP2_TARGET = 3.5, 94.0
+CALIBRATE = ("aN", "aT", "r", "lc")
 
 
 def marin_rows(fit: Callable[..., Law] = fit_law) -> dict[str, Row]:
-    """Return the figures on the Marin runs, for whose errors no choice of this package was made."""
+    """Return the figures on the Marin runs, which no choice but that of the level columns' centres has seen."""
     runs = completed(load("marin"))
     n, d = sizes(runs), runs.tokens
     out: dict[str, Row] = {}
@@ -75,6 +79,27 @@ def sensitivity() -> dict[str, float]:
         law = fit_law(runs.select(train), basis=basis.with_constants(None, {"aT": factor * basis.exponents["aT"]}))
         out[f"{factor:g}"] = float(100 * np.abs(law.predict(held).loss / held.final_loss - 1).mean())
     return out
+
+
+def calibrated_report() -> str:
+    """Return the section on exponents that are fitted inside each training part (`optlaws fit --calibrate`)."""
+    runs, rows = completed(load("schaipp")), []
+    for name, (train, test) in schaipp_splits(runs).items():
+        part, held = runs.select(train), runs.select(test)
+        found = [100 * np.abs(fit_law(part).predict(held).loss / held.final_loss - 1).mean()]
+        try:
+            p = fit_law(part, calibrate=CALIBRATE).predict(held)
+        except FitError:  # too few runs for it
+            rows.append([name, f"{found[0]:.3f}", "-", "-"])
+            continue
+        inside = np.mean((p.lower <= held.final_loss) & (held.final_loss <= p.upper))
+        found.append(100 * np.abs(p.loss / held.final_loss - 1).mean())
+        rows.append([name, *(f"{value:.3f}" for value in found), f"{inside:.2f}"])
+    return (
+        f"## With exponents fitted in each training part\n\nThe same splits with `--calibrate {','.join(CALIBRATE)}`, which is off"
+        " unless asked for. A dash: fewer than the 30 runs that it needs.\n\n"
+        + table(["left out", "mean error %", "calibrated", "its 90 % cover"], rows)
+    )
 
 
 def sources() -> dict[str, RunTable]:
@@ -150,6 +175,11 @@ def mark(value: float, target: float, larger: bool = False) -> str:
     return f"{target:g} {'reached' if good else '**missed**'}"
 
 
+def number(value: float) -> str:
+    """Return a correlation, or a dash where there is none."""
+    return f"{value:.3f}" if np.isfinite(value) else "-"
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     """Return a Markdown table."""
     lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
@@ -162,7 +192,7 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
     long = []
     body = [
         [name, f"{r['runs']}", f"{r['error']:.3f} / {r['worst']:.2f}", mark(r["error"], TARGETS[name]), f"{r['bias']:+.3f}",
-         f"{r['spearman']:.3f} / {r['pool_spearman']:.3f}", f"{r['hits']} of {r['pools']}", f"{r['cover']:.2f}", f"{r['width']:.2f}"]
+         f"{number(r['spearman'])} / {number(r['pool_spearman'])}", f"{r['hits']} of {r['pools']}" if r["pools"] else "-", f"{r['cover']:.2f}", f"{r['width']:.2f}"]
         for name, r in s.items()
     ]  # fmt: skip
     long.append("## Schedules, horizons and sizes (runs of arXiv 2501.18965)\n\nErrors and widths in % of the loss; Spearman over all held-out"
@@ -191,7 +221,9 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
          f"{MPL_RIVAL[name][0]:.5f} / {MPL_RIVAL[name][1]:.4f}", f"{r['r2']:.4f}", f"{r['mae']:.5f}", f"{r['rmse']:.5f}", f"{r['worst_e']:.5f}", f"{r['cover']:.2f}"]
         for name, r in m.items() if name in MPL_TARGETS
     ]  # fmt: skip
-    long.append("## Whole curves (Multi-Power-Law protocol, arXiv 2503.12811)\n\nFitted on three curves of a size, mean over its held-out curves.\n\n"
+    absent = [name for name in MPL_RIVAL if name not in m]
+    gap = f" The test curves at {', '.join(absent)} are not in the data here." if absent else ""
+    long.append(f"## Whole curves (Multi-Power-Law protocol, arXiv 2503.12811)\n\nFitted on three curves of a size, mean over its held-out curves.{gap}\n\n"
                 + table(["size", "PredE", "target", "final step", "target", "Multi-Power Law (PredE / final)", "R2", "MAE", "RMSE", "WorstE", "90 % cover"], body))  # fmt: skip
     body = [
         [
@@ -205,7 +237,8 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
         for name, r in q.items()
     ]
     long.append("## Tiny batches and few steps (runs of arXiv 2605.09154, largest compute left out)\n\n"
-                "The noisy quadratic system's own fit was given as 4.7 % on the last split, where the fit of this package has 4.82 %.\n\n"
+                "The noisy quadratic system was given as 4.7 % for the largest compute. Its fit by this package comes near that only on the last split"
+                " at its constant rate (4.82 %); the largest compute alone has 6.24 to 8.61 % (paper_repro/noisy_quadratic_system.md).\n\n"
                 + table(["fitted on", "RMSLE %", "target", "error mean / max", "90 % cover", "width"], body))  # fmt: skip
     body = [
         [
@@ -219,7 +252,7 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
         for name, r in a.items()
     ]
     long.append(
-        "## Marin optimizer sweep, AdamW\n\nNo constant was chosen for the errors here; the prior scales of the level columns (constant, size, bias) were lowered twice when the widths for 300M from 130M (94 %, then 11 %) were seen.\n\n"
+        "## Marin optimizer sweep, AdamW\n\nNo constant was chosen for the errors here, but the centres of the level columns' priors (constant, size, bias) are medians over all sources, this one included (the last section leaves it out); their scales were lowered twice when the widths for 300M from 130M (94 %, then 11 %) were seen.\n\n"
         + table(["left out", "runs", "error mean / max", "Spearman", "90 % cover", "width"], body)
     )
     everything = [*s.values(), *steps.values(), *q.values(), *a.values()]
@@ -238,12 +271,13 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
         + [[f"whole curves, {name} (PredE; Multi-Power Law {100 * MPL_RIVAL[name][0]:.3f})", f"{100 * r['pred_e']:.3f}", f"{r['cover']:.2f}", f"{r['width']:.2f}"]
            for name, r in m.items() if name in MPL_TARGETS]
         + [[f"{name} (few steps, tiny batches)", f"{r['error']:.2f}", f"{r['cover']:.2f}", f"{r['width']:.1f}"] for name, r in q.items()]
-        + [[f"{name} (Marin, no choice made for its errors)", f"{r['error']:.2f}", f"{r['cover']:.2f}", f"{r['width']:.2f}"] for name, r in a.items()],
+        + [[f"{name} (Marin)", f"{r['error']:.2f}", f"{r['cover']:.2f}", f"{r['width']:.2f}"] for name, r in a.items()],
     )  # fmt: skip
     text = (
         "Leave-group-out errors of the one default fit on public runs, in % of the loss, written by"
         " `python benchmarks/accuracy.py --write`; all tables, targets that are missed included, are in [docs/accuracy.md](docs/accuracy.md)."
-        " The constants of the method were chosen with these public tables in view (not the last two lines):"
+        " The constants of the method were chosen with these public tables in view (Marin's errors only through the centres of three"
+        " priors, which are medians over all sources):"
         " expect more on new sources; [docs/nested.md](docs/nested.md) chooses them without each source and says how much.\n\n"
     )
     return "\n\n".join(long), text + short
@@ -255,7 +289,7 @@ CAVEAT = (
     " (exponents, priors, length scales, about thirty numbers) were chosen with these public tables in view**, by trial on several of them"
     " at once; the readings kept of a curve, the number of calibration trials and the least interval width of curves too. The"
     " priors of the level columns are the medians over all sources; the last section leaves each source out of its own prior."
-    " The figures, the errors of the Marin table excepted,"
+    " The figures, those of the Marin table least,"
     " are therefore better than new sources will see, and one within a few percent of its target is neither a hit nor a miss;"
     " [nested.md](nested.md) repeats the choice by a rule, without each source in turn, and [curve_prior.md](curve_prior.md) asks"
     " curves for the prior of their time-scales."
@@ -264,11 +298,13 @@ CAVEAT = (
 
 
 def splice(path: Path, key: str, text: str) -> None:
-    """Replace what stands between the markers of a key."""
+    """Replace what stands between the markers of a key; a file without them stays, and the script ends."""
     begin, end = f"<!-- {key}:begin -->", f"<!-- {key}:end -->"
     old = path.read_text(encoding="utf-8")
+    if begin not in old or end not in old.split(begin, 1)[1]:
+        sys.exit(f"{path.name} must have the markers {begin} and {end}, got none in this order; put them in")
     head, rest = old.split(begin, 1)
-    path.write_text(head + begin + "\n" + text + "\n" + end + rest.split(end, 1)[1], encoding="utf-8")
+    write_page(path, head + begin + "\n" + text + "\n" + end + rest.split(end, 1)[1])
 
 
 def main() -> None:
@@ -293,11 +329,10 @@ def main() -> None:
     long += "\n\n## How much hangs on one constant\n\n" + table(
         ["bias exponent aT times", "error of sizes > 60M, %"], [[k, f"{v:.3f}"] for k, v in exponent.items()]
     )
-    long += "\n\n" + nested_report()
+    long += "\n\n" + calibrated_report() + "\n\n" + nested_report()
     print(long)
     if arguments.write:
-        (ROOT / "docs").mkdir(exist_ok=True)
-        (ROOT / "docs" / "accuracy.md").write_text(f"# Accuracy\n\n{CAVEAT}\n\n{long}\n", encoding="utf-8")
+        write_page(ROOT / "docs" / "accuracy.md", f"# Accuracy\n\n{CAVEAT}\n\n{long}\n")
         splice(ROOT / "README.md", "accuracy", short)
     print(
         json.dumps(

@@ -133,8 +133,11 @@ BUILDERS = {"llama-slimpajama": build_slimpajama, "steplaw-dense": build_steplaw
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("names", nargs="*", default=list(BUILDERS))
+    parser.add_argument("names", nargs="*", default=list(BUILDERS), metavar="NAME", help=", ".join(BUILDERS))
     parser.add_argument("--to", type=Path, default=Path(__file__).resolve().parents[1] / "optlaws" / "laws")
     arguments = parser.parse_args()
+    for each in arguments.names:
+        if each not in BUILDERS:
+            parser.error(f"NAME must be one of {', '.join(BUILDERS)}, got {each!r}")
     for each in arguments.names:
         BUILDERS[each]().save(arguments.to / f"{each}.json")

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import table
-from public import FITTED, completed, load, load_curves, mpl_rows
+from public import FITTED, completed, load, load_curves, mpl_rows, write_page
 
 from optlaws.features import get_basis
 from optlaws.law import fit_law, fitting
@@ -126,7 +126,7 @@ def shown(prior: Prior) -> list[str]:
 def main() -> None:
     """Measure and print; with --write also into docs/curve_prior.md."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write docs/curve_prior.md")
     args = parser.parse_args()
     logs = {}
     for name, work in groups().items():
@@ -146,12 +146,12 @@ def main() -> None:
         + " ".join(__doc__.split("\n\n", 1)[1].split())
         + "\n\n## Where the evidence of each group is highest (points of the grid)\n\n"
         + table(["group", *names], peaks)
-        + "\n## Priors: centre (sd of ln), and the Multi-Power-Law test curves: PredE / error of the last step\n\n"
+        + "\n\n## Priors: centre (sd of ln), and the Multi-Power-Law test curves: PredE / error of the last step\n\n"
         + table(["from", *names, "25M", "100M"], rows)
     )
     print(text)
     if args.write:
-        (ROOT / "docs" / "curve_prior.md").write_text(text.rstrip() + "\n")
+        write_page(ROOT / "docs" / "curve_prior.md", text.rstrip() + "\n")
 
 
 if __name__ == "__main__":

@@ -13,10 +13,11 @@ from functools import lru_cache
 import numpy as np
 from divergence_runs import steplaw
 from scipy.special import ndtr
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
 from optlaws.risk import fit_risk, run_labels
 from optlaws.runs import RunTable
@@ -86,20 +87,30 @@ def risk_predictor(train: RunTable, test: RunTable) -> Array:
     return out
 
 
-def logistic_predictor(warmup: bool) -> Predictor:
-    """Return a logistic regression on ln of peak rate, batch, size, tokens (and warm-up)."""
+def logarithms(runs: RunTable, warmup: bool) -> Array:
+    """Return ln of peak rate, batch, size, tokens (and warm-up) of each run, shape (n, 4 or 5)."""
+    batch = runs.batch()
+    parts = [batch.peak, runs.batch_tokens, runs.size, runs.tokens, *([batch.warmup_steps] if warmup else [])]
+    return np.log(np.stack(parts, axis=1))
 
-    def columns(runs: RunTable) -> Array:
-        batch = runs.batch()
-        parts = [batch.peak, runs.batch_tokens, runs.size, runs.tokens, *([batch.warmup_steps] if warmup else [])]
-        return np.log(np.stack(parts, axis=1))
+
+def logistic_predictor(warmup: bool, degree: int = 1, c: float = 10.0) -> Predictor:
+    """Return a logistic regression (1 / c: ridge) on a polynomial in the `logarithms` of the runs."""
 
     def predict(train: RunTable, test: RunTable) -> Array:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=10.0, max_iter=5000))
-        model.fit(columns(train), run_labels(train))
-        return np.asarray(model.predict_proba(columns(test))[:, 1])
+        columns = PolynomialFeatures(degree, include_bias=False)
+        model = make_pipeline(StandardScaler(), columns, LogisticRegression(C=c, max_iter=5000))
+        model.fit(logarithms(train, warmup), run_labels(train))
+        return np.asarray(model.predict_proba(logarithms(test, warmup))[:, 1])
 
     return predict
+
+
+def boosting_predictor(train: RunTable, test: RunTable) -> Array:
+    """Predict with gradient-boosted trees (scikit-learn's defaults) on all the `logarithms` of the runs."""
+    model = HistGradientBoostingClassifier(random_state=0)
+    model.fit(logarithms(train, True), run_labels(train))
+    return np.asarray(model.predict_proba(logarithms(test, True))[:, 1])
 
 
 def plug_in_threshold(p: Array) -> float:

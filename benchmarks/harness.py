@@ -26,11 +26,16 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `optlaws train` does; read when torch is loaded
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+
+try:
+    import torch
+    from torch import Tensor, nn
+except ImportError:
+    sys.exit("benchmarks/harness.py needs torch, got an environment without it; pip install 'optlaws[train]'")
 
 from optlaws.harness import TrainConfig, count_parameters, read_config, train, train_stacked
 from optlaws.harness.machine import Machine, versions
+from optlaws.runs import atomic_write
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("large", "stacked", "cpu", "start")
@@ -323,11 +328,15 @@ everybody else. "One update from nothing" is a whole process, from command to ru
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", action="append", choices=PARTS)
-    parser.add_argument("--toy", action="store_true")
-    parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--part", action="append", choices=PARTS, help="part to run; may be given again")
+    parser.add_argument("--toy", action="store_true", help="tiny models: a test of the script")
+    parser.add_argument("--repeat", type=int, default=3, help="repeats of each contender (3)")
+    parser.add_argument("-o", "--output", type=Path, help="page to write")
     given = parser.parse_args()
+    if given.output and given.output.exists() and (given.part or given.toy):
+        parser.error(
+            f"-o must name a new file with --part or --toy, got {str(given.output)!r}, which may be a whole page"
+        )
     possible = PARTS if torch.cuda.is_available() or given.toy else ("cpu", "start")
     work: dict[str, Callable[[bool, int], Results]] = {"large": large, "stacked": stacked, "cpu": cpu, "start": start}
     results: Results = {}
@@ -336,7 +345,8 @@ def main() -> None:
     text = table(results, given.toy)
     print(text)
     if given.output:
-        given.output.write_text(PAGE + text, encoding="utf-8")
+        with atomic_write(given.output) as stream:
+            stream.write(PAGE + text)
     print(json.dumps(results))
 
 

@@ -166,7 +166,7 @@ def injected() -> str:
             ]
         )
     return (
-        f"## Blow-ups injected into completed runs\n\nNo public curve of a diverged run is at hand. Completed curves are multiplied by a factor from {', '.join(f'{100 * o:.0f} %' for o in ONSETS)} of the run on. "
+        f"## Blow-ups injected into completed runs\n\nNo public curve of a diverged run is at hand. Completed curves are multiplied by a factor from {', '.join(f'{100 * o:.0f} %' for o in ONSETS)} of the run on, and watched under a law fitted to all runs, these included. "
         "*Diverged* is what the detector for finished curves says in hindsight (`optlaws.risk.labels`: 15 % above the lowest level, to the end). Delay from the onset to the alarm in % of the run; a slow rise must first make up for what the loss still falls, and an alarm needs three readings: the longest delays as logged are those of a run with 18.\n\n"
         + table(
             [

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from public import FITTED, load, load_curves
+from public import FITTED, load, load_curves, write_page
 from scipy.optimize import minimize
 from scipy.special import huber
 
@@ -144,6 +144,8 @@ def main() -> None:
     parser.add_argument("--scaled", type=int, metavar="STEPS", help="time so many AdamW steps and scale them")
     parser.add_argument("--write", action="store_true", help="write docs/speed_published.md")
     options = parser.parse_args()
+    if options.write and options.scaled:
+        parser.error("--write needs the whole procedure, got --scaled, which times a part of it; leave it out")
     try:
         torch = import_module("torch")
     except ImportError:
@@ -186,8 +188,9 @@ def main() -> None:
         about = " ".join((__doc__ or "").split(".\n\n", 1)[1].split())
         text = "# Our fit beside the published procedure\n\nWritten by `python benchmarks/mpl_published.py --write`. "
         text += f"{about}\n\n" + "\n".join(f"- {line}" for line in said)
-        text += f"\n\n{counts[0]} AdamW steps; torch {torch.__version__}; load average {load_before:.1f} at first.\n"
-        (Path(__file__).resolve().parents[1] / "docs" / "speed_published.md").write_text(text, encoding="utf-8")
+        text += f"\n\n{options.repeat} rounds on {os.cpu_count()} cores; {counts[0]} AdamW steps;"
+        text += f" torch {torch.__version__}; load average {load_before:.1f} at first.\n"
+        write_page(Path(__file__).resolve().parents[1] / "docs" / "speed_published.md", text)
     result = {
         "benchmark": "mpl_published", "ours": mine, "rival_first": firsts, "rival_second": seconds,
         "adamw_steps": counts, "ratio": ratio, "load": load_before, "torch": torch.__version__,

@@ -6,8 +6,8 @@ before; those trials had seen public runs, too), the constants are gone through 
 of a few values that is best with those found so far. A source's score is the mean over its splits of ln (error), and what
 counts is the mean over sources. For each source this is done with the *other* sources alone, and the source is judged
 with what they chose. Beside it stand the start and the package's own constants. What this does not nest: the columns
-themselves, the scales of their priors, the residual field, and the few values that are tried, of which the package's own
-is always one.
+themselves, the centres and scales of their priors (accuracy.md leaves each source out of the centres alone), the residual
+field, and the few values that are tried, of which the package's own is always one.
 """
 
 # ruff: noqa: E501  (tables as they are printed)
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from accuracy import table
-from public import completed, load, mpl_rows, nqs_rows, schaipp_rows, steplaw_rows
+from public import completed, load, mpl_rows, nqs_rows, schaipp_rows, steplaw_rows, write_page
 
 from optlaws.features import Basis, get_basis
 from optlaws.features import columns as c
@@ -165,7 +165,7 @@ def unseen() -> list[list[str]]:
 def main() -> None:
     """Choose, judge and print; with --write also into docs/nested.md."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", action="store_true", help="write docs/nested.md")
     args = parser.parse_args()
     mine = own()
     names = list(SOURCES)
@@ -206,7 +206,7 @@ def main() -> None:
     )
     print(text)
     if args.write:
-        (ROOT / "docs" / "nested.md").write_text(text.rstrip() + "\n")
+        write_page(ROOT / "docs" / "nested.md", text.rstrip() + "\n")
 
 
 if __name__ == "__main__":

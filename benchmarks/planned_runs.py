@@ -1,10 +1,10 @@
 """Plan a schedule, then train it: python benchmarks/planned_runs.py --work DIR [--write].
 
-A law is fitted, with the defaults, on all runs of the built-in CPU sweep. For a size and a length that the sweep does
-not have it is asked for the best schedule of every family and a free one; what it says of them is put down in
-DIR/plan.json before anything is trained. Then each of them is trained with several seeds on the sweep's synthetic
-language, and the means are set beside the plan. Runs that are finished in DIR are not trained again. Needs torch;
-about half an hour on one CPU thread. --write puts the table into docs/planned_runs.md. The last line is JSON.
+A law is fitted, with the defaults, on all runs of the built-in sweep `cpu_sweep`. For a size and a length that the
+sweep does not have it is asked for the best schedule of every family and a free one; what it says of them is put down
+in DIR/plan.json before anything is trained. Then each of them is trained with several seeds on the sweep's synthetic
+language, and the means are set beside the plan. Runs that are finished in DIR are not trained again. Needs torch; about
+half an hour on one CPU thread. --write puts the table into docs/planned_runs.md. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 from accuracy import table
 from numpy.typing import NDArray
+from public import write_page
 from scipy.stats import spearmanr, t
 
 from optlaws import Law, fit_law, optimize_schedule, parse, read_runs
@@ -120,6 +122,11 @@ def report(planned: dict[str, Any], real: dict[str, Floats]) -> tuple[str, dict[
                 "-" if row["family"] == best else f"{apart.mean():+.4f} ± {wide * apart.std(ddof=1):.4f}",
             ]
         )
+    equal = [
+        row["family"]
+        for row in planned["rows"]
+        if row["family"] != best and abs((apart := real[row["family"]] - real[best]).mean()) <= wide * apart.std(ddof=1)
+    ]
     guess = np.array([row["loss"] for row in planned["rows"]])
     truth = np.array([mean[row["family"]] for row in planned["rows"]])
     figures = {
@@ -148,7 +155,8 @@ def report(planned: dict[str, Any], real: dict[str, Floats]) -> tuple[str, dict[
                 "it has the lowest mean, too."
                 if figures["best"] == best
                 else f"the lowest mean is that of **{figures['best']}**, {figures['regret_pct']:.2f} % below."
-            ),
+            )
+            + (f" These runs do not tell it from {' and '.join(equal)}." if equal else ""),
             "",
             table(
                 [
@@ -177,10 +185,13 @@ def report(planned: dict[str, Any], real: dict[str, Floats]) -> tuple[str, dict[
 def main() -> None:
     """Plan, train and compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--work", type=Path, required=True, metavar="DIR", help="folder of the plan and the runs")
+    parser.add_argument("--write", action="store_true", help="write docs/planned_runs.md")
     given = parser.parse_args()
-    from optlaws.harness import count_parameters, read_config
+    try:
+        from optlaws.harness import count_parameters, read_config
+    except ImportError:
+        sys.exit("benchmarks/planned_runs.py needs torch, got none; pip install 'optlaws[train]'")
 
     given.work.mkdir(parents=True, exist_ok=True)
     place = given.work / "plan.json"
@@ -191,7 +202,7 @@ def main() -> None:
     text, figures = report(planned, trained(given.work, planned))
     print(text)
     if given.write:
-        (ROOT / "docs" / "planned_runs.md").write_text(text, encoding="utf-8")
+        write_page(ROOT / "docs" / "planned_runs.md", text)
     print(json.dumps(figures))
 
 

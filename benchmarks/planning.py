@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from accuracy import table
 from numpy.typing import NDArray
-from public import FITTED, completed, load, load_curves, schaipp_splits
+from public import FITTED, completed, load, load_curves, schaipp_splits, write_page
 from scipy.special import ndtr
 
 from optlaws import Law, RunTable, Schedule, optimize_schedule
@@ -296,7 +296,8 @@ def report(mpl: list[dict[str, Any]], left_out: list[dict[str, Any]], sure: list
     parts.append(
         "## What this does not show\n\n"
         "- A free schedule is unlike every schedule in training. Its interval is the law's own, checked above on whole"
-        " families that were left out, not on free schedules: none was trained.\n"
+        " families that were left out, not on free schedules: none was trained on these data. Of a tiny network one was"
+        " ([planned_runs.md](planned_runs.md)).\n"
         "- The shoulder late in the fall of the free schedules is likely a trace of the law's six separate curvatures,"
         " and no advice.\n"
         "- A search among many candidates finds the law's errors as well as good schedules. Caution counts standard"
@@ -322,7 +323,7 @@ def main() -> None:
     print(text)
     if options.write:
         draw(mpl, left_out)
-        (ROOT / "docs" / "optimize.md").write_text(text, encoding="utf-8")
+        write_page(ROOT / "docs" / "optimize.md", text)
     plain = [{k: v for k, v in row.items() if k not in ("schedule", "schedules")} for row in (*mpl, *left_out, *sure)]
     print(json.dumps({"benchmark": "planning", "rows": plain}))
 

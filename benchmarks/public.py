@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from optlaws.law import Law, fit_law
-from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
+from optlaws.runs import CurveTable, RunTable, atomic_write, read_curves, read_runs
 from optlaws.validation import HeldOut, cross_validate, finished, same_budget, sizes
 
 Array = np.ndarray
@@ -30,14 +30,32 @@ def data_dir() -> Path:
     return folder
 
 
+def data_file(name: str) -> Path:
+    """Return the path of one of the public tables; one that is absent ends the script with one sentence."""
+    path = data_dir() / name
+    if not path.is_file():
+        sys.exit(
+            f"the public table {name} was not found in {path.parent};"
+            " put it there, or set OPTLAWS_DATA to the folder that holds it"
+        )
+    return path
+
+
 def load(name: str) -> RunTable:
     """Read a run table of the public data."""
-    return read_runs(data_dir() / f"{name}_runs.csv")
+    return read_runs(data_file(f"{name}_runs.csv"))
 
 
 def load_curves(name: str) -> CurveTable:
     """Read a curve table of the public data."""
-    return read_curves(data_dir() / f"{name}_curves.csv")
+    return read_curves(data_file(f"{name}_curves.csv"))
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page that takes its name only when it is whole."""
+    path.parent.mkdir(exist_ok=True)
+    with atomic_write(path) as stream:
+        stream.write(text)
 
 
 def completed(runs: RunTable) -> RunTable:
@@ -117,8 +135,9 @@ def mpl_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, float]]:
         test = runs.select(mine & ~np.isin(shape, FITTED))
         if not len(test) or not len(train):
             continue
+        seen = curves.select(np.isin(np.asarray(curves.run_id), train.run_id))  # no fit is handed a held-out reading
         start = time.perf_counter()
-        law = fit(train, curves)
+        law = fit(train, seen)
         seconds = time.perf_counter() - start
         figures, covers, widths = [], [], []
         for i, name in enumerate(test.run_id):

@@ -1,10 +1,11 @@
-"""Run the ranking at the head of the README again, for its output and docs/ranking.png.
+"""Run the ranking at the head of the README again: python benchmarks/readme_ranking.py.
 
-python benchmarks/readme_ranking.py
+Its output goes between the markers of the README, its picture into docs/ranking.png.
 """
 
 from __future__ import annotations
 
+import argparse
 import re
 import shlex
 import subprocess
@@ -28,6 +29,7 @@ def command(text: str) -> list[str]:
 
 def main() -> None:
     """Rewrite the block between the markers."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
     (ROOT / "docs").mkdir(exist_ok=True)

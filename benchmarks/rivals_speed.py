@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from accuracy import mark, splice, table
 from numpy.typing import NDArray
-from public import FITTED, load, load_curves
+from public import FITTED, load, load_curves, write_page
 from scipy.optimize import minimize
 
 from optlaws import RunTable, ScheduleBatch, load_law, optimize_schedule
@@ -290,8 +290,7 @@ def main() -> None:
     )
     print(text)
     if options.write:
-        (ROOT / "docs").mkdir(exist_ok=True)
-        (ROOT / "docs" / "speed_rivals.md").write_text(f"# Speed beside the rivals\n\n{text}\n", encoding="utf-8")
+        write_page(ROOT / "docs" / "speed_rivals.md", f"# Speed beside the rivals\n\n{text}\n")
         if "<!-- rivals-speed:begin -->" in (ROOT / "README.md").read_text(encoding="utf-8"):
             splice(ROOT / "README.md", "rivals-speed", text)
     parts = {"fit": fit, "predict": predict, "schedule": plan}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import mark, splice, table
-from public import FITTED, completed, load
+from public import FITTED, completed, data_file, load
 
 from optlaws.runs import RunTable, read_runs, write_runs
 
@@ -99,7 +99,7 @@ def main() -> None:
         write_runs(here / "runs.csv", runs)
         three = [i for i, name in enumerate(curves.run_id) if name.startswith("25M-") and name.split("-")[1] in FITTED]
         write_runs(here / "three.csv", curves.select(three))
-        curve_file = Path(os.environ.get("OPTLAWS_DATA") or ROOT.parent / "shared" / "data") / "mpl_curves.csv"
+        curve_file = data_file("mpl_curves.csv")
         size = ["--params", "85M", "--batch-tokens", "51200"]
         jobs = {
             "optlaws --version": [*optlaws, "--version"],
@@ -129,8 +129,8 @@ def main() -> None:
     text = table(["what", "seconds, median (range)", "target"], body)
     text = "Written by `python benchmarks/speed.py --write`.\n\n" + text
     text += (
-        f"\n\nWhole processes on {os.cpu_count()} cores, Python {platform.python_version()};"
-        f" the million used {memory:.1f} GiB,"
+        f"\n\nWhole processes on {os.cpu_count()} cores, Python {platform.python_version()}, each {arguments.repeat}"
+        f" times, the million {max(1, arguments.repeat // 2)} times; it used {memory:.1f} GiB,"
         f" and took {long_runs:.1f} s with a thousand times the steps."
     )
     print(text)

@@ -206,6 +206,17 @@ def _list(ranks: npt.NDArray[Any]) -> str:
     return ", ".join(map(str, numbers[:-1])) + f" and {numbers[-1]}"
 
 
+def one_line(text: str) -> str:
+    """Return text in which line breaks, tabs and other characters that cannot be shown are escaped.
+
+    >>> one_line("a\\nb")
+    'a\\\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def percent(p: float) -> str:
     """Return a probability for people; draws never make it quite 0 or 1.
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
+from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,7 +111,8 @@ class Ranking:
         `JOINT` candidates only so many of the lowest losses have intervals; of the others all ends are NaN, P(best) is
         0 and `in_domain` False, with a reason that says so.
     p_best
-        Probability that the candidate ends lowest, each run once; sums to 1.
+        Probability that the candidate ends lowest, each run once; sums to 1. Only the `TOP` likeliest candidates share
+        it: of more than so many that cannot be told apart, the others get 0.
     in_domain, reasons
         Whether the law was trained on such runs, and why not ("" where it was).
     advice
@@ -183,7 +185,8 @@ def rank(
     Raises
     ------
     InputError
-        If there is no candidate or the number of names does not fit.
+        If there is no candidate, the number of names does not fit, or `max_risk` is no probability or asked of a law
+        without a risk model.
     LawError
         If the law does not predict a finite loss for one of them.
     RiskError
@@ -279,7 +282,7 @@ def _safe_ones(
     runs: RunTable, law: LawLike, names: tuple[str, ...], max_risk: float
 ) -> tuple[RunTable, tuple[str, ...]]:
     """Return the candidates whose divergence risk is at most `max_risk`, and their names."""
-    if not 0.0 <= max_risk <= 1.0:
+    if not isinstance(max_risk, Real) or not 0.0 <= max_risk <= 1.0:
         raise InputError(f"max_risk must be a probability from 0 to 1, got {max_risk!r}; 0.05 is a usual choice")
     risk = _risks(runs, law)
     if risk is None:
@@ -329,7 +332,7 @@ def _rank_many(
         whole[name][head] = getattr(near, name)
     p_best, in_domain = np.zeros(len(loss)), np.zeros(len(loss), dtype=bool)
     p_best[head], in_domain[head] = near.p_best, near.in_domain
-    reasons = [f"not looked at: more than {JOINT} candidates have a lower loss"] * len(loss)
+    reasons = [f"not looked at: {JOINT} candidates or more have a lower loss"] * len(loss)
     for row, why in zip(head.tolist(), near.reasons, strict=True):
         reasons[row] = why
     return Ranking(

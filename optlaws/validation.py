@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import rankdata
 
+from optlaws.baselines.base import usable
 from optlaws.errors import FitError, InputError
 from optlaws.runs import RunTable
 
@@ -65,8 +66,7 @@ def sizes(runs: RunTable) -> FloatArray:
 
 def finished(runs: RunTable) -> Mask:
     """Return which runs were completed (or do not say) with a finite loss, shape (n,)."""
-    done = np.array([status in (None, "completed") for status in runs.status], dtype=bool)
-    return np.asarray(done & np.isfinite(runs.final_loss))
+    return usable(runs)
 
 
 def same_horizon(runs: RunTable) -> npt.NDArray[Any]:
@@ -118,9 +118,11 @@ def leave_one_out_by(runs: RunTable, column: str) -> Iterator[Split]:
             f"column {column!r} must have at least 2 different values to leave one out, got {len(levels)};"
             " choose another column or add runs"
         )
+    texts = [f"{level:g}" if labels.dtype.kind == "f" else str(level) for level in levels]
+    if len(set(texts)) < len(texts):  # numbers that are alike in their first six digits
+        texts = [repr(float(level)) for level in levels]
     for train, test in LeaveOneGroupOut().split(np.empty((len(runs), 0)), groups=group):
-        level = levels[group[test[0]]]
-        text = f"{level:g}" if labels.dtype.kind == "f" else str(level)
+        text = texts[group[test[0]]]
         yield Split(f"{column} {text} left out", _mask(train, len(runs)), _mask(test, len(runs)))
 
 
@@ -178,7 +180,9 @@ def scores(
     by_pool : bool
         True: `error` is the mean over pools of each pool's mean.
     smallest : int
-        Pools of fewer runs do not count for `pool_spearman`, `hits`, `pools` and the regrets.
+        Pools of fewer runs do not count for `pool_spearman`, `hits`, `pools` and the regrets. Of a pool of `TOP`
+        candidates or fewer (many repeats of few) the best is always among the first `TOP`; and of candidates predicted
+        alike those that stand first in the arrays count as lower, so that a law that cannot rank may score a hit.
 
     Returns
     -------
@@ -195,7 +199,8 @@ def scores(
     Raises
     ------
     InputError
-        No runs, lengths that differ, or numbers that are not finite and above 0.
+        No runs, lengths that differ, numbers that are not finite and above 0, a lower end above its upper one, or a
+        label that is missing.
 
     Examples
     --------
@@ -210,6 +215,16 @@ def scores(
     for name, values in (("predicted", p), ("lower", low), ("upper", high), ("pool", label), ("candidate", tried)):
         if values.shape != y.shape:
             raise InputError(f"{name} must have shape {y.shape}, one entry a run, got {values.shape}; give one a run")
+        if name in ("pool", "candidate") and _unsaid(values).any():
+            raise InputError(
+                f"{name} must be a label for every run, got none in place {int(_unsaid(values).argmax())}; name it"
+            )
+    crossed = np.flatnonzero(low > high)
+    if len(crossed):
+        raise InputError(
+            f"lower must be at most upper, got {low[crossed[0]]:g} and {high[crossed[0]]:g} in place {crossed[0]};"
+            " swap the ends"
+        )
     error = 100 * np.abs(p / y - 1)
     groups = [np.flatnonzero(label == value) for value in np.unique(label)]
     ranks, hits, regrets = [], 0, []
@@ -318,7 +333,7 @@ def cross_validate(
             )
         if name in rows or name == "all":
             raise InputError(f"names of splits must differ, and 'all' is taken, got {name!r} again; rename one")
-        held &= done
+        held = held & done  # the mask is the caller's: it stays as it is
         if not held.any():
             raise FitError(f"split {name!r} must hold out at least 1 completed run with a loss, got none; drop it")
         law, tested, here = fit(runs.select(fitted)), runs.select(held), HeldOut()
@@ -348,6 +363,13 @@ def _per_candidate(values: FloatArray, label: npt.NDArray[Any]) -> FloatArray:
     """Return the mean of the values of each label, in the labels' order."""
     index = np.unique(label, return_inverse=True)[1]
     return np.bincount(index, weights=values) / np.bincount(index)
+
+
+def _unsaid(labels: npt.NDArray[Any]) -> Mask:
+    """Return which labels are NaN or None, shape (n,)."""
+    if labels.dtype.kind == "O":
+        return np.array([label is None or label != label for label in labels], dtype=bool)
+    return np.asarray(np.isnan(labels)) if labels.dtype.kind == "f" else np.zeros(len(labels), dtype=bool)
 
 
 def _mask(rows: npt.NDArray[np.intp], count: int) -> Mask:

@@ -297,3 +297,16 @@ def test_of_very_many_the_lowest_get_intervals_and_the_rest_say_why(monkeypatch)
     assert not many.in_domain[rest].any()
     assert all("not looked at" in many.reasons[i] for i in rest.tolist())
     assert many.advice == rank(runs(40).select(head), Many(few.loss, few.factors)).advice
+
+
+@pytest.mark.parametrize("max_risk", ["0.5", -0.1, 1.5, float("nan")])
+def test_an_accepted_risk_that_is_no_probability(max_risk):
+    with pytest.raises(InputError, match="max_risk must be a probability from 0 to 1, got"):
+        rank(runs(4), Risky([3.0], np.zeros((1, 1))), max_risk=max_risk)
+
+
+def test_among_more_than_enter_the_draws_the_likeliest_share_p_best(monkeypatch):
+    monkeypatch.setattr(ranking_module, "TOP", 8)
+    ranking = rank(runs(12), FixedLaw(np.full(12, 3.0), np.zeros((12, 1))))
+    assert (ranking.p_best > 0).sum() == 8
+    assert ranking.p_best.sum() == pytest.approx(1.0)

@@ -106,12 +106,18 @@ class Dynamics:
         return np.geomspace(self.slowest, self.fastest, int(self.modes))
 
     def to_dict(self) -> dict[str, float]:
-        """Return the constants as plain numbers."""
-        return asdict(self)
+        """Return the constants as plain numbers, those of NumPy's types too."""
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Dynamics:
-        """Return the dynamics of `to_dict`; an unknown name is an error."""
+        """Return the dynamics of `to_dict`; constants that are not given keep their defaults.
+
+        Raises
+        ------
+        InputError
+            A name is not known, or a constant out of its range.
+        """
         known = [field.name for field in fields(cls)]
         for name in values:
             if name not in known:

@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -352,7 +353,13 @@ def final_states(
     use_params, use_batch : bool
         See `drive`.
     resolution : float
-        Multiplies the number of cells; 1 is what laws are fitted with.
+        Multiplies the number of cells, 0.1 to 100; 1 is what laws are fitted with.
+
+    Raises
+    ------
+    InputError
+        A size or batch that the law needs is missing, `resolution` is out of range, or `threads` is no whole number
+        above 0.
     """
     batch = runs.batch()
     everything = drive(runs, dynamics, use_params=use_params, use_batch=use_batch)
@@ -398,7 +405,17 @@ def end_states(grid: Cells, batch: ScheduleBatch, run: Drive, dynamics: Dynamics
 
 
 def spread_over_threads(work: Callable[[int], None], starts: Sequence[int], threads: int | None) -> None:
-    """Call work(start) for every start, on as many threads as asked for, or as there are processors."""
+    """Call work(start) for every start, on as many threads as asked for, or as there are processors.
+
+    Raises
+    ------
+    InputError
+        `threads` is neither a whole number above 0 nor None.
+    """
+    if threads is not None and (not isinstance(threads, Integral) or isinstance(threads, bool) or threads < 1):
+        raise InputError(
+            f"threads must be a whole number above 0, or None for one per processor, got {threads!r}; leave it out"
+        )
     workers = threads or min(len(starts), os.cpu_count() or 1)
     if workers <= 1:
         for start in starts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from types import MappingProxyType
 
 import numpy as np
@@ -26,6 +27,16 @@ COORDINATES = (
     "fast_variance",
     "slowest_variance",
 )
+
+
+def _plain(what: str, values: Mapping[str, float]) -> Mapping[str, float]:
+    """Return constants as a read-only mapping of plain finite numbers, so that a law file can hold them."""
+    for name, value in values.items():
+        if not isinstance(value, Real) or isinstance(value, bool) or not np.isfinite(float(value)):
+            raise InputError(
+                f"{what} {name} must be a finite number, got {value!r}; the default basis' is a place to start"
+            )
+    return MappingProxyType({k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()})
 
 
 @dataclass(frozen=True)
@@ -56,7 +67,7 @@ class Basis:
     note: str = ""
 
     def __post_init__(self) -> None:
-        """Refuse a basis that is not sixteen different columns with the constant first."""
+        """Refuse what is not sixteen different columns with the constant first, or constants that are no numbers."""
         names = [column.name for column in self.columns]
         if len(names) != WIDTH or len(set(names)) != WIDTH or names[0] != "constant":
             raise InputError(
@@ -69,8 +80,8 @@ class Basis:
                     f"group of column {column.name!r} must be one of {', '.join(GROUPS)}, got {column.group!r};"
                     " choose one of them"
                 )
-        object.__setattr__(self, "exponents", MappingProxyType(dict(self.exponents)))
-        object.__setattr__(self, "scales", MappingProxyType(dict(self.scales)))
+        object.__setattr__(self, "exponents", _plain("exponent", self.exponents))
+        object.__setattr__(self, "scales", _plain("length scale", self.scales))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,25 +106,71 @@ class Basis:
     def with_constants(
         self, dynamics: Mapping[str, float] | None = None, exponents: Mapping[str, float] | None = None
     ) -> Basis:
-        """Return the basis with other constants; an unknown name is an error."""
+        """Return the basis with other constants.
+
+        Raises
+        ------
+        InputError
+            A name is not known, a constant is out of its range, or the number of modes is not the basis' own.
+        """
         for name in exponents or {}:
             if name not in self.exponents:
                 raise InputError(
                     f"basis {self.id!r} has no exponent {name!r}{nearest(name, self.exponents)};"
                     f" known: {', '.join(self.exponents)}"
                 )
-        return replace(
-            self,
-            dynamics=Dynamics.from_dict({**self.dynamics.to_dict(), **(dynamics or {})}),
-            exponents={**self.exponents, **(exponents or {})},
-        )
+        changed = Dynamics.from_dict({**self.dynamics.to_dict(), **(dynamics or {})})
+        if changed.modes != self.dynamics.modes:  # its columns name the curvatures by their places among the modes
+            raise InputError(
+                f"modes must be {self.dynamics.modes} for basis {self.id!r}, got {changed.modes};"
+                " register another basis with columns for them"
+            )
+        return replace(self, dynamics=changed, exponents={**self.exponents, **(exponents or {})})
 
-    def evaluate(self, states: States) -> FloatArray:
-        """Return the columns at m points, shape (m, 16), dimensionless."""
+    def evaluate(self, states: States, *, use_batch: bool = True) -> FloatArray:
+        """Return the columns at m points, shape (m, 16), dimensionless.
+
+        Without batches (`use_batch` False) data are steps, and the columns of data, which would be steps once more,
+        are 0.
+
+        Raises
+        ------
+        InputError
+            The basis was made without an exponent that a column needs.
+        """
         out = np.empty((len(states), WIDTH))
         for j, column in enumerate(self.columns):
-            out[:, j] = column.evaluate(states, self.exponents)
+            if column.of_data and not use_batch:
+                out[:, j] = 0.0
+                continue
+            try:
+                out[:, j] = column.evaluate(states, self.exponents)
+            except KeyError as error:
+                raise InputError(
+                    f"exponents of basis {self.id!r} must hold {error} for column {column.name!r}, got none;"
+                    " take those of a registered basis"
+                ) from None
         return out
+
+    def peak_scale(self, peak: FloatArray, gaps: float) -> float:
+        """Return the field's length scale of ln peak rate for runs of these peak rates (any shape, above 0).
+
+        It is that of `scales`, or `gaps` times the mean gap between the different ln peak, if that is more.
+
+        Raises
+        ------
+        InputError
+            The basis was made without length scales.
+        """
+        absent = [name for name in COORDINATES if name not in self.scales]
+        if absent:
+            raise InputError(
+                f"scales of basis {self.id!r} must hold {', '.join(COORDINATES)} for a fit, got none for {absent[0]!r};"
+                " take those of a registered basis"
+            )
+        rates = np.unique(np.log(peak).round(3))
+        gap = float(np.diff(rates).mean()) if len(rates) > 1 else 0.0
+        return max(self.scales["peak"], gaps * gap)
 
     def coordinates(self, states: States, peak: FloatArray, peak_scale: float) -> FloatArray:
         """Return the coordinates of the residual field, shape (m, 8), in length scales.
@@ -123,7 +180,7 @@ class Basis:
         states : States
             m points.
         peak : ndarray of shape (m,)
-            Highest learning rate of each point's schedule (1/step, not scaled).
+            Highest learning rate of each point's schedule, above 0, not scaled.
         peak_scale : float
             Length scale of ln peak.
         """

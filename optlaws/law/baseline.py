@@ -1,7 +1,7 @@
 """A fitted rival law (`optlaws.baselines`) in a law file, with what ranking and prediction need of a `Law`.
 
 A rival law predicts a loss and nothing else. Its intervals come from residuals: groups of runs are left out in turn,
-the law is fitted to the rest, and the 5 and 95 % points of loss / prediction are the interval; where no group can be
+the law is fitted to the rest, and loss / prediction of these runs make the interval (`tails`); where no group can be
 left out they are those of the training runs themselves, which is optimistic, and the file says so. Errors of two runs
 are taken as independent, so that a difference of two candidates is less sure than either loss.
 """
@@ -18,15 +18,18 @@ import numpy as np
 from optlaws._version import __version__
 from optlaws.baselines import get_baseline
 from optlaws.baselines.base import DERIVED, FloatArray, column, not_above_zero, usable
-from optlaws.errors import FitError, LawError, OptlawsError
-from optlaws.law.model import SLACK, UNITS, in_domain_text
+from optlaws.errors import FitError, InputError, LawError, OptlawsError
+from optlaws.law.entries import number, ranges
+from optlaws.law.groups import group_labels
+from optlaws.law.model import SLACK, UNITS, in_domain_text, rows_of_steps
 from optlaws.runs import CurveTable, RunTable
 
 KIND = "baseline"
-LEVELS = (0.05, 0.95)
+TAIL = 0.05
 GROUPS = 6  # neighbours are put together until there are no more groups than this
 READINGS = 40  # of a curve, evenly spread, whose residuals count
 SHOWN = 12  # parameters named in a text
+LARGEST_RESIDUAL = 100.0  # of ln loss in a law file: intervals of more run out of range
 GROUP_COLUMNS = ("params", "tokens", "steps", "peak_lr", "batch_tokens")
 
 
@@ -49,7 +52,7 @@ class BaselinePrediction:
 
     def covariance(self, i: Any) -> FloatArray:
         """Return zeros (m, m): the expected losses are taken as known, all error is in `noise`."""
-        count = len(np.arange(len(self))[i])
+        count = np.arange(len(self))[i].size
         return np.zeros((count, count))
 
 
@@ -63,8 +66,8 @@ class BaselineFit:
     law : BaselineLaw
         The fitted rival.
     residuals : mapping
-        `lower`, `upper`: 5 and 95 % points of ln(loss / prediction); `sd`: their standard deviation; `from`: what they
-        are residuals of.
+        `lower`, `upper`: 5 and 95 % points of ln(loss / prediction) of a new run; `sd`: root mean square of what was
+        left out, so that a law that is wrong on average is not called sure; `from`: what they are residuals of.
     domain : dict of (lowest, highest)
     info : dict
         Number and digest of the runs, left-out errors, source and formula of the law, versions.
@@ -136,22 +139,22 @@ class BaselineFit:
             An entry is missing or damaged.
         """
         kind = get_baseline(data["law"])
-        values = {str(key): float(value) for key, value in data["parameters"].items()}
-        if not np.isfinite(list(values.values())).all():
-            raise ValueError("parameters must be finite numbers")
+        values = {key: number(value, f"parameters.{key}") for key, value in data["parameters"].items()}
         make = getattr(kind, "from_parameters", None)
         law = make(values) if make else kind(**values)
         wrong = not_above_zero(law)
         if wrong:
             raise LawError(f"{wrong}; fit it again with `optlaws fit`")
-        residuals = {key: float(data["residuals"][key]) for key in ("lower", "upper", "sd")}
-        if not -np.inf < residuals["lower"] <= residuals["upper"] < np.inf or not 0 < residuals["sd"] < np.inf:
+        residuals = {
+            key: number(data["residuals"][key], f"residuals.{key}", -LARGEST_RESIDUAL, LARGEST_RESIDUAL)
+            for key in ("lower", "upper", "sd")
+        }
+        if residuals["lower"] > residuals["upper"] or residuals["sd"] <= 0:
             raise ValueError("residuals must have lower at most upper, and sd above 0")
         if not isinstance(data["name"], str):
             raise TypeError(f"name must be text, got {data['name']!r}")
-        domain = {str(key): (float(low), float(high)) for key, (low, high) in data["domain"].items()}
         origin = {"from": str(data["residuals"]["from"])}
-        return cls(data["name"], law, {**residuals, **origin}, domain, dict(data["info"]))
+        return cls(data["name"], law, {**residuals, **origin}, ranges(data["domain"]), dict(data["info"]))
 
     def predict(self, runs: RunTable, *, threads: int | None = None) -> BaselinePrediction:
         """Predict the loss at the end of every run; `threads` changes nothing.
@@ -169,15 +172,17 @@ class BaselineFit:
         return np.asarray(self.law.predict(runs), dtype=np.float64)
 
     def predict_curve(self, runs: RunTable, steps: Any) -> BaselinePrediction:
-        """Predict the losses of runs after the given numbers of updates, run by run.
+        """Predict the losses of runs after the given numbers of updates, run by run; `steps` as for `Law`.
 
         Raises
         ------
         LawError
             The law predicts no curves, or a run lacks a column that it needs.
+        InputError
+            `steps` is neither one row of numbers nor one row for each run.
         """
         self._need("predict_curve", "losses along a run")
-        every = [steps] * len(runs) if isinstance(steps, np.ndarray) else list(steps)
+        every = rows_of_steps(steps, len(runs))
         parts = [
             np.asarray(self.law.predict_curve(runs.select([i]), at), dtype=np.float64) for i, at in enumerate(every)
         ]
@@ -235,17 +240,23 @@ def fit_baseline(
         As for `fit_law`.
     group : str, optional
         Column whose groups are left out in turn; default: size, else data, steps, peak rate or batch, whichever varies
-        first, neighbours together.
+        first, neighbours together. With curves nothing is left out: residuals are then those of the curves fitted.
     name : str, optional
         Of the law; default: `kind`.
     seed : int
-        Of the starts that are drawn.
+        Of the starts that are drawn, 0 or more.
 
     Raises
     ------
     LawError, FitError
-        No such law, or runs that it cannot be fitted to.
+        No such law, runs that it cannot be fitted to, or a group column with an empty cell or one value only.
+    TableError
+        There is no column `group`.
+    InputError
+        A name that is no text.
     """
+    if name is not None and not isinstance(name, str):
+        raise InputError(f"name must be text, got {name!r}; leave it out for the law's own")
     law_class = get_baseline(kind)
     law = law_class.fit(runs, curves, seed=seed)
     for key, value in law.parameters().items():
@@ -260,13 +271,13 @@ def fit_baseline(
             f"{wrong}: these runs do not follow the law; add runs of other sizes, lengths or rates, or choose another"
         )
     kept = runs.select(usable(runs))
-    left_out, errors = _left_out(law_class, kept, curves, group, seed) if curves is None else (np.empty(0), {})
+    left_out, errors = _left_out(law_class, kept, group, seed) if curves is None else (np.empty(0), {})
     residuals, origin = left_out, "groups left out"
     if len(residuals) < 2 and hasattr(law, "predict"):
         residuals, origin = _training(law, kept, runs, curves), "the training runs themselves, which is optimistic"
     if not hasattr(law, "predict"):
         origin = "nothing: the law predicts no losses"
-    spread = [float(q) for q in np.quantile(residuals, LEVELS)] if len(residuals) else [0.0, 0.0]
+    low, high = tails(residuals)
     sd = max(float(np.sqrt((residuals**2).mean())), 1e-9) if len(residuals) else 1e-9
     info: dict[str, Any] = {
         "n_runs": len(kept),
@@ -285,41 +296,61 @@ def fit_baseline(
         values = column(runs if curves is not None else kept, quantity)
         if np.isfinite(values).all() and len(values):
             domain[quantity] = (float(values.min()), float(values.max()))
-    about: dict[str, Any] = {"lower": spread[0], "upper": spread[1], "sd": sd, "from": origin}
+    about: dict[str, Any] = {"lower": low, "upper": high, "sd": sd, "from": origin}
     fitted = BaselineFit(name or kind, law, about, domain, info)
     info["notes"] = f"{law.formula}, with {fitted.parameters_text()}; {law.source}; intervals from {origin}"
     return fitted
 
 
+def tails(residuals: FloatArray) -> tuple[float, float]:
+    """Return what a new residual lies below, and above, with a chance of 5 % each.
+
+    Of n residuals, shape (n,), those with the ranks k and n + 1 - k, k = 0.05 (n + 1) rounded down: one more of the
+    same kind lies outside of them with a chance of at most 2 k / (n + 1), whatever their distribution (order
+    statistics; Vovk et al., Algorithmic Learning in a Random World, 2005). Fewer than 19 have no such rank: then
+    Student's t interval about 0 with n degrees of freedom, which is exact for normal ones. Without any: (0, 0).
+    """
+    from scipy.special import stdtrit
+
+    count = len(residuals)
+    if not count:
+        return 0.0, 0.0
+    rank = int(TAIL * (count + 1) + 1e-9)
+    if rank:
+        ordered = np.sort(residuals)
+        return float(ordered[rank - 1]), float(ordered[count - rank])
+    half = float(stdtrit(count, 1.0 - TAIL) * np.sqrt((residuals**2).mean()))
+    return -half, half
+
+
 def _groups(runs: RunTable, group: str | None) -> tuple[str, np.ndarray] | None:
     """Return what is left out in turn, and the runs' labels 0, 1, ... (n,); None if nothing varies."""
-    for name in (group,) if group else GROUP_COLUMNS:
-        values = runs.column(name) if group else column(runs, name)
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+    if group is not None:
+        return group, np.unique(group_labels(runs, group), return_inverse=True)[1]
+    for name in GROUP_COLUMNS:
+        values = column(runs, name)
+        if not np.isfinite(values).all():
             continue
         levels, label = np.unique(values, return_inverse=True)
-        if len(levels) > GROUPS and not group:
+        if len(levels) > GROUPS:
             label = label * GROUPS // len(levels)
         if len(levels) > 1:
             return name, label
     return None
 
 
-def _left_out(
-    kind: Any, runs: RunTable, curves: CurveTable | None, group: str | None, seed: int
-) -> tuple[FloatArray, dict[str, Any]]:
+def _left_out(kind: Any, runs: RunTable, group: str | None, seed: int) -> tuple[FloatArray, dict[str, Any]]:
     """Return ln(loss / prediction) of runs whose group was left out, and a summary by the partition's name."""
     found = _groups(runs, group)
     if found is None or not hasattr(kind, "predict"):
         return np.empty(0), {}
     name, label = found
-    parts, mine = [], []
+    parts = []
     for value in np.unique(label):
         held = label == value
         try:
-            law = kind.fit(runs.select(~held), curves, seed=seed)
+            law = kind.fit(runs.select(~held), seed=seed)
             parts.append(np.log(runs.final_loss[held] / law.predict(runs.select(held))))
-            mine.append(held.sum())
         except OptlawsError:  # too little is left without this group
             continue
     residuals = np.concatenate(parts) if parts else np.empty(0)

@@ -63,19 +63,17 @@ class Evidence:
         self, runs: RunTable, basis: Basis, settings: Settings, *, use_params: bool = True, use_batch: bool = True
     ) -> None:
         """Solve the states once."""
-        self.runs, self.basis, self.settings = runs, basis, settings
+        self.runs, self.basis, self.settings, self.use_batch = runs, basis, settings, use_batch
         self.states: States = final_states(runs, basis.dynamics, use_params=use_params, use_batch=use_batch, threads=1)
         peak = np.asarray(runs.batch().peak, dtype=float)
-        rates = np.unique(np.log(peak).round(3))
-        gap = float(np.diff(rates).mean()) if len(rates) > 1 else 0.0
-        self.coordinates = basis.coordinates(self.states, peak, max(basis.scales["peak"], settings.peak_gaps * gap))
+        self.coordinates = basis.coordinates(self.states, peak, basis.peak_scale(peak, settings.peak_gaps))
         self.damage = basis.damage
 
     def residual(self, basis: Basis) -> float:
         """Return the norm of the relative residuals of the best non-negative coefficients, priors left out."""
         from scipy.optimize import nnls  # slow to import, and only a fit needs it
 
-        columns = basis.evaluate(self.states) / self.runs.final_loss[:, None]
+        columns = basis.evaluate(self.states, use_batch=self.use_batch) / self.runs.final_loss[:, None]
         scaled = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
         return float(nnls(scaled, np.ones(len(columns)), maxiter=2000)[1])
 
@@ -83,8 +81,8 @@ class Evidence:
         """Return the log evidence under another basis with the same dynamics."""
         zero = np.zeros(len(self.runs))
         problem = Problem(
-            basis.evaluate(self.states), self.runs.final_loss, self.coordinates, np.log(self.states.n),
-            zero, zero + 1.0, self.damage,
+            basis.evaluate(self.states, use_batch=self.use_batch), self.runs.final_loss, self.coordinates,
+            np.log(self.states.n), zero, zero + 1.0, self.damage,
         )  # fmt: skip
         return trend_evidence(problem, basis.prior, self.settings, centre=basis.centre)
 
@@ -123,10 +121,12 @@ def profile_exponents(
     Raises
     ------
     InputError
-        A name is no exponent of the basis, or its value there is not above 0.
+        A name is no exponent of the basis, its value there is not above 0, or it is named twice.
     """
     from scipy.optimize import minimize  # slow to import, and only a fit needs it
 
+    if isinstance(free, str) or len(set(free)) != len(free):
+        raise InputError(f"exponents to calibrate must be a list of different names, got {free!r}; name each once")
     for name in free:
         if not basis.exponents.get(name, 0.0) > 0.0:
             able = [key for key, value in basis.exponents.items() if value > 0.0]

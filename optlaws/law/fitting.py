@@ -12,6 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from optlaws._version import __version__
+from optlaws.baselines.base import usable
 from optlaws.dynamics import (
     States,
     curve_grid,
@@ -23,12 +24,14 @@ from optlaws.dynamics import (
     join_states,
 )  # fmt: skip
 from optlaws.dynamics.model import FloatArray
-from optlaws.errors import FitError, OptlawsWarning, TableError
+from optlaws.errors import FitError, InputError, OptlawsWarning
 from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
+from optlaws.law.groups import partitions
 from optlaws.law.model import UNITS, Law, domain_values
 from optlaws.law.units import units_of
-from optlaws.regression.trend_field import Posterior, Problem, Settings, fit_trend_field, trend_evidence
+from optlaws.regression.settings import Settings
+from optlaws.regression.trend_field import FEWEST_CHECKED, Posterior, Problem, fit_trend_field, trend_evidence
 from optlaws.runs import CurveTable, RunTable
 
 FEWEST_RUNS = 4
@@ -50,12 +53,6 @@ CALIBRATED: dict[str, tuple[float, float]] = {  # prior of the constants that cu
 }
 
 
-def usable(runs: RunTable) -> np.ndarray:
-    """Return which runs were completed with a finite loss, shape (n,)."""
-    done = np.array([status in (None, "completed") for status in runs.status], dtype=bool)
-    return done & np.isfinite(runs.final_loss)
-
-
 def _known(values: FloatArray, name: str, runs: RunTable) -> bool:
     """Return whether a column is known in every run (True) or in none (False); some is an error."""
     missing = np.flatnonzero(~np.isfinite(values))
@@ -65,48 +62,6 @@ def _known(values: FloatArray, name: str, runs: RunTable) -> bool:
             f" (first: {runs.run_id[missing[0]]!r}); fill or drop those runs"
         )
     return len(missing) == 0
-
-
-def _partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
-    """Return the partitions whose leave-group-out errors calibrate the intervals, as integer arrays (n,)."""
-    if group is not None:
-        try:
-            labels = runs.column(group)
-        except TableError as error:
-            raise TableError(f"group must name a column; {error}") from None
-        if group in ("run_id", "final_loss", "schedule"):
-            raise FitError(f"group must be a column that several runs share, got {group!r}; choose another")
-        if labels.dtype.kind == "f" and np.isnan(labels).any():
-            raise FitError(f"group column {group!r} must be filled in every run, got an empty cell; fill it")
-        parts = {group: labels}
-    else:
-        batch = runs.batch()
-        parts = {
-            "family": np.array([s.kind for s in runs.schedule_tuple()]),
-            "horizon": np.asarray(batch.total_steps),
-            "peak rate": np.asarray(batch.peak).round(12),
-            "size": runs.size,
-            "batch": runs.batch_tokens,
-        }
-    out = {}
-    for name, labels in parts.items():
-        if labels.dtype.kind == "f" and np.isnan(labels).any():
-            continue
-        levels, index = np.unique(labels, return_inverse=True)
-        if len(levels) < 2:
-            continue
-        if (
-            group is None and labels.dtype.kind == "f" and len(levels) > 12
-        ):  # neighbours together, about equal numbers of runs
-            edges = np.quantile(labels, np.linspace(0, 1, 9)[1:-1])
-            index = np.searchsorted(edges, labels, side="right")
-        out[name] = index.astype(float)
-    if group is not None and not out:
-        raise FitError(
-            f"group column {group!r} must have at least 2 different values, got one;"
-            " choose another column or leave --group out"
-        )
-    return out
 
 
 class _Fit:
@@ -126,10 +81,8 @@ class _Fit:
         if curves is not None:
             self._take(curves)
         self.peak = np.asarray(runs.batch().peak, dtype=float)
-        rates = np.unique(np.log(self.peak[self.final] if len(self.final) else self.peak).round(3))
-        gap = float(np.diff(rates).mean()) if len(rates) > 1 else 0.0
-        self.peak_scale = max(basis.scales["peak"], settings.peak_gaps * gap)
-        self.partitions = _partitions(runs, group)
+        self.peak_scale = basis.peak_scale(self.peak[self.final] if len(self.final) else self.peak, settings.peak_gaps)
+        self.partitions = partitions(runs, group)
 
     def _take(self, curves: CurveTable) -> None:
         """Keep readings of the runs at hand, thinned, in order of steps."""
@@ -183,9 +136,7 @@ class _Fit:
             curve.append(np.full(len(loss[-1]), float(len(self.final) > 0)))
             share.append(np.concatenate([np.full(len(s), max(len(s) / FREE_POINTS_PER_CURVE, 1.0)) for s in steps]))
         states = join_states(parts)
-        columns = basis.evaluate(states)
-        if not self.use_batch:  # data are steps then, and columns of data would be steps once more
-            columns[:, [j for j, column in enumerate(basis.columns) if column.of_data]] = 0.0
+        columns = basis.evaluate(states, use_batch=self.use_batch)
         rows = np.concatenate(index).astype(int)
         return (
             Problem(
@@ -264,12 +215,29 @@ def fit_law(
     ------
     FitError
         Too few usable runs, or runs that the law cannot be fitted to.
+    TableError
+        There is no column `group`.
+    InputError
+        No such basis, a name that is no text, or exponents to calibrate that the basis has not.
+
+    Warns
+    -----
+    OptlawsWarning
+        Fewer runs than columns, interval widths that no groups calibrate, or runs that scatter by more than laws know.
 
     Notes
     -----
     Where the runs are far smaller than language models (median size or batch a hundred times below the reference), the
     law may be fitted in units of these runs (`optlaws.law.units`); `info["units"]` then states them.
+
+    `info["leave_group_out"]` holds the residuals that calibrated the intervals, by a formula that does not fit again:
+    active columns, noise and weights are those of all runs, and `coverage` is that after the calibration. For errors
+    of laws that never saw a group, see `optlaws.validation.cross_validate`.
     """
+    if not isinstance(name, str):
+        raise InputError(f"name must be text, got {name!r}; leave it out for 'law'")
+    if inducing_pool is not None and not len(inducing_pool):
+        raise InputError("inducing_pool must hold at least one run, got an empty table; leave it out for the runs")
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
         chosen = get_basis(basis)
         about = dict(info or {})
@@ -374,6 +342,7 @@ def _fit_law(
         states = final_states(inducing_pool, basis.dynamics, use_params=work.use_params, use_batch=work.use_batch)
         pool = basis.coordinates(states, np.asarray(inducing_pool.batch().peak), work.peak_scale)
     posterior, quality = work.solve(basis, pool)
+    residuals = quality.pop("residuals")
     count = len(work.final)
     if curves is None and count < 16:
         warnings.warn(
@@ -383,10 +352,11 @@ def _fit_law(
             ),
             stacklevel=3,
         )
-    if work.partitions and not quality["groups"]:
+    elif work.partitions and residuals < FEWEST_CHECKED:
         warnings.warn(
             OptlawsWarning(
-                "too many points, or too few, to leave groups out: interval widths are not calibrated by them"
+                "too many points, or too few, to leave groups out: interval widths are not calibrated by them;"
+                " give groups of more runs, or fewer readings"
             ),
             stacklevel=3,
         )

@@ -87,8 +87,11 @@ class Prediction:
         return len(self.loss)
 
     def covariance(self, i: Any) -> FloatArray:
-        """Return the joint covariance of the expected losses of points i, shape (m, m), nats^2, run noise left out."""
-        rows = np.arange(len(self))[i]
+        """Return the joint covariance of the expected losses of points i, shape (m, m), nats^2, run noise left out.
+
+        `i` is a place, places, a mask (n,) or a slice.
+        """
+        rows = np.atleast_1d(np.arange(len(self))[i])
         part = self._view.take(rows)
         return self._law._cross(part, self.loss[rows], part, self.loss[rows])
 
@@ -177,7 +180,13 @@ class Law:
         write_law(self, path)
 
     def complete(self, runs: RunTable) -> tuple[RunTable, dict[str, float]]:
-        """Return the runs with the law's defaults in empty cells that it needs, and what was filled in."""
+        """Return the runs with the law's defaults in empty cells that it needs, and what was filled in.
+
+        Raises
+        ------
+        InputError
+            A size or batch that the law needs is neither given nor has a default.
+        """
         from dataclasses import replace
 
         filled: dict[str, float] = {}
@@ -219,7 +228,8 @@ class Law:
         Raises
         ------
         InputError
-            A size or batch that the law needs is neither given nor has a default.
+            There is no run, a size or batch that the law needs is neither given nor has a default, or `threads` is no
+            whole number above 0.
         """
         if not len(runs):
             raise InputError("runs must be at least one, got an empty table; add a run")
@@ -231,7 +241,10 @@ class Law:
         return self._predict(full, states, peak, assumed, curve=False, threads=threads)
 
     def expected_loss(self, runs: RunTable, *, threads: int | None = None) -> FloatArray:
-        """Return the expected losses at the end of every run and nothing else, shape (n,): for very many candidates."""
+        """Return the expected losses at the end of every run and nothing else, shape (n,): for very many candidates.
+
+        Arguments and errors as in `predict`, but that an empty table gives an empty array.
+        """
         full, _ = self.complete(runs)
         states = final_states(
             full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
@@ -254,20 +267,23 @@ class Law:
         runs : RunTable
             n runs.
         steps : ndarray, or sequence of n ndarrays
-            Updates done, 1 .. total_steps, ascending; one array for one run or for all.
+            Updates done, 1 .. total_steps; one array for one run or for all.
 
         Returns
         -------
         Prediction
             Points run by run. On the curves' evaluation set if the law was fitted on curves.
+
+        Raises
+        ------
+        InputError
+            A step lies outside its run, `steps` is neither one row of numbers nor one row for each run, or a size or
+            batch that the law needs is neither given nor has a default.
         """
+        steps = rows_of_steps(steps, len(runs))
         full, assumed = self.complete(runs)
         schedules = full.schedule_tuple()
-        if isinstance(steps, np.ndarray):
-            steps = [steps] * len(schedules)
         lengths = [len(at) for at in steps]
-        if not lengths or min(lengths) == 0:
-            raise InputError("steps must hold at least one step for every run, got none; name a step or drop the run")
         states = curve_states(schedules, steps, self.drive(full), self.basis.dynamics)
         index = np.repeat(np.arange(len(full)), lengths)
         peak = np.asarray(full.batch().peak, dtype=float)[index]
@@ -347,6 +363,34 @@ class Law:
         new = group_matrix(a.size, b.size) * left_a[:, None] * left_b
         out = (rows_a @ rows_b.T + p.spread**2 * own + new) * loss_a[:, None] * loss_b[None]
         return np.asarray(out)
+
+
+def rows_of_steps(steps: Any, count: int) -> list[FloatArray]:
+    """Return the steps asked for as one row a run: `steps` is one row of numbers for all, or one row for each.
+
+    Raises
+    ------
+    InputError
+        It is neither, or a row is empty.
+    """
+    wrong = None
+    try:
+        rows = [np.asarray(steps, dtype=np.float64)] * count if isinstance(steps, np.ndarray) else list(steps)
+        rows = [np.asarray(row, dtype=np.float64) for row in rows]
+    except (TypeError, ValueError):
+        wrong, rows = f"{steps!r:.60}", []
+    if wrong is None and any(row.ndim != 1 for row in rows):
+        wrong = f"a row of shape {next(row.shape for row in rows if row.ndim != 1)}"
+    if wrong is None and len(rows) != count:
+        wrong = f"{len(rows)} of them"
+    if wrong is not None:
+        raise InputError(
+            f"steps must be one array of numbers, or one for each of the {count} runs, got {wrong};"
+            " put the numbers into np.array([...])"
+        )
+    if not rows or any(not len(row) for row in rows):
+        raise InputError("steps must hold at least one step for every run, got none; name a step or drop the run")
+    return rows
 
 
 def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> None:

@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from optlaws.dynamics import Dynamics
-from optlaws.dynamics.model import FloatArray
 from optlaws.errors import LawError, OptlawsError
 from optlaws.features import COORDINATES, get_basis
 from optlaws.law.baseline import KIND, BaselineFit
+from optlaws.law.entries import number, numbers, ranges
 from optlaws.law.model import Law
+from optlaws.regression.settings import LARGEST, SMALLEST
 from optlaws.regression.trend_field import Posterior, Settings
 from optlaws.risk.model import RiskModel
 from optlaws.runs import atomic_write
@@ -24,6 +25,7 @@ FORMAT = "optlaws-law"
 VERSION = 1
 PREDICTING = frozenset({"field_sd", "size_sd", "source_sd", "noise_growth"})  # the other settings serve a fit only
 AGAIN = "fit it again with `optlaws fit`"
+STEEPEST = 100.0  # the largest exponent: above it powers run out of range
 FALLING = frozenset({"aN", "aT", "aD"})  # powers of size, intrinsic time and tokens, in which the loss falls
 RIVAL_KEYS = ("name", "law", "parameters", "residuals", "domain", "info")
 T = TypeVar("T")
@@ -90,10 +92,24 @@ def write_law(law: Law, path: str | os.PathLike[str]) -> None:
 
 
 def write_document(document: dict[str, Any], path: str | os.PathLike[str]) -> None:
-    """Write the content of a law file, whole or not at all."""
-    with atomic_write(path) as stream:
-        json.dump(document, stream, allow_nan=False, indent=None, separators=(",", ":"))
-        stream.write("\n")
+    """Write the content of a law file, whole or not at all.
+
+    Raises
+    ------
+    LawError
+        An entry is neither text nor a finite plain number, nor made of these.
+    """
+    try:
+        with atomic_write(path) as stream:
+            json.dump(document, stream, allow_nan=False, indent=None, separators=(",", ":"))
+            stream.write("\n")
+    except (TypeError, ValueError) as error:
+        if isinstance(error, OptlawsError):
+            raise
+        raise LawError(
+            f"law {document.get('name')!r} must hold texts, finite plain numbers, lists and objects only to be written,"
+            f" got another value ({error}); correct `info` or what else holds it"
+        ) from None
 
 
 def read_law(path: str | os.PathLike[str]) -> Law:
@@ -145,12 +161,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         raise LawError(f"law file {name!r} cannot be read ({reason}); check the path and its permissions") from None
 
 
-class _NotFiniteError(ValueError):
-    """A number of a law file is not finite."""
-
-
 def _refuse_constant(name: str) -> float:
-    raise _NotFiniteError(f"numbers must be finite, got {name}")
+    raise ValueError(f"numbers must be finite, got {name}")
 
 
 def law_from_text(text: str, where: str) -> Law:
@@ -162,13 +174,13 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """Return the document in a law file's text, its format and version checked."""
     try:
         data = json.loads(text, parse_constant=_refuse_constant)
-    except (_NotFiniteError, RecursionError) as error:
-        raise LawError(f"law file {where!r} has a damaged entry ({error}); {AGAIN}") from None
     except json.JSONDecodeError as error:
         raise LawError(
             f"law file {where!r} is not complete JSON (line {error.lineno}, column {error.colno}):"
             f" it is truncated or no law; {AGAIN}"
         ) from None
+    except (ValueError, RecursionError) as error:  # not finite, of thousands of digits, or nested too deep
+        raise LawError(f"law file {where!r} has a damaged entry ({error}); {AGAIN}") from None
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise LawError(
             f'law file {where!r} must be a JSON object with "format": "{FORMAT}", got another document; {AGAIN}'
@@ -204,11 +216,6 @@ def _guarded(build: Callable[[], T], where: str) -> T:
         raise LawError(f"law file {where!r} has a damaged entry ({type(error).__name__}: {error}); {AGAIN}") from None
 
 
-def _is_number(value: Any) -> bool:
-    """Return whether an entry is a finite number (true and false are none)."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and bool(np.isfinite(value))
-
-
 def _info(info: Any) -> dict[str, Any]:
     """Return the entry `info` of a law file, its parts that are listed checked."""
     errors, sources = info.get("leave_group_out", {}), info.get("sources", [])
@@ -217,14 +224,6 @@ def _info(info: Any) -> dict[str, Any]:
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         raise TypeError("info.sources must be a list of texts")
     return dict(info)
-
-
-def _array(values: Any, *shape: int) -> FloatArray:
-    """Return values as an array of the given shape (-1 = any), all finite."""
-    array = np.array(values, dtype=float).reshape(shape)
-    if not np.isfinite(array).all():
-        raise ValueError("numbers must be finite")
-    return array
 
 
 def _build(data: dict[str, Any]) -> Law:
@@ -236,26 +235,26 @@ def _build(data: dict[str, Any]) -> Law:
             f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])};"
             " use the release that wrote it"
         )
-    modes = basis.dynamics.modes
     absent = sorted(set(basis.exponents) - set(data["exponents"]))
     if absent:
         raise LawError(
             f"exponents must be those of basis {basis.id!r}, which now has {absent[0]!r} too, got a law fitted before;"
             f" {AGAIN}"
         )
-    if not all(_is_number(value) for value in data["exponents"].values()):
-        raise ValueError("exponents must be finite numbers")
     for key, value in data["exponents"].items():
-        least = "above 0" if key in FALLING else "0 or more"
-        if value < 0 or (value == 0 and key in FALLING):
-            raise LawError(f"exponent {key} of basis {basis.id!r} must be {least}, got {value:g}; {AGAIN}")
+        number(value, f"exponents must be finite numbers: {key}")
+        rule = "above 0" if key in FALLING else "0 or more"
+        if value > STEEPEST:
+            rule = f"at most {STEEPEST:g}"
+        if not 0 <= value <= STEEPEST or (value == 0 and key in FALLING):
+            raise LawError(f"exponent {key} of basis {basis.id!r} must be {rule}, got {value:g}; {AGAIN}")
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
-    if basis.dynamics.modes != modes:
-        raise LawError(f"modes must be {modes} for basis {basis.id!r}, got {basis.dynamics.modes}; fit the law again")
     p = data["posterior"]
-    size = int(p["root_size"])
+    size = p["root_size"]
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise TypeError(f"posterior.root_size must be a whole number, got {size!r:.40}")
     root = np.zeros((size, size))
-    root[np.triu_indices(size)] = _array(p["root_upper_triangle"], size * (size + 1) // 2)
+    root[np.triu_indices(size)] = numbers(p["root_upper_triangle"], size * (size + 1) // 2)
     known = {field.name for field in fields(Settings)}
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in data["settings"].items() if k in known
@@ -266,32 +265,28 @@ def _build(data: dict[str, Any]) -> Law:
             raise TypeError(f"settings.{key} must be a {'list' if isinstance(usual[key], tuple) else 'number'}")
     settings = Settings(**given)
     width = len(data["columns"])
-    inducing = _array(p["inducing"], len(p["inducing"]), -1)
-    sizes = _array(p["sizes"], -1)
+    inducing = numbers(p["inducing"], len(p["inducing"]), -1, most=LARGEST)
+    sizes = numbers(p["sizes"], -1, most=LARGEST)
     posterior = Posterior(
-        coefficients=_array(p["coefficients"], width),
+        coefficients=numbers(p["coefficients"], width),
         inducing=inducing,
         sizes=sizes,
-        mean=_array(p["mean"], len(inducing) + len(sizes) + 1),
+        mean=numbers(p["mean"], len(inducing) + len(sizes) + 1, most=LARGEST),
         root=root,
-        noise=float(p["noise"]),
-        spread=float(p["spread"]),
+        noise=number(p["noise"], "noise", SMALLEST, LARGEST),
+        spread=number(p["spread"], "spread", SMALLEST, LARGEST),
         settings=settings,
         damage_columns=tuple(p["damage_columns"]),
     )
+    if not (posterior.coefficients >= 0).all() or not posterior.coefficients.any():
+        raise ValueError("coefficients must be at least 0, one of them above")
     if len(posterior.mean) + len(posterior.active) != size:
         raise ValueError("posterior.root_size does not fit the other entries")
-    for name, number in (
-        ("noise", posterior.noise),
-        ("spread", posterior.spread),
-        ("peak_scale", float(data["peak_scale"])),
-    ):
-        if not 0 < number < np.inf:
-            raise ValueError(f"{name} must be a finite number above 0, got {number!r}")
+    peak_scale = number(data["peak_scale"], "peak_scale", SMALLEST, LARGEST)
     if not isinstance(data["name"], str):
         raise TypeError(f"name must be text, got {data['name']!r}")
-    defaults = {str(key): float(value) for key, value in data["defaults"].items()}
-    if not all(0 <= value < np.inf and (value > 0 or key == "weight_decay") for key, value in defaults.items()):
+    defaults = {key: number(value, f"defaults.{key}") for key, value in data["defaults"].items()}
+    if not all(value > 0 or (key == "weight_decay" and value == 0) for key, value in defaults.items()):
         raise ValueError("defaults must be numbers above 0, weight_decay 0 or more")
     for key in ("use_params", "use_batch", "has_curves"):
         if not isinstance(data[key], bool):
@@ -302,25 +297,21 @@ def _build(data: dict[str, Any]) -> Law:
         raise LawError(f"scales must be those of basis {basis.id!r}, got others; use the release that wrote it")
     if posterior.inducing.shape[1] != len(COORDINATES):
         raise ValueError(f"inducing points must have {len(COORDINATES)} coordinates, got {posterior.inducing.shape[1]}")
-    if not all(isinstance(j, int) and 0 <= j < width for j in posterior.damage_columns):
+    if not all(type(j) is int and 0 <= j < width for j in posterior.damage_columns):
         raise ValueError(f"damage_columns must be places of columns, 0 to {width - 1}")
     if not (np.diag(root) > 0).all():
         raise ValueError("the diagonal of root must be above 0")
-    numbers = [v for value in given.values() for v in (value if isinstance(value, tuple) else (value,))]
-    if not all(_is_number(v) and v > 0 for v in numbers):
-        raise ValueError("settings must be numbers above 0")
     if lost:
         raise ValueError(f"settings and dynamics must hold this version's constants, {min(lost)!r} is missing or new")
-    domain = {key: (float(low), float(high)) for key, (low, high) in data["domain"].items()}
     return Law(
         data["name"],
         basis,
         posterior,
         data["use_params"],
         data["use_batch"],
-        float(data["peak_scale"]),
+        peak_scale,
         data["has_curves"],
-        domain,
+        ranges(data["domain"]),
         defaults,
         _info(data["info"]),
         RiskModel.from_dict(data["risk"]) if data.get("risk") is not None else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError, InputError, RankDeficiencyWarning
-from optlaws.regression.linear import least_norm, prior_centres, prior_scales, solve_squares
+from optlaws.regression.linear import least_norm, prior_centres, prior_scales, root_mean_square, solve_squares
 from optlaws.regression.trend_field import Problem, Settings, fit_trend_field, predict_trend_field
 
 FLAT = 1e-12  # a column whose range is below this share of its largest value is constant
@@ -78,6 +79,8 @@ class PlainLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         ------
         FitError
             Fewer than 2 rows.
+        InputError
+            `names` are not one a column.
 
         Warns
         -----
@@ -90,7 +93,7 @@ class PlainLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         centre = columns.mean(axis=0) if self.fit_intercept else np.zeros(columns.shape[1])
         moved = columns - centre
         used = ~flat if self.fit_intercept else (columns != 0).any(axis=0)
-        scale = np.where(used, np.sqrt((moved**2).mean(axis=0)), 1.0)
+        scale = np.where(used, root_mean_square(moved), 1.0)
         target = loss - loss.mean() if self.fit_intercept else loss
         scaled, self.rank_, loose = least_norm(moved[:, used] / scale[used], target)
         self.coef_ = np.zeros(columns.shape[1])
@@ -192,7 +195,8 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         FitError
             Fewer than 2 rows, a loss of 0 or less.
         InputError
-            `prior`, `robust` or `max_iter` out of range.
+            `prior`, `centre`, `robust`, `max_iter` or `tol` out of range, or `names` that are not
+            one a column.
 
         Warns
         -----
@@ -201,20 +205,26 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """
         columns, loss = _checked(self, X, y, fewest=2)
         _check_positive(loss)
-        if self.robust is not None and not self.robust > 0:
+        if self.robust is not None and not _above_zero(self.robust):
             raise InputError(f"robust must be a number above 0 or None, got {self.robust!r}; 3.0 is the default")
-        if self.max_iter < 1:
-            raise InputError(f"max_iter must be at least 1, got {self.max_iter!r}; 100 is the default")
+        if not _whole(self.max_iter) or self.max_iter < 1:
+            raise InputError(
+                f"max_iter must be a whole number of at least 1, got {self.max_iter!r}; 100 is the default"
+            )
+        if not (_above_zero(self.tol) or self.tol == 0):
+            raise InputError(f"tol must be a number of at least 0, got {self.tol!r}; 1e-10 is the default")
         n, p = columns.shape
         scales = np.append(prior_scales(self.prior, p), np.inf)
         names = [*_names(self, p), "intercept"]
         x = np.column_stack([columns, np.ones(n)]) / loss[:, None]
         flat = _flat(columns) & (columns != 0).any(axis=0)
         keep = np.append(np.ones(p, dtype=bool), self.fit_intercept and not flat.any())
-        size = np.sqrt((x**2).mean(axis=0))
+        size = root_mean_square(x)
         keep &= size > 0
+        if not keep.any():
+            raise FitError("columns of X must not all be 0, got nothing else; give a constant column or fit_intercept")
         x = x[:, keep] / size[keep]
-        strength = 1.0 / (scales * loss.mean() * size)[keep]
+        strength = 1.0 / (scales[keep] * loss.mean() * size[keep])
         pull = (np.append(prior_centres(self.centre, p), 0.0) / scales)[keep]
         _, _, loose = least_norm(np.vstack([x, FIRST_NOISE * np.diag(strength)]), np.zeros(n + x.shape[1]))
         found = self._reweight(x, strength, pull)
@@ -337,13 +347,15 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         matrix, loss = _checked(self, X, y, fewest=FEWEST_FIELD_ROWS)
         _check_positive(loss)
         n, total = matrix.shape
-        if self.n_columns is not None and not 1 <= self.n_columns < total:
+        if self.n_columns is not None and not (_whole(self.n_columns) and 1 <= self.n_columns < total):
             raise InputError(
                 f"n_columns must be at least 1 and below the {total} columns of X, or None, got {self.n_columns!r};"
                 " the columns after the first n_columns are the coordinates of the field"
             )
-        if not self.length_scale > 0:
+        if not _above_zero(self.length_scale):
             raise InputError(f"length_scale must be a number above 0, got {self.length_scale!r}; 3.0 is the default")
+        if not isinstance(self.settings, Settings | None):
+            raise InputError(f"settings must be a Settings or None, got {self.settings!r:.60}; None is the default")
         columns = matrix[:, : self.n_columns]
         _check_columns(self, columns)
         flat = _flat(columns) & (columns != 0).any(axis=0)
@@ -359,7 +371,13 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             labels = np.asarray(groups)
             if labels.shape != (n,):
                 raise InputError(f"groups must have shape ({n},), one label a row, got {labels.shape}; give one a row")
-            parts = [np.unique(labels, return_inverse=True)[1].astype(float)]
+            try:
+                parts = [np.unique(labels, return_inverse=True)[1].astype(float)]
+            except TypeError:
+                raise InputError(
+                    f"groups must be labels of one kind, all numbers or all text, got {labels.tolist()!r:.60};"
+                    " give every row such a label"
+                ) from None
         zeros, ones = np.zeros(n), np.ones(n)
         prior = np.append(prior_scales(self.prior, columns.shape[1]), np.inf)[: x.shape[1]]
         settings = replace(self.settings) if self.settings is not None else Settings()
@@ -404,6 +422,16 @@ def _checked(estimator: Any, X: npt.ArrayLike, y: npt.ArrayLike, fewest: int) ->
             f" (n_samples = {len(columns)}); add runs"
         )
     return columns, np.asarray(loss, dtype=np.float64)
+
+
+def _above_zero(value: Any) -> bool:
+    """Return whether a parameter is a number above 0 (inf is one, NaN and True are none)."""
+    return isinstance(value, Real) and not isinstance(value, bool) and float(value) > 0
+
+
+def _whole(value: Any) -> bool:
+    """Return whether a parameter is a whole number (True is none)."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _seen(estimator: Any, X: npt.ArrayLike) -> FloatArray:

@@ -12,11 +12,25 @@ from optlaws.errors import InputError
 SHARED = 1e-6  # a column with more than this in a direction that the rows do not determine is not determined
 
 
+def _numbers(name: str, values: npt.ArrayLike, way_out: str) -> FloatArray:
+    """Return a parameter as a float64 array."""
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number or one a column of X, got {values!r:.60}; {way_out}") from None
+
+
 def prior_scales(prior: float | npt.ArrayLike | None, count: int) -> FloatArray:
-    """Return the prior scales, one a column."""
+    """Return the prior scales, one a column.
+
+    Raises
+    ------
+    InputError
+        They are not one number or one a column, or not above 0.
+    """
     if prior is None:
         return np.full(count, np.inf)
-    scales = np.asarray(prior, dtype=np.float64)
+    scales = _numbers("prior", prior, "inf leaves a coefficient free")
     if scales.shape not in ((), (count,)):
         raise InputError(
             f"prior must be one number or {count}, one a column of X, got shape {scales.shape}; inf = free"
@@ -27,13 +41,25 @@ def prior_scales(prior: float | npt.ArrayLike | None, count: int) -> FloatArray:
 
 
 def prior_centres(centre: float | npt.ArrayLike, count: int) -> FloatArray:
-    """Return the centres of the priors, one a column."""
-    centres = np.asarray(centre, dtype=np.float64)
+    """Return the centres of the priors, one a column.
+
+    Raises
+    ------
+    InputError
+        They are not one finite number or one a column.
+    """
+    centres = _numbers("centre", centre, "0 is the default")
     if centres.shape not in ((), (count,)) or not np.isfinite(centres).all():
         raise InputError(
             f"centre must be one finite number or {count}, one a column of X, got {centre!r}; 0 is the default"
         )
     return np.broadcast_to(centres, (count,)).copy()
+
+
+def root_mean_square(columns: FloatArray) -> FloatArray:
+    """Return the root mean square of each column (n, p), shape (p,), whatever its unit: no square out of range."""
+    unit = np.ldexp(1.0, np.frexp(np.abs(columns).max(axis=0))[1] - 1)  # a power of 2, so that no digit changes
+    return np.asarray(unit * np.sqrt(((columns / unit) ** 2).mean(axis=0)))
 
 
 def least_norm(x: FloatArray, y: FloatArray) -> tuple[FloatArray, int, npt.NDArray[np.bool_]]:
@@ -49,6 +75,8 @@ def least_norm(x: FloatArray, y: FloatArray) -> tuple[FloatArray, int, npt.NDArr
 
 def solve_squares(rows: FloatArray, target: FloatArray, positive: bool) -> FloatArray:
     """Return the least-squares solution, non-negative if `positive`."""
+    if rows.shape[1] == 0:  # SciPy's nnls ends the whole process on a matrix without columns
+        return np.zeros(0)
     if not positive:
         return np.asarray(np.linalg.lstsq(rows, target, rcond=None)[0])
     triangle = np.asarray(np.linalg.qr(np.column_stack([rows, target]), mode="r"))

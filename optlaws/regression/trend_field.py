@@ -24,64 +24,15 @@ from optlaws._normal import NORMAL_90
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
 from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, levels_of, matern32, whitening
+from optlaws.regression.settings import Settings
 from optlaws.regression.whitened import Whitened, cholesky
 
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and intervals would run out of range
+LARGEST_LOSS = 1e100  # squares of larger ones, or of losses below its inverse, would run out of range
 MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Constants of the fit; of them the runs decide only which value of `noise_grid` holds.
-
-    Attributes
-    ----------
-    trend_sd, field_sd : float
-        Prior sd of the field (relative to the loss) while the trend is found, and afterwards.
-    curve_field_sd : float
-        Replaces both of them where curves are fitted: what a curve leaves is its own.
-    size_sd : float
-        Prior sd of the offset of one model size.
-    source_sd : float
-        Prior sd of the offset between final losses and curves (another evaluation set).
-    noise_grid : tuple of float
-        Relative run-to-run sds among which the evidence chooses.
-    noise_typical, noise_range : float
-        Median of the prior of the noise, and sd of its logarithm: a few runs do not show that they are free of noise.
-    noise_growth : float
-        Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and
-        escape.
-    robust : float
-        Residuals beyond this many noise sds lose weight (soft L1).
-    rounds : int
-        Rounds of reweighting.
-    most_inducing : int
-        Largest number of inducing points.
-    spreads, curve_spreads : (float, float)
-        Range of the calibrated factor of the sds of expected losses; the second where curves are fitted, since a few
-        curves that share their calibrated time-scales say too little about it (its lower end was chosen on two sizes
-        of the Multi-Power-Law runs).
-    peak_gaps : float
-        The field's length scale in ln peak rate is at least this many mean gaps between the rates of the runs.
-    """
-
-    trend_sd: float = 0.004
-    field_sd: float = 0.0075
-    curve_field_sd: float = 0.0005
-    size_sd: float = 0.0021
-    source_sd: float = 0.02
-    noise_grid: tuple[float, ...] = (0.0003, 0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
-    noise_typical: float = 0.001
-    noise_range: float = 0.35
-    noise_growth: float = 0.1
-    robust: float = 4.0
-    rounds: int = 3
-    most_inducing: int = 400
-    spreads: tuple[float, float] = (0.4, 4.0)
-    curve_spreads: tuple[float, float] = (3.0, 6.0)
-    peak_gaps: float = 2.2
+FEWEST_NARROWING = 9  # points: fewer residuals have no 90 % quantile (0.9 (n + 1) > n), and may only widen
 
 
 @dataclass(frozen=True)
@@ -216,6 +167,12 @@ def _find_trend(
 ) -> _Trend:
     """Find coefficients and noise in rounds of reweighting."""
     y = problem.loss
+    odd = np.flatnonzero(~((y >= 1.0 / LARGEST_LOSS) & (y <= LARGEST_LOSS)))
+    if len(odd):
+        raise FitError(
+            f"losses must be from {1.0 / LARGEST_LOSS:g} to {LARGEST_LOSS:g} nats per token, got {y[odd[0]]:g};"
+            " drop that run or correct it"
+        )
     if not np.isfinite(problem.columns).all():
         raise FitError(
             "columns must be finite, got an infinite one; a schedule or size among the runs is out of any range"
@@ -279,16 +236,26 @@ def fit_trend_field(
     centre : ndarray of shape (16,)
         Centres of the priors; default 0.
     groups : list of integer arrays of shape (m,)
-        Each a partition; their leave-group-out residuals calibrate the intervals.
+        Each a partition; their leave-group-out residuals calibrate the intervals. Nothing is fitted again for them:
+        see `_calibrate` for what of the fit to all points stays.
     names : list of str
         Names of the partitions.
     pool : ndarray of shape (q, k)
         Coordinates among which inducing points are chosen; None: the problem's own.
 
+    Returns
+    -------
+    Posterior
+    dict
+        evidence : log evidence of the trend, up to a constant. noise, spread : as in `Posterior`. groups : by the
+        partition's name mean error, coverage (after calibration on the same residuals) and mean width, %.
+        residuals : how many left-out residuals calibrated; below `FEWEST_CHECKED` they did not.
+        fit_error : mean absolute relative residual of the points themselves.
+
     Raises
     ------
     FitError
-        The columns are not finite.
+        The columns are not finite, or a loss is not above 0 (or absurdly far from 1).
     """
     trend = _find_trend(problem, prior, settings, settings.rounds, pool, centre)
     x, mean, precision, c, noise = trend.x, trend.mean, trend.precision, trend.c, trend.noise
@@ -308,8 +275,9 @@ def fit_trend_field(
     information = (whole / diagonal[:, None]).T @ whole + np.diag(whole_precision)
     scale = 1.0 / np.sqrt(np.diag(information))
     root = np.linalg.cholesky(information * scale[:, None] * scale[None]).T / scale[None]
-    spread, checked = _calibrate(
-        r,
+    expected = np.zeros(x.shape[1]) if centre is None else centre * problem.loss.mean() * mean
+    spread, checked, residuals = _calibrate(
+        1.0 - x[:, active] @ expected[active],
         features,
         x[:, active],
         precision[active],
@@ -325,6 +293,7 @@ def fit_trend_field(
         "noise": noise,
         "spread": spread,
         "groups": checked,
+        "residuals": residuals,
         "fit_error": float(np.abs(r - features @ inner_mean).mean()),
     }
     return posterior, info
@@ -334,15 +303,22 @@ def _calibrate(
     r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray,
     noise_variance: FloatArray, weighted_noise: FloatArray, groups: dict[str, FloatArray],
     spreads: tuple[float, float],
-) -> tuple[float, dict[str, dict[str, float]]]:  # fmt: skip
+) -> tuple[float, dict[str, dict[str, float]], int]:  # fmt: skip
     """Return the factor of the model's sds with which 90 % intervals cover 90 % of left-out residuals, and errors.
 
-    With K the joint covariance of the residuals, trend coefficients included, leaving group g out gives the residual
-    (K^-1)_gg^-1 (K^-1 r)_g with covariance (K^-1)_gg^-1 (Rasmussen and Williams, sec. 5.4.2, by blocks).
+    The third value is the number of these residuals; fewer than `FEWEST_CHECKED` leave the factor at 1, or at the
+    lower end of its range where that is higher.
+
+    With r the residuals of the trend that the priors expect before any run was seen, and K their joint covariance,
+    trend coefficients included, leaving group g out gives the residual (K^-1)_gg^-1 (K^-1 r)_g with covariance
+    (K^-1)_gg^-1 (Rasmussen and Williams, sec. 5.4.2, by blocks).
+
+    It is quick because the law is not fitted again: which columns are active, the noise and the weights are those of
+    the fit that saw group g. Runs count once in each partition.
     """
     m = len(r)
     if not groups or m > MOST_CHECKED:
-        return 1.0, {}
+        return max(1.0, spreads[0]), {}, 0
     full = Whitened(np.hstack([features, x / np.sqrt(precision)]), diagonal)
     inverse = full.solve(np.eye(m))
     solved = inverse @ r
@@ -357,10 +333,11 @@ def _calibrate(
         good = np.isfinite(errors)
         if good.any():
             left[name] = (errors[good] ** 2, np.maximum(own[good], 0.0), noise_variance[good])
-    spread = 1.0
-    if sum(len(squares) for squares, _, _ in left.values()) >= FEWEST_CHECKED:
+    spread, count = max(1.0, spreads[0]), sum(len(squares) for squares, _, _ in left.values())
+    if count >= FEWEST_CHECKED:
         squares, own, noise = (np.concatenate(part) for part in zip(*left.values(), strict=True))
         tried = np.geomspace(*spreads, 200)
+        tried = tried[tried >= 1.0] if m < FEWEST_NARROWING else tried
         shares = [(squares <= NORMAL_90**2 * (s * s * own + noise)).mean() for s in tried]
         spread = float(tried[min(int(np.searchsorted(shares, 0.9)), len(tried) - 1)])
     checked = {}
@@ -371,7 +348,7 @@ def _calibrate(
             "coverage": float((squares <= NORMAL_90**2 * variance).mean()),
             "width_pct": 200.0 * NORMAL_90 * float(np.sqrt(variance).mean()),
         }
-    return spread, checked
+    return spread, checked, count
 
 
 def new_size_variance(posterior: Posterior, known: FloatArray) -> FloatArray:
@@ -474,6 +451,7 @@ __all__ = [
     "Problem",
     "Settings",
     "damage",
+    "expected_loss",
     "fit_trend_field",
     "group_matrix",
     "new_size_variance",

@@ -9,10 +9,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 
-rivals = pytest.importorskip("rivals")
-from made import grid, table, with_law  # noqa: E402
+import rivals
+from made import grid, table, with_law
 
-from optlaws.baselines.chinchilla import Chinchilla  # noqa: E402
+from optlaws.baselines.chinchilla import Chinchilla
 
 FIGURES = {
     "optlaws": {

@@ -43,3 +43,11 @@ def test_the_setting_is_the_sweeps_own():
     assert base["model"] == planned_runs.MODEL
     assert base["data"]["kind"] == "synthetic"
     assert planned_runs.law_of_the_sweep().info["units"]
+
+
+def test_a_family_that_the_runs_do_not_tell_apart_is_named():
+    text, _ = planned_runs.report(PLAN, losses(2.0, 2.2))
+    assert "do not tell it from" not in text
+    near = losses(2.0, 2.002)
+    near["cosine"] = near["cosine"][::-1]
+    assert "These runs do not tell it from cosine." in planned_runs.report(PLAN, near)[0]

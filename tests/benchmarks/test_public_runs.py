@@ -57,6 +57,36 @@ def test_left_out_schedules_horizons_and_sizes(schaipp, split):
     assert schaipp[split]["spearman"] >= 0.97
 
 
+def test_splits_leave_out_whole_groups(public):
+    """No family, horizon, size or rate that is judged is in the training part of its split."""
+    runs = public.completed(public.load("schaipp"))
+    kind = np.array([s.kind for s in runs.schedule_tuple()])
+    peak, n, steps = np.asarray(runs.batch().peak).round(9), public.sizes(runs), runs.steps
+    for name, (train, test) in public.schaipp_splits(runs).items():
+        assert train.any()
+        assert test.any()
+        left_out = {"hor": steps, "cos": kind, "WSD": kind, "pea": peak, "siz": n}[name[:3]]
+        assert not set(left_out[train]) & set(left_out[test]), name
+        if name.startswith(("horizon", "sizes")):
+            assert left_out[train].max() < left_out[test].min()
+
+
+def test_fits_of_curves_are_handed_no_held_out_reading(public):
+    class Stop(Exception):  # noqa: N818
+        pass
+
+    seen = []
+
+    def fit(train, curves):
+        seen.append((set(train.run_id), set(curves.run_id)))
+        raise Stop
+
+    with pytest.raises(Stop):
+        public.mpl_rows(fit)
+    runs, curves = seen[0]
+    assert runs == curves == {f"25M-{shape}" for shape in public.FITTED}
+
+
 def test_left_out_pools_and_intervals(schaipp):
     rows = list(schaipp.values())
     assert sum(row["hits"] for row in rows) >= 25
@@ -79,7 +109,7 @@ def test_whole_curves_beat_the_multi_power_law(public):
     need(public, "mpl", 21)
     rows = public.mpl_rows()
     assert rows["25M"]["pred_e"] <= 0.00065  # Multi-Power Law 0.00110
-    assert rows["100M"]["pred_e"] <= 0.00055  # 0.00143
+    assert rows["100M"]["pred_e"] <= 0.00055  # 0.00142
     assert rows["25M"]["final"] <= 0.0036  # 0.0050
     assert rows["100M"]["final"] <= 0.0040  # 0.0089
 

@@ -301,3 +301,17 @@ def test_impossible_constants_are_named() -> None:
         Dynamics(modes=2.5)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"no constant 'kapa'; did you mean 'kappa'\?; known: kappa, "):
         Dynamics.from_dict({"kapa": 1.0})
+
+
+def test_constants_are_plain_numbers_whatever_their_type() -> None:
+    given = Dynamics(kappa=np.float32(0.25), modes=np.int64(4), lr_ref=np.float64(0.01))  # type: ignore[arg-type]
+    plain = given.to_dict()
+    assert {type(value) for value in plain.values()} == {int, float}
+    assert Dynamics.from_dict(plain) == Dynamics(kappa=0.25, modes=4, lr_ref=0.01)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_threads_are_a_whole_number(threads: Any) -> None:
+    runs = RunTable.build("cosine:peak=1e-3,steps=1000", params=1e8, batch_tokens=5e5)
+    with pytest.raises(InputError, match="threads must be a whole number above 0, or None for one per processor, got"):
+        final_states(runs, Dynamics(), threads=threads)

@@ -412,3 +412,32 @@ def test_a_basis_of_its_own_needs_only_columns() -> None:
     plain = Basis("mine", BASIS.columns)
     assert plain.dynamics == Dynamics()
     assert dict(plain.exponents) == dict(plain.scales) == {}
+
+
+def test_a_basis_without_constants_says_which_it_needs(states: States) -> None:
+    plain = Basis("mine", BASIS.columns)
+    with pytest.raises(InputError, match=r"exponents of basis 'mine' must hold 'aN' for column 'size', got none"):
+        plain.evaluate(states)
+    with pytest.raises(InputError, match=r"scales of basis 'mine' must hold size, .* for a fit, got none for 'size'"):
+        plain.peak_scale(np.array([1e-3]), 2.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "0.3", None, True])
+def test_constants_that_are_no_finite_numbers_are_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="exponent aN must be a finite number, got"):
+        BASIS.with_constants(exponents={"aN": value})
+    with pytest.raises(InputError, match="length scale peak must be a finite number, got"):
+        replace(BASIS, scales={**BASIS.scales, "peak": value})
+
+
+@pytest.mark.parametrize("modes", [3, 8])
+def test_another_number_of_modes_is_another_basis(modes: int) -> None:
+    with pytest.raises(InputError, match=f"modes must be 6 for basis 'sde16', got {modes}; register another basis"):
+        BASIS.with_constants({"modes": modes})
+
+
+def test_the_scale_of_the_peak_rate_grows_with_the_gaps_between_rates() -> None:
+    usual = BASIS.scales["peak"]
+    assert BASIS.peak_scale(np.array([1e-3]), 2.2) == usual
+    assert BASIS.peak_scale(np.array([1e-3, 1.01e-3, 1e-3]), 2.2) == usual
+    assert BASIS.peak_scale(np.array([1e-3, 4e-3, 16e-3, 4e-3]), 2.0) == pytest.approx(2.0 * np.log(4.0), abs=1e-3)

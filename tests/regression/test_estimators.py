@@ -221,7 +221,7 @@ class TestSignedLinear:
             ({"robust": 0.0}, "robust must be a number above 0 or None, got 0.0"),
             ({"prior": -1.0}, "prior must be above 0, got -1"),
             ({"prior": [1.0, 2.0]}, r"prior must be one number or 3, one a column of X, got shape \(2,\)"),
-            ({"max_iter": 0}, "max_iter must be at least 1, got 0"),
+            ({"max_iter": 0}, "max_iter must be a whole number of at least 1, got 0"),
         ],
     )
     def test_parameters_out_of_range(self, rng, parameters, message):
@@ -325,3 +325,57 @@ class TestTrendField:
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240)
+
+
+class TestEdges:
+    """What the estimators do with columns and parameters that say nothing, or are out of range."""
+
+    def test_nothing_but_zeros_is_an_error_and_not_the_end_of_the_process(self):
+        code = (
+            "import numpy as np; from optlaws.regression import SignedLinear;"
+            "SignedLinear(fit_intercept=False).fit(np.zeros((5, 2)), np.ones(5))"
+        )
+        out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert out.returncode == 1
+        assert "FitError: columns of X must not all be 0" in out.stderr
+
+    def test_a_column_of_zeros_is_named_and_changes_nothing(self, rng):
+        x = rng.uniform(0.1, 1.0, (20, 3))
+        y = 2.0 + x @ [1.0, 0.0, 0.5]
+        with pytest.warns(RankDeficiencyWarning, match="column 3"):
+            model = SignedLinear().fit(np.column_stack([x, np.zeros(20)]), y)
+        np.testing.assert_allclose(model.coef_[:3], SignedLinear().fit(x, y).coef_, atol=1e-9)
+        assert model.coef_[3] == 0.0
+
+    @pytest.mark.parametrize("estimator", [PlainLinear(), SignedLinear()])
+    @pytest.mark.parametrize("unit", [2.0**700, 2.0**-700])
+    def test_units_far_from_one_do_not_matter(self, rng, estimator, unit):
+        x = rng.uniform(0.1, 1.0, (20, 3))
+        y = 2.0 + x @ [1.0, 0.3, 0.5] + 0.01 * rng.normal(size=20)
+        usual = clone(estimator).fit(x, y).predict(x)
+        np.testing.assert_array_equal(clone(estimator).fit(unit * x, y).predict(unit * x), usual)
+
+    @pytest.mark.parametrize(
+        ("estimator", "message"),
+        [
+            (SignedLinear(prior="wide"), "prior must be a number or one a column of X, got 'wide'"),
+            (SignedLinear(centre="low"), "centre must be a number or one a column of X, got 'low'"),
+            (SignedLinear(robust="yes"), "robust must be a number above 0 or None, got 'yes'"),
+            (SignedLinear(max_iter=2.5), "max_iter must be a whole number of at least 1, got 2.5"),
+            (SignedLinear(tol=-1.0), "tol must be a number of at least 0, got -1.0"),
+            (SignedLinear(tol=float("nan")), "tol must be a number of at least 0, got nan"),
+            (TrendFieldRegressor(n_columns=1.5), "n_columns must be at least 1 and below the 3 columns of X"),
+            (TrendFieldRegressor(n_columns=True), "n_columns must be at least 1 and below the 3 columns of X"),
+            (TrendFieldRegressor(length_scale="long"), "length_scale must be a number above 0, got 'long'"),
+            (TrendFieldRegressor(settings="usual"), "settings must be a Settings or None, got 'usual'"),
+        ],
+    )
+    def test_parameters_of_a_wrong_kind(self, rng, estimator, message):
+        with pytest.raises(InputError, match=message):
+            estimator.fit(rng.uniform(0.1, 1.0, (20, 3)), rng.uniform(2.0, 3.0, 20))
+
+    def test_groups_of_mixed_kinds(self, rng):
+        with pytest.raises(InputError, match="groups must be labels of one kind, all numbers or all text, got"):
+            TrendFieldRegressor().fit(
+                rng.uniform(0.1, 1.0, (20, 3)), rng.uniform(2.0, 3.0, 20), groups=[None, "a"] * 10
+            )

@@ -1,6 +1,7 @@
 """Fitting laws to runs of a known law: what is found, what is refused, and the joint covariance."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from threadpoolctl import threadpool_limits
 from optlaws.errors import FitError, InputError, OptlawsWarning, TableError
 from optlaws.features import feature_table, get_basis
 from optlaws.law import fit_law, fitting
+from optlaws.law.baseline import fit_baseline
+from optlaws.law.calibrate import profile_exponents
 from optlaws.law.fitting import _Fit
 from optlaws.law.model import mean_rate
 from optlaws.regression import Settings
@@ -263,8 +266,6 @@ def test_columns_that_the_runs_do_not_determine_are_named():
 
 def test_curves_of_diverged_runs_are_not_fitted(few):
     """A diverged run's rising curve changes nothing."""
-    from dataclasses import replace
-
     curves, runs = curves_of(few, noise=0.0005), with_losses(few, noise=0.0005, seed=1)
     last = runs.run_id[-1]
     rising = CurveTable(
@@ -284,8 +285,6 @@ def test_groups_of_single_runs_are_refused(few, column):
 
 
 def test_another_optimizer_is_out_of_the_domain(law):
-    from dataclasses import replace
-
     new = plan(steps=(12000,), params=(6e7,))
     assert "plain_sgd" in law.predict(replace(new, optimizer=("sgd",) * len(new))).reasons[0]
 
@@ -329,3 +328,90 @@ def test_many_curves_are_thinned(few, monkeypatch):
     assert counts() == [180 // len(few)] * len(few)
     monkeypatch.setattr(fitting, "MOST_READINGS", 1)
     assert counts() == [fitting.FEWEST_PER_CURVE] * len(few)
+
+
+class TestRefused:
+    """Arguments that would give a law that cannot be written, or intervals that mean something else."""
+
+    def test_a_group_column_with_an_empty_text_cell(self, runs):
+        labelled = replace(runs, extra={"lab": ("a", "b", "") * (len(runs) // 3)})
+        with pytest.raises(FitError, match=r"group column 'lab' must be filled in every run, got an empty cell in 18"):
+            fit_law(labelled, group="lab")
+
+    @pytest.mark.parametrize(
+        ("column", "message"),
+        [
+            ("seq_len", "group column 'seq_len' must be filled in every run, got an empty cell in 54 of 54"),
+            ("batch_tokens", "group column 'batch_tokens' must have at least 2 different values, got one"),
+            ("run_id", "group must be a column that several runs share, got 'run_id'"),
+        ],
+    )
+    def test_a_rival_law_refuses_the_same_groups(self, runs, column, message):
+        loss = 1.7 + 400 * runs.params**-0.34 + 410 * runs.tokens**-0.28
+        with pytest.raises(FitError, match=message):
+            fit_baseline("chinchilla", replace(runs, final_loss=loss), group=column)
+
+    @pytest.mark.parametrize("name", [None, 3])
+    def test_a_name_that_is_no_text(self, runs, name):
+        with pytest.raises(InputError, match="name must be text, got"):
+            fit_law(runs, name=name)
+        if name is not None:
+            with pytest.raises(InputError, match="name must be text, got 3"):
+                fit_baseline("chinchilla", runs, name=name)
+
+    def test_an_empty_pool(self, runs):
+        with pytest.raises(InputError, match="inducing_pool must hold at least one run, got an empty table"):
+            fit_law(runs, inducing_pool=runs.select(np.array([], dtype=int)))
+
+    @pytest.mark.parametrize("names", ["aN", ["aN", "aN"]])
+    def test_exponents_named_twice_or_as_one_text(self, runs, names):
+        with pytest.raises(InputError, match="exponents to calibrate must be a list of different names, got"):
+            fit_law(runs, calibrate=names)
+
+
+class TestAnyShape:
+    def test_one_point_has_a_covariance_too(self, law, runs):
+        p = law.predict(runs.select(slice(0, 4)))
+        assert p.covariance(2).shape == (1, 1)
+        assert p.covariance(2)[0, 0] == p.covariance([2])[0, 0]
+        np.testing.assert_array_equal(p.covariance(np.array([True, False, True, False])), p.covariance([0, 2]))
+
+    @pytest.mark.parametrize(
+        ("steps", "got"),
+        [
+            ([1000, 2000], r"a row of shape \(\)"),
+            ([np.array([1000.0])], "1 of them"),
+            (np.array([[1000.0, 2000.0]]), r"a row of shape \(1, 2\)"),
+            (["a", "b"], r"\['a', 'b'\]"),
+            (7, "7"),
+        ],
+    )
+    def test_steps_that_are_not_one_row_a_run(self, law, runs, steps, got):
+        with pytest.raises(
+            InputError, match=f"steps must be one array of numbers, or one for each of the 2 runs, got {got}"
+        ):
+            law.predict_curve(runs.select([0, 1]), steps)
+
+    def test_steps_in_any_order_and_of_any_type(self, law, runs):
+        one = runs.select([0])
+        rising = law.predict_curve(one, np.array([1000.0, 2000.0])).loss
+        assert law.predict_curve(one, np.array([2000, 1000, 2000], dtype=np.int32)).loss.tolist() == [
+            rising[1], rising[0], rising[1],
+        ]  # fmt: skip
+
+
+def test_too_few_left_out_residuals_to_calibrate_are_said(runs):
+    """Eighteen runs in three groups give eighteen residuals, and a factor of 1 that nothing supports."""
+    labelled = replace(runs, extra={"lab": ("a", "b", "c") * 18}).select(np.arange(0, 54, 3))
+    labelled = replace(labelled, extra={"lab": ("a", "b", "c") * 6})
+    with pytest.warns(OptlawsWarning, match="too few, to leave groups out: interval widths are not calibrated"):
+        fitted = fit_law(labelled, group="lab")
+    assert fitted.posterior.spread == 1.0
+    assert "residuals" not in fitted.info["fit"]
+
+
+def test_a_column_of_data_is_not_calibrated_without_batches():
+    """Where no batch is known a fit leaves that column out, and the search for its exponent must see the same."""
+    runs = with_losses(plan())
+    found = profile_exponents(runs, get_basis(), ["aD"], use_batch=False, trials=40)
+    assert found.values["aD"] == pytest.approx(get_basis().exponents["aD"], rel=0.02)

@@ -2,13 +2,16 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from made_runs import curves_of, plan, with_losses
 
 from optlaws.errors import InputError, LawError
-from optlaws.law import Law, fit_law, load_law, store
+from optlaws.features import get_basis
+from optlaws.law import Law, fit_law, load_any_law, load_law, store
+from optlaws.law.baseline import fit_baseline
 from optlaws.runs import RunTable
 from optlaws.schedules import from_array, parse
 
@@ -115,11 +118,99 @@ def edited(path, change):
         (lambda d: d["defaults"].update(batch_tokens=-3.5), "defaults must be numbers above 0"),
         (lambda d: d["info"].update(sources=[1]), "info.sources must be a list of texts"),
         (lambda d: d["info"].update(leave_group_out={"N": 3}), "info.leave_group_out must be an object of objects"),
+        (lambda d: d["domain"].update(peak_lr=["nan", "nan"]), "domain.peak_lr must be a finite number, got 'nan'"),
+        (lambda d: d["domain"].update(peak_lr=[True, 2.0]), "domain.peak_lr must be a finite number, got True"),
+        (lambda d: d["domain"].update(steps=[2.0, 1.0]), "domain.steps must be two numbers, the lowest first, got 2"),
+        (lambda d: d["domain"].update(steps=[-1.0, 1.0]), "domain.steps must be from 0 to inf, got -1"),
+        (lambda d: d["defaults"].update(params="6e7"), "defaults.params must be a finite number, got '6e7'"),
+        (lambda d: d.update(peak_scale="0.75"), "peak_scale must be a finite number, got '0.75'"),
+        (lambda d: d.update(peak_scale=1e-300), "peak_scale must be from 1e-12 to 1e.12, got 1e-300"),
+        (lambda d: d["posterior"].update(noise="0.001"), "noise must be a finite number, got '0.001'"),
+        (lambda d: d["posterior"].update(spread=True), "spread must be a finite number, got True"),
+        (lambda d: d["posterior"].update(spread=1e300), "spread must be from 1e-12 to 1e.12, got 1e.300"),
+        (lambda d: d["posterior"].update(root_size=3.5), "root_size must be a whole number, got 3.5"),
+        (lambda d: d["posterior"]["mean"].__setitem__(0, "0.1"), "lists of numbers must hold numbers only"),
+        (lambda d: d["posterior"]["sizes"].__setitem__(0, True), "lists of numbers must hold numbers only"),
+        (lambda d: d["posterior"]["inducing"][0].__setitem__(0, 1e300), "numbers must be finite, at most 1e.12 from 0"),
+        (
+            lambda d: d["posterior"]["coefficients"].__setitem__(d["posterior"]["coefficients"].index(0.0), -1.0),
+            "coefficients must be at least 0",
+        ),
+        (
+            lambda d: d["posterior"].update(coefficients=[0.0] * 16),
+            "coefficients must be at least 0, one of them above",
+        ),
+        (lambda d: d["exponents"].update(gv=1e300), "exponent gv of basis 'sde16' must be at most 100, got 1e.300"),
+        (lambda d: d["settings"].update(field_sd=1e300), "field_sd must be a number from 1e-12 to 1e.12, got 1e.300"),
+        (lambda d: d["settings"].update(rounds=2.5), "rounds must be a whole number from 1"),
+        (lambda d: d["settings"].update(spreads=[4.0, 0.4]), "spreads must be two numbers, the lower one first"),
+        (lambda d: d["dynamics"].update(modes=8), "modes must be 6 for basis 'sde16', got 8"),
     ],
 )
 def test_damaged(path, change, message):
     with pytest.raises(LawError, match=message):
         Law.load(edited(path, change))
+
+
+@pytest.mark.parametrize("number", ["1e999", "9" * 400, "9" * 5000, "NaN", "-Infinity"])
+def test_numbers_out_of_range(path, number):
+    text = path.read_text(encoding="utf-8")
+    noise = json.loads(text)["posterior"]["noise"]
+    path.write_text(text.replace(f'"noise":{noise!r}', f'"noise":{number}'), encoding="utf-8")
+    with pytest.raises(LawError, match=r"law\.json' has a damaged entry .*; fit it again"):
+        Law.load(path)
+
+
+@pytest.mark.parametrize("value", [object(), float("nan"), np.float32(1.0)])
+def test_what_json_cannot_hold_is_one_sentence(law, path, value):
+    good = path.read_bytes()
+    with pytest.raises(LawError, match="law 'made' must hold texts, finite plain numbers, lists and objects only"):
+        replace(law, info={"mine": value}).save(path)
+    assert path.read_bytes() == good
+
+
+def test_constants_of_numpy_types_are_written_as_plain_numbers(tmp_path):
+    basis = get_basis().with_constants({"kappa": np.float32(0.25), "modes": np.int64(6)}, {"aN": np.float64(0.13)})
+    fitted = fit_law(with_losses(plan(), noise=0.0005), basis=basis)
+    fitted.save(tmp_path / "law.json")
+    same_answers(fitted, Law.load(tmp_path / "law.json"), plan(peaks=(5e-4, 5e-3), steps=(4000,)))
+
+
+@pytest.fixture(scope="module")
+def rival():
+    runs = plan()
+    loss = 1.7 + 400 * runs.params**-0.34 + 410 * runs.tokens**-0.28
+    noise = 1 + 1e-3 * np.random.default_rng(0).standard_normal(len(runs))
+    return fit_baseline("chinchilla", replace(runs, final_loss=loss * noise))
+
+
+def test_a_rival_law_comes_back_with_the_same_digits(rival, tmp_path):
+    rival.save(tmp_path / "rival.json")
+    again = load_any_law(tmp_path / "rival.json")
+    new = plan(peaks=(5e-4,), steps=(4000,))
+    for name in ("loss", "sd", "lower", "upper", "in_domain"):
+        np.testing.assert_array_equal(getattr(again.predict(new), name), getattr(rival.predict(new), name))
+    again.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "rival.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["domain"].update(params=["nan", "nan"]), "domain.params must be a finite number, got 'nan'"),
+        (lambda d: d["domain"].update(params=[2.0, 1.0]), "domain.params must be two numbers, the lowest first"),
+        (lambda d: d["parameters"].update(E="1.7"), "parameters.E must be a finite number, got '1.7'"),
+        (lambda d: d["parameters"].update(E=True), "parameters.E must be a finite number, got True"),
+        (lambda d: d["residuals"].update(upper=1e300), "residuals.upper must be from -100 to 100, got 1e.300"),
+        (lambda d: d["residuals"].update(sd="0.1"), "residuals.sd must be a finite number, got '0.1'"),
+        (lambda d: d["residuals"].update(lower=2.0, upper=1.0), "residuals must have lower at most upper"),
+        (lambda d: d["parameters"].update(alpha=-1.0), "alpha of law 'chinchilla' must be above 0, got -1"),
+    ],
+)
+def test_a_damaged_rival_law(rival, tmp_path, change, message):
+    rival.save(tmp_path / "rival.json")
+    with pytest.raises(LawError, match=message):
+        load_any_law(edited(tmp_path / "rival.json", change))
 
 
 @pytest.mark.parametrize("text", ["[1, 2]", "3", '"law"', "{}", "null"])

@@ -7,7 +7,7 @@ import pytest
 from naive_kriging import Kriging, interval, matern, prior_sds, residual_covariance
 from threadpoolctl import threadpool_limits
 
-from optlaws.errors import FitError
+from optlaws.errors import FitError, InputError
 from optlaws.regression import Problem, Settings, fit_trend_field, predict_trend_field
 from optlaws.regression.kernel import choose_inducing, field_features, matern32, whitening
 
@@ -262,7 +262,7 @@ class TestUncertainty:
         [(0.0, 0.0035, "lowest"), (0.001, 0.0035, "below 1"), (0.004, 0.0012, "above 1"), (0.2, 0.0012, "highest")],
     )
     def test_groups_give_the_errors_of_leaving_them_out(self, rng, shift, noise, where):
-        """The quick leave-group-out formula against refitting field and trend without the group.
+        """The quick leave-group-out formula against dense algebra: field and trend given the other groups.
 
         Groups that lie apart by more than the model allows for need a factor above 1 on the model's sds; the run
         noise, held at one value here, is never scaled.
@@ -276,7 +276,7 @@ class TestUncertainty:
         active = posterior.coefficients > 0
         a = x[:, active] * prior_sds(problem, PRIOR)[active]
         k = residual_covariance(problem, settings, posterior.noise, settings.field_sd) + a @ a.T
-        residual = 1.0 - x @ posterior.coefficients
+        residual = np.ones(30)  # of the trend that the priors expect, which is none
         errors, model = np.empty(30), np.empty(30)
         for value in range(3):
             out, rest = np.flatnonzero(groups == value), np.flatnonzero(groups != value)
@@ -303,6 +303,37 @@ class TestUncertainty:
         np.testing.assert_array_equal(point.noise, plain.noise)
 
 
+@pytest.mark.parametrize("width", [0.1, 0.3])
+def test_left_out_errors_are_those_of_a_fit_to_the_rest(rng, width):
+    """Where priors say much of the trend too: a group that was left out must not have moved its coefficients."""
+    settings = replace(PLAIN, noise_grid=(0.0035,), trend_sd=PLAIN.field_sd, size_sd=1e-9, rounds=1)
+    problem, _ = make(rng, 12)
+    problem = replace(problem, size=np.zeros(12))
+    groups, centre, prior = np.arange(12) % 4.0, 0.5 * TRUTH + 0.05, width * np.ones(5)
+    posterior, about = fit_trend_field(problem, prior, settings, centre=centre, groups=[groups], names=["fold"])
+    assert (posterior.coefficients > 0).all()
+    errors = np.empty(12)
+    for value in range(4):
+        out, rest = np.flatnonzero(groups == value), part(problem, np.flatnonzero(groups != value))
+        scale = problem.loss.mean() / rest.loss.mean()  # priors are relative to the mean loss of the runs at hand
+        other, _ = fit_trend_field(rest, scale * prior, settings, centre=scale * centre)
+        assert (other.coefficients > 0).all()
+        held = part(problem, out)
+        point, _ = predict(other, held)
+        trend = held.columns @ other.coefficients
+        errors[out] = trend / point.loss - trend / held.loss
+    assert about["groups"]["fold"]["mean_error_pct"] == pytest.approx(100 * np.abs(errors).mean(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("count", "least"), [(8, 1.0), (9, 0.4)])
+def test_fewer_runs_than_a_quantile_needs_never_narrow(rng, count, least):
+    settings = replace(PLAIN, noise_grid=(0.01,))
+    problem, _ = make(rng, count, sizes=(1.0,), noise=1e-5)  # far less noise than stated: residuals ask for less
+    groups = [np.arange(count) % 2.0, np.arange(count) % 3.0, np.arange(count) // 3.0]
+    posterior, _ = fit_trend_field(problem, PRIOR, settings, groups=groups, names=["a", "b", "c"])
+    assert posterior.spread == pytest.approx(least, rel=0.02)
+
+
 def test_infinite_columns_are_an_error(rng):
     problem, _ = make(rng, 12)
     problem.columns[3, 1] = np.inf
@@ -325,3 +356,31 @@ def test_an_outlier_loses_its_weight(rng):
 @pytest.fixture
 def rng():
     return np.random.default_rng(7)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"field_sd": -1.0}, "field_sd must be a number from 1e-12 to 1e.12, got -1.0; 0.0075 is the default"),
+        ({"field_sd": float("nan")}, "field_sd must be a number from 1e-12"),
+        ({"field_sd": True}, "field_sd must be a number from 1e-12"),
+        ({"rounds": 0}, "rounds must be a whole number from 1 to"),
+        ({"most_inducing": 2.5}, "most_inducing must be a whole number from 1 to"),
+        ({"noise_grid": ()}, "noise_grid must be one or more numbers from 1e-12"),
+        ({"noise_grid": (0.0, 0.1)}, "noise_grid must be one or more numbers from 1e-12"),
+        ({"noise_grid": 0.001}, "noise_grid must be one or more numbers from 1e-12"),
+        ({"spreads": (4.0, 0.4)}, "spreads must be two numbers, the lower one first,"),
+        ({"curve_spreads": (1.0, "4")}, "curve_spreads must be two numbers, the lower one first,"),
+    ],
+)
+def test_settings_out_of_range(given, message):
+    with pytest.raises(InputError, match=message):
+        Settings(**given)
+
+
+@pytest.mark.parametrize("loss", [0.0, -1.0, 1e-200, 1e200, np.nan])
+def test_losses_out_of_range_are_an_error(rng, loss):
+    problem, _ = make(rng, 12)
+    problem.loss[3] = loss
+    with pytest.raises(FitError, match=r"losses must be from 1e-100 to 1e\+100 nats per token, got"):
+        fit_trend_field(problem, PRIOR, Settings())

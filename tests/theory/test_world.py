@@ -172,3 +172,9 @@ def test_paper_widens_with_what_is_unknown_and_with_the_noise():
     assert np.all(free > known)
     assert free[1] > free[0]
     assert np.all(paper_sd(law, runs, targets, 0.002, FREE) > free)
+
+
+def test_no_noise_draws_are_refused_at_once(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--seeds", "0"])
+    assert "--seeds must be at least 1, got 0" in capsys.readouterr().err

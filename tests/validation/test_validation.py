@@ -262,3 +262,39 @@ def test_with_the_default_fit():
         rows = cross_validate(runs, leave_one_out_by(runs, "peak_lr"), fit_law)
     assert rows["all"]["runs"] == 24
     assert 0 <= rows["all"]["cover"] <= 1
+
+
+class TestEdges:
+    def test_masks_of_the_caller_stay_as_they_are(self):
+        loss = 3 + np.arange(24) / 100
+        loss[[0, 5]] = np.nan
+        runs = table(final_loss=loss)
+        train, test = np.arange(24) >= 12, np.arange(24) < 12
+        before = test.copy()
+        assert cross_validate(runs, [("x", train, test)], Mean)["x"]["runs"] == 10
+        np.testing.assert_array_equal(test, before)
+        train.flags.writeable = test.flags.writeable = False
+        assert cross_validate(runs, [("x", train, test)], Mean)["x"]["runs"] == 10
+
+    def test_values_alike_in_six_digits_have_names_of_their_own(self):
+        runs = table(params=[84934656.0] * 12 + [84934657.0] * 12)
+        names = [split.name for split in leave_one_out_by(runs, "params")]
+        assert names == ["params 84934656.0 left out", "params 84934657.0 left out"]
+        assert len(cross_validate(runs, leave_one_out_by(runs, "params"), Mean)) == 3
+
+    @pytest.mark.parametrize("name", ["pool", "candidate"])
+    @pytest.mark.parametrize("label", [[1.0, np.nan], np.array(["a", None], dtype=object)])
+    def test_labels_that_are_missing(self, name, label):
+        y = np.array([2.0, 2.1])
+        with pytest.raises(InputError, match=f"{name} must be a label for every run, got none in place 1; name it"):
+            scores(y, y, y, y, **{name: label})
+
+    def test_ends_the_wrong_way_round(self):
+        y = np.array([2.0, 2.1])
+        with pytest.raises(InputError, match=r"lower must be at most upper, got 2\.1 and 2 in place 1; swap"):
+            scores(y, y, y, [2.0, 2.0])
+
+    def test_whole_numbers_and_single_precision(self):
+        assert scores([2, 3], [2, 3], [1, 2], [3, 4])["error"] == 0.0
+        y = np.array([2.0, 2.5], dtype=np.float32)
+        assert scores(y, y, y, y)["cover"] == 1.0

@@ -1,0 +1,91 @@
+"""Constants of the regression of trend and field."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from typing import Any, cast
+
+from optlaws.errors import InputError
+
+SMALLEST, LARGEST = 1e-12, 1e12  # of a constant of the fit: beyond them sums run out of range
+
+
+def _in_range(value: Any) -> bool:
+    """Return whether a value is a number that a constant may have."""
+    return isinstance(value, Real) and not isinstance(value, bool) and SMALLEST <= cast(float, value) <= LARGEST
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Constants of the fit, 1e-12 .. 1e12; of them the runs decide only which value of `noise_grid` holds.
+
+    Attributes
+    ----------
+    trend_sd, field_sd : float
+        Prior sd of the field (relative to the loss) while the trend is found, and afterwards.
+    curve_field_sd : float
+        Replaces both of them where curves are fitted: what a curve leaves is its own.
+    size_sd : float
+        Prior sd of the offset of one model size.
+    source_sd : float
+        Prior sd of the offset between final losses and curves (another evaluation set).
+    noise_grid : tuple of float
+        Relative run-to-run sds among which the evidence chooses.
+    noise_typical, noise_range : float
+        Median of the prior of the noise, and sd of its logarithm: a few runs do not show that they are free of noise.
+    noise_growth : float
+        Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and
+        escape.
+    robust : float
+        Residuals beyond this many noise sds lose weight (soft L1).
+    rounds : int
+        Rounds of reweighting.
+    most_inducing : int
+        Largest number of inducing points.
+    spreads, curve_spreads : (float, float)
+        Range of the calibrated factor of the sds of expected losses; the second where curves are fitted, since a few
+        curves that share their calibrated time-scales say too little about it (its lower end was chosen on two sizes
+        of the Multi-Power-Law runs).
+    peak_gaps : float
+        The field's length scale in ln peak rate is at least this many mean gaps between the rates of the runs.
+    """
+
+    trend_sd: float = 0.004
+    field_sd: float = 0.0075
+    curve_field_sd: float = 0.0005
+    size_sd: float = 0.0021
+    source_sd: float = 0.02
+    noise_grid: tuple[float, ...] = (0.0003, 0.0004, 0.0007, 0.0012, 0.002, 0.0035, 0.006, 0.01)
+    noise_typical: float = 0.001
+    noise_range: float = 0.35
+    noise_growth: float = 0.1
+    robust: float = 4.0
+    rounds: int = 3
+    most_inducing: int = 400
+    spreads: tuple[float, float] = (0.4, 4.0)
+    curve_spreads: tuple[float, float] = (3.0, 6.0)
+    peak_gaps: float = 2.2
+
+    def __post_init__(self) -> None:
+        """Refuse constants that a fit cannot use."""
+        for name, usual in ((each.name, each.default) for each in fields(self)):
+            value, least = getattr(self, name), SMALLEST
+            if isinstance(usual, tuple):
+                numbers = tuple(value) if isinstance(value, (tuple, list)) else ()
+                good = bool(numbers) and all(map(_in_range, numbers))
+                rule = "one or more numbers"
+                if name != "noise_grid":
+                    rule, good = (
+                        "two numbers, the lower one first,",
+                        good and len(numbers) == 2 and min(numbers) == value[0],
+                    )
+                object.__setattr__(self, name, numbers)
+            else:
+                good, rule = _in_range(value), "a number"
+                if isinstance(usual, int):
+                    rule, least, good = "a whole number", 1, good and isinstance(value, Integral)
+            if not good:
+                raise InputError(
+                    f"{name} must be {rule} from {least:g} to {LARGEST:g}, got {value!r}; {usual!r} is the default"
+                )

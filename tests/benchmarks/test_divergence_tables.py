@@ -1,6 +1,5 @@
 """The tables of labels and the decision rules of the divergence benchmark."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,15 +7,6 @@ import pytest
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 PAGE = BENCHMARKS.parent / "docs" / "divergence_labels.md"
-
-
-@pytest.fixture(scope="module")
-def folder():
-    """The benchmarks can be imported."""
-    before = sys.path[:]
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path[:] = before
 
 
 @pytest.fixture(scope="module")

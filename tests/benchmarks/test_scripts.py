@@ -29,15 +29,6 @@ def run(name, *args, **environment):
     )
 
 
-@pytest.fixture(scope="module")
-def folder():
-    """The benchmarks can be imported."""
-    before = sys.path[:]
-    sys.path.insert(0, str(BENCHMARKS))
-    yield
-    sys.path[:] = before
-
-
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_help_says_what_it_does_and_does_nothing(name, tmp_path):
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), ROOT / "docs" / "ranking.png"]

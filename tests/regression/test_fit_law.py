@@ -415,3 +415,9 @@ def test_a_column_of_data_is_not_calibrated_without_batches():
     runs = with_losses(plan())
     found = profile_exponents(runs, get_basis(), ["aD"], use_batch=False, trials=40)
     assert found.values["aD"] == pytest.approx(get_basis().exponents["aD"], rel=0.02)
+
+
+def test_one_curve_is_no_surer_than_several(few):
+    """No group can be left out of one curve: its intervals are at least as wide as the narrowest of several."""
+    one = fit_law(few.select([0]), curves_of(few.select([0]), every=100, noise=0.0005))
+    assert one.posterior.spread == Settings().curve_spreads[0]

@@ -12,8 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = (
-    "accuracy", "build_laws", "build_risk", "curve_prior", "divergence", "monitor", "mpl_published", "nested",
-    "planned_runs", "planning", "readme_ranking", "residuals", "rivals", "rivals_speed", "speed", "transfer",
+    "accuracy", "build_laws", "build_risk", "curve_prior", "divergence", "few_runs", "monitor", "mpl_published", "nested",
+    "odds", "planned_runs", "planning", "readme_ranking", "residuals", "rivals", "rivals_speed", "speed", "transfer",
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_help_says_what_it_does_and_does_nothing(name, tmp_path):
     assert [path.stat().st_mtime_ns for path in pages] == before
 
 
-@pytest.mark.parametrize("name", ["monitor", "rivals", "speed", "transfer"])
+@pytest.mark.parametrize("name", ["few_runs", "monitor", "odds", "rivals", "speed", "transfer"])
 def test_absent_tables_are_one_sentence(name, tmp_path):
     done = run(name, OPTLAWS_DATA=str(tmp_path))
     assert done.returncode == 1
@@ -116,8 +116,10 @@ def test_pages_say_what_their_scripts_say(folder):
     """A text that is changed in one of the two only is found here; figures are not compared."""
     import accuracy
     import curve_prior
+    import few_runs
     import monitor
     import nested
+    import odds
     import planned_runs
     import rivals
     import transfer
@@ -126,12 +128,12 @@ def test_pages_say_what_their_scripts_say(folder):
         return " ".join(module.__doc__.split("\n\n", 1)[1].split())
 
     pages = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in (
-        "accuracy", "curve_prior", "monitor", "nested", "planned_runs", "rivals", "transfer",
+        "accuracy", "curve_prior", "few_runs", "monitor", "nested", "odds", "planned_runs", "rivals", "transfer",
     )}  # fmt: skip
     assert accuracy.CAVEAT in pages["accuracy"]
     assert pages["rivals"].startswith(f"# Beside every rival\n\n{rivals.INTRO}\n\n{rivals.NOTES}\n\n")
     assert pages["monitor"].startswith(monitor.INTRO + monitor.thresholds())
-    for module in (curve_prior, nested, planned_runs, transfer):
+    for module in (curve_prior, few_runs, nested, odds, planned_runs, transfer):
         assert about(module) in pages[module.__name__]
 
 
@@ -256,3 +258,40 @@ def test_a_split_too_small_to_calibrate_has_a_dash(folder, five_runs, monkeypatc
         monkeypatch.setattr(accuracy, name, value)
     error = 100 * np.mean([2.101 / 2.1 - 1, 1 - 2.1 / 2.101, 0.0, 0.0])
     assert accuracy.calibrated_report().splitlines()[-1] == f"| x | {error:.3f} | - | - |"
+
+
+def test_odds_count_what_came_of_them(folder):
+    from odds import reliability, summary
+
+    sure, even = np.array([0.9, 0.06, 0.04]), np.full(4, 0.25)
+    row = summary("made", [(sure, 0), (sure, 2), (even, 3)])
+    assert row[:5] == ["made", "3", "3", "1", "2 of 3"]  # sets of 1, 1 and 4 runs; the second misses its best
+    assert row[5] == f"{100 * (0.9 * 0.04 * 0.25) ** (1 / 3):.1f}"
+    assert row[6] == f"{100 * (1 / 3 / 3 / 4) ** (1 / 3):.1f}"
+    shares = {line[0]: line[1:4] for line in reliability([(sure, 0), (sure, 2), (even, 3)])}
+    assert shares == {
+        "1 to 5 %": ["2", "4.00", "50.00"],
+        "5 to 20 %": ["2", "6.00", "0.00"],
+        "20 to 50 %": ["4", "25.00", "25.00"],
+        "80 to 95 %": ["2", "90.00", "50.00"],
+    }
+
+
+def test_few_runs_never_draws_what_is_predicted(folder, monkeypatch):
+    import few_runs
+
+    from optlaws.runs import RunTable
+
+    specs = [f"cosine:peak={peak},steps=2000,warmup=100" for peak in (5e-4, 1e-3, 2e-3, 4e-3)] * 4
+    size = np.repeat([1e7, 2e7, 4e7, 8e7], 4)
+    runs = RunTable.build(
+        specs, params=size, batch_tokens=5e4, final_loss=3 + 1e2 / size**0.35 + np.arange(16) % 4 / 99
+    )
+    seen, fit = [], few_runs.fit_law
+    monkeypatch.setattr(few_runs, "fit_law", lambda drawn: seen.append(drawn) or fit(drawn))
+    small = size < 4e7
+    rows = few_runs.learning_curve(runs, small, size.astype(str), 3, (4, 6, 20))
+    assert [row[0] for row in rows] == ["4", "6", "all 8"]
+    assert [len(drawn) for drawn in seen] == [4, 4, 4, 6, 6, 6, 8]
+    assert all(set(drawn.run_id) <= set(runs.select(small).run_id) for drawn in seen)
+    assert few_runs.blind(np.array([2.0, 2.0, 2.0, 2.2, 3.0]), np.array(list("aaaab"))) == pytest.approx(2.5)

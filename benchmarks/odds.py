@@ -5,7 +5,8 @@ compete (one size; one length, or one token budget): each run is a candidate, re
 run that did end lowest is the best one. P(best) is right where of the candidates that got, say, 20 to 50 % about that
 share were best. Pools of the first table overlap, for its splits do. Beside it: how many candidates must be kept for the
 best to be among them with a probability of 90 % by the law's own account (its 90 % set), and how often it was; and what
-chance the law gave the run that was best, geometric mean over the pools, against one over the number of candidates.
+chance the law gave the run that was best, geometric mean over the pools, against one over the number of candidates. The
+constants of the basis were chosen with these tables in view, nothing was by these figures.
 --write puts the page into docs/odds.md.
 """
 

@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = (
     "accuracy", "build_laws", "build_risk", "curve_prior", "divergence", "few_runs", "monitor", "mpl_published",
-    "nested", "odds", "planned_runs", "planning", "readme_ranking", "residuals", "rivals", "rivals_speed", "speed", "transfer",
+    "nested", "odds", "planned_runs", "planning", "readme_ranking", "residuals", "rivals", "rivals_speed", "speed",
+    "transfer",
 )  # fmt: skip
 
 

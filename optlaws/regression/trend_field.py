@@ -135,11 +135,12 @@ def _signed_trend(
 
 @dataclass(frozen=True)
 class _Trend:
-    """A trend found: columns relative to the loss and scaled to mean 1, coefficients, noise and weights."""
+    """A trend found: columns relative to the loss and scaled to mean 1, coefficients and their prior, noise, weights."""
 
     x: FloatArray
     mean: FloatArray
     precision: FloatArray
+    centre: FloatArray
     c: FloatArray
     noise: float
     weight: FloatArray
@@ -210,7 +211,7 @@ def _find_trend(
         residual = kept * alpha / (noise * np.sqrt(problem.share * growth))
         weight = 1.0 / np.sqrt(1.0 + (residual / settings.robust) ** 2)
         growth = 1.0 + (damage(problem.columns, c / mean, problem.damage_columns, y) / settings.noise_growth) ** 2
-    return _Trend(x, mean, precision, c, noise, weight, growth, phi, rest, inducing, best)
+    return _Trend(x, mean, precision, middle, c, noise, weight, growth, phi, rest, inducing, best)
 
 
 def fit_trend_field(
@@ -275,9 +276,8 @@ def fit_trend_field(
     information = (whole / diagonal[:, None]).T @ whole + np.diag(whole_precision)
     scale = 1.0 / np.sqrt(np.diag(information))
     root = np.linalg.cholesky(information * scale[:, None] * scale[None]).T / scale[None]
-    expected = np.zeros(x.shape[1]) if centre is None else centre * problem.loss.mean() * mean
     spread, checked, residuals = _calibrate(
-        1.0 - x[:, active] @ expected[active],
+        1.0 - x[:, active] @ trend.centre[active],
         features,
         x[:, active],
         precision[active],

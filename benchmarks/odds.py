@@ -22,11 +22,10 @@ from typing import Any
 
 import numpy as np
 from accuracy import table
-from public import Array, completed, load, schaipp_splits
+from public import Array, completed, load, schaipp_splits, write_page
 
 from optlaws import RunTable, rank
 from optlaws.law import fit_law
-from optlaws.runs import atomic_write
 from optlaws.validation import same_budget, same_horizon, sizes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,8 +140,7 @@ def main() -> None:
     text = page()
     print(text)
     if write:
-        with atomic_write(ROOT / "docs" / "odds.md") as stream:
-            stream.write(text)
+        write_page(ROOT / "docs" / "odds.md", text)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,10 @@ def reproduce(data: Path, quick: bool, figures: Path | None) -> list[Row | Missi
         spread = warm_up_measured(public.completed(marin))
         falls = all(b < a for a, b in pairwise(spread.values())) if len(spread) > 2 else None
         text = ", ".join(f"{value:.2f} % at {tokens / 1e9:.1f}B" for tokens, value in spread.items())
-        note = f"largest over lowest loss of warm-ups of 1,000, 2,000 and 4,000 steps, by tokens: {text}"
+        note = (
+            "largest over lowest loss of warm-ups of 1,000, 2,000 and 4,000 steps (500 diverged at most lengths and is"
+            f" left out), by tokens: {text}"
+        )
         last.append(book.row("headline", "the same, measured", None if falls is None else float(falls), note))
     except Missing as gap:
         last.append(gap)

@@ -135,7 +135,7 @@ def _signed_trend(
 
 @dataclass(frozen=True)
 class _Trend:
-    """A trend found: columns relative to the loss and scaled to mean 1, coefficients and their prior, noise, weights."""
+    """A trend found: columns relative to the loss, scaled to mean 1; coefficients and their prior; noise; weights."""
 
     x: FloatArray
     mean: FloatArray

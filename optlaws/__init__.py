@@ -17,6 +17,7 @@ _HOMES = {
     "Schedule": "optlaws.schedules",
     "ScheduleBatch": "optlaws.schedules",
     "basis_ids": "optlaws.features",
+    "design_runs": "optlaws.design",
     "errors": "optlaws.errors",
     "feature_table": "optlaws.features",
     "fit_law": "optlaws.law",
@@ -29,6 +30,7 @@ _HOMES = {
     "read_runs": "optlaws.runs",
     "recommend_settings": "optlaws.recommend",
     "register_basis": "optlaws.features",
+    "standard_pool": "optlaws.design",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "ScheduleBatch",
     "__version__",
     "basis_ids",
+    "design_runs",
     "errors",
     "feature_table",
     "fit_law",
@@ -51,10 +54,12 @@ __all__ = [
     "read_runs",
     "recommend_settings",
     "register_basis",
+    "standard_pool",
 ]
 
 if TYPE_CHECKING:
     from optlaws import errors
+    from optlaws.design import design_runs, standard_pool
     from optlaws.features import basis_ids, feature_table, get_basis, register_basis
     from optlaws.law import Law, fit_law, load_law
     from optlaws.optimize import optimize_schedule

@@ -1,7 +1,7 @@
 """The command line: reads and writes files, and leaves all work to the layers below.
 
 Exit codes: 0 done, 2 bad input (one sentence on standard error), 3 every candidate too likely to diverge or a monitored
-run that has diverged, 1 failure. Only click and the errors are imported here; every command
+run that has diverged, 1 failure. Only click, the options and the errors are imported here; every command
 imports what it needs when it runs.
 """
 
@@ -12,51 +12,25 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
 
 from optlaws._version import __version__
+from optlaws.commands.options import (
+    ACCEPTED_RISK,
+    Quantity,
+    format_option,
+    max_risk_option,
+    output_option,
+    sizes,
+    warmup_option,
+)
 from optlaws.errors import InputError, OptlawsError, OptlawsWarning, RiskError, nearest
 
 DEBUG = "OPTLAWS_DEBUG"
 DEFAULT_LAW = "llama-slimpajama"
-
-
-class Quantity(click.ParamType[float]):
-    """A number that may be written like 85M, 2.56B or 1e9."""
-
-    name = "number"
-
-    def __init__(self, zero: bool = False) -> None:
-        """Allow 0 with `zero`."""
-        self.zero = zero
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number, or fail with the sentence that says what is allowed."""
-        from optlaws.runs import parse_quantity
-
-        name = param.opts[0] if param else "value"
-        return parse_quantity(value, name, zero=self.zero)
-
-
-class Share(click.ParamType[float]):
-    """A probability from 0 to 1, which may be written like 5%."""
-
-    name = "probability"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the number, or fail with the sentence that says what is allowed."""
-        text = str(value).strip()
-        try:
-            share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
-        except ValueError:
-            share = -1.0
-        if not 0.0 <= share <= 1.0:
-            name = param.opts[0] if param else "value"
-            raise InputError(f"{name} must be a probability from 0 to 1, got {text!r}; write it like 0.05 or 5%")
-        return share + 0.0  # -0 is 0
 
 
 class Commands(click.Group):
@@ -72,41 +46,6 @@ class Commands(click.Group):
                 f"no command {args[0]!r}{nearest(args[0], known)} (commands: {', '.join(known)})", ctx
             )
         return super().resolve_command(ctx, args)
-
-
-def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that fill what candidates leave open."""
-    options = (
-        click.option("--params", type=Quantity(), metavar="N", help="Non-embedding parameters, like 85M."),
-        click.option("--tokens", type=Quantity(), metavar="D", help="Training tokens, like 2.56B."),
-        click.option("--batch-tokens", type=Quantity(), metavar="B", help="Tokens a step, like 512K or 51200."),
-        click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help="Weight decay, like 0.1."),
-    )
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def max_risk_option(text: str, name: str = "max_risk") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the --max-risk option, None where it is not given."""
-    return click.option("--max-risk", name, type=Share(), metavar="P", help=text)
-
-
-ACCEPTED_RISK = "Accepted divergence risk; exit code 3 if all are above. [default: 0.05]"
-warmup_option = click.option(
-    "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
-)
-
-
-def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the --format option; the first choice is the default."""
-    return click.option("--format", "style", type=click.Choice(choices), default=choices[0], show_default=True)
-
-
-def output_option(**settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return the -o option."""
-    chosen = settings if settings.get("required") else {"default": "-", **settings}
-    return click.option("-o", "--output", metavar="FILE", **chosen)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -172,6 +111,28 @@ def optimize(**options: Any) -> None:
     from optlaws.commands import optimize as command
 
     command.optimize(**options)
+
+
+@cli.command()
+@click.argument("candidates", nargs=-1, required=True, metavar="CANDIDATES...")
+@click.option("--runs", "count", type=int, default=12, show_default=True, metavar="K", help="How many runs to choose.")
+@click.option("--pool", multiple=True, metavar="POOL", help="Runs that can be made, as candidates. May be repeated.")
+@click.option("--sizes", metavar="N,N", help="Sizes of proposed runs. [default: 1/64 to 1/8 of the candidates']")
+@click.option("--have", metavar="RUNS", help="Run table of finished runs to build on.")
+@click.option("--budget", type=Quantity(), metavar="C", help="FLOPs that the chosen runs may cost together, like 1e19.")
+@sizes
+@max_risk_option(ACCEPTED_RISK)
+@format_option("table", "csv", "json")
+@click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
+@click.option("-o", "--output", metavar="RUNS", help="Write the chosen runs there, as a run table without losses.")
+def design(**options: Any) -> None:
+    """Choose the small runs that would teach most about the candidates.
+
+    CANDIDATES are the runs to be predicted, as in `optlaws rank`. Without --pool small runs about them are proposed.
+    """
+    from optlaws.commands import design as command
+
+    command.design(**options)
 
 
 @cli.command()

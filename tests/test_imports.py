@@ -13,7 +13,7 @@ LAYERS = [
     {"__main__"},
     {"cli", "commands"},
     {"report", "plotting", "integrations"},
-    {"recommend"},
+    {"recommend", "design"},
     {"optimize"},
     {"ranking", "monitor"},
     {"_advice"},

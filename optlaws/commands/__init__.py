@@ -1,1 +1,1 @@
-"""What the commands do, once the command line is parsed; imported only when a command runs."""
+"""What the commands do, once the command line is parsed; all but the options are imported only when one runs."""

@@ -1,0 +1,201 @@
+"""The command that says which small runs to make before a law can be trusted for the large ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from optlaws import report
+from optlaws._advice import percent
+from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet
+from optlaws.design import Design, design_runs, standard_pool
+from optlaws.errors import InputError
+from optlaws.risk import ACCEPTED
+from optlaws.runs import RunTable, format_quantity, gather_candidates, parse_quantity, read_runs, write_runs
+
+ROUGH = 100.0  # % of the loss: wider intervals say nothing
+
+
+def design(
+    candidates: Sequence[str],
+    pool: Sequence[str],
+    sizes: str | None,
+    count: int,
+    have: str | None,
+    budget: float | None,
+    max_risk: float | None,
+    style: str,
+    plot: str | None,
+    output: str | None,
+    **columns: float | None,
+) -> None:
+    """Choose runs, print them, and write the table and the figure that were asked for."""
+    if pool and sizes is not None:
+        raise InputError(
+            f"--sizes is for runs that are proposed here, got {sizes!r} beside --pool; leave one of them out"
+        )
+    if plot:
+        check_figure(plot)
+    check_outputs(plot, output)
+    for target in (plot, output):
+        if target:
+            keep_inputs(target, *candidates, *pool, have)
+    targets = gather_candidates(candidates, columns).runs
+    accepted = ACCEPTED if max_risk is None else max_risk
+    if pool:
+        choice = gather_candidates(pool, {"weight_decay": columns.get("weight_decay")}).runs
+    else:
+        choice = standard_pool(targets, None if sizes is None else _sizes(sizes))
+    done = None if have is None else read_runs(have, need_loss=True)
+    with quiet():
+        found = design_runs(targets, choice, count, have=done, budget=budget, max_risk=accepted)
+    table = found.runs
+    if not pool:
+        table = replace(table, run_id=tuple(f"design-{i + 1}" for i in range(len(table))))
+    if plot:
+        _draw(found, targets, plot)
+    if output:
+        write_runs(output, table)
+    if style == "csv":
+        write_runs("-", table)
+    elif style == "json":
+        print(report.to_json(record(found, table)), end="")
+    else:
+        print(_text(found, table, targets, accepted, output), end="")
+
+
+def _sizes(text: str) -> list[float]:
+    """Return the sizes of a list like 20M,50M."""
+    return [parse_quantity(part, "--sizes") for part in text.split(",")]
+
+
+def record(found: Design, table: RunTable) -> dict[str, Any]:
+    """Return what JSON says of a design."""
+    rows = [
+        {
+            "order": i + 1,
+            "run_id": table.run_id[i],
+            "schedule": schedule.to_dict(),
+            "params": float(table.size[i]),
+            "tokens": float(table.tokens[i]),
+            "batch_tokens": float(table.batch_tokens[i]),
+            "cost": float(found.cost[i]),
+            "width_pct": float(found.width[i + 1]),
+        }
+        for i, schedule in enumerate(table.schedule_tuple())
+    ]
+    return {
+        "runs": rows,
+        "unit": found.unit,
+        "cost": float(found.cost.sum()),
+        "width_before_pct": float(found.width[0]),
+        "width_after_pct": float(found.width[-1]),
+        "pool": len(found.pool),
+        "left_out_for_risk": found.risky,
+        "finished_runs": found.known,
+    }
+
+
+def _width(value: float) -> str:
+    """Return the width of an interval, %."""
+    return f"> {ROUGH:.0f}" if value > ROUGH else f"{value:.3g}"
+
+
+def _quantity(value: float) -> str:
+    return format_quantity(value, 3) if math.isfinite(value) else "-"
+
+
+def _cost(value: float, unit: str) -> str:
+    return f"{value:.2e}" if unit == "FLOPs" else format_quantity(value, 3)
+
+
+def _text(found: Design, table: RunTable, targets: RunTable, accepted: float, output: str | None) -> str:
+    lines = [_targets(targets) + ".", f"Chosen from {len(found.pool):,} runs{_left_out(found, accepted)}.", ""]
+    header = ["run", "params", "tokens", "batch", "schedule", found.unit, "width %"]
+    rows = []
+    for i, row in enumerate(range(len(table))):
+        sizes = (_quantity(float(values[row])) for values in (table.size, table.tokens, table.batch_tokens))
+        cost = _cost(float(found.cost[i]), found.unit)
+        rows.append([str(i + 1), *sizes, report.schedule_text(table, row, full=True), cost, _width(found.width[i + 1])])
+    lines += report.text_table(header, rows, [True, True, True, True, False, True, True]).splitlines()
+    lines += ["", _sums(found, targets)]
+    where = (
+        f"put their final losses into {output}"
+        if output and output != "-"
+        else "put their final losses into a run table (-o writes one)"
+    )
+    lines += [f"Train them in this order, {where}, then: optlaws fit. What was measured may be given back with --have."]
+    return "\n".join(lines) + "\n"
+
+
+def _targets(targets: RunTable) -> str:
+    """Say in words what is to be predicted."""
+    parts = []
+    for name, values in (("parameters", targets.size), ("tokens", targets.tokens)):
+        good = values[np.isfinite(values)]
+        if len(good):
+            low, high = (format_quantity(float(x), 3) for x in (good.min(), good.max()))
+            parts.append(f"{low} {name}" if low == high else f"{low} to {high} {name}")
+    noun = "run" if len(targets) == 1 else "runs"
+    return f"To be predicted: {len(targets)} {noun}" + (f", {', '.join(parts)}" if parts else "")
+
+
+def _left_out(found: Design, accepted: float) -> str:
+    risky = f" ({found.risky:,} more are likelier than {percent(accepted)} to diverge)" if found.risky else ""
+    known = f", beside {found.known:,} finished ones" if found.known else ""
+    return risky + known
+
+
+def _sums(found: Design, targets: RunTable) -> str:
+    """Say what the runs cost together and what they are worth by the prior's account."""
+    text = f"Together {_cost(float(found.cost.sum()), found.unit)} {found.unit}"
+    if found.unit == "FLOPs":
+        one = float(np.median(6.0 * targets.size * targets.tokens))
+        text += f", {100 * float(found.cost.sum()) / one:.3g} % of one run that is to be predicted"
+    return (
+        f"{text}. Width: of the 90 % interval of an expected loss to be predicted, % of it, after that run;"
+        f" {_width(found.width[0])} before the first. It is what the priors promise: no loss stands behind it yet."
+    )
+
+
+def _draw(found: Design, targets: RunTable, path: str) -> None:
+    """Draw how the interval narrows, and where the runs lie beside the targets."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    from optlaws import plotting
+
+    figure = Figure(figsize=(9.0, 3.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    count = np.arange(1, len(found.picked) + 1)
+    left.plot(count, found.width[1:], "o-", color=plotting.COLOURS[0], markersize=4, linewidth=1.4)
+    left.set_yscale("log")
+    left.set_xlabel("runs made")
+    left.set_ylabel("90 % interval of a target's expected loss,\n% of it, by the priors' account")
+    scales = [left.yaxis, right.xaxis, right.yaxis]
+    runs = found.runs
+    flat = not (np.isfinite(runs.size).all() and np.isfinite(targets.size).all())
+    for table, style, name in ((runs, "o", "chosen"), (targets, "*", "to be predicted")):
+        x = np.asarray(table.steps if flat else table.tokens, dtype=float)
+        y = np.asarray(table.batch().peak, dtype=float) if flat else table.size
+        colour = plotting.COLOURS[0 if name == "chosen" else 1]
+        right.plot(x, y, style, color=colour, markersize=6 if style == "o" else 11, alpha=0.75, label=name)
+    right.set_xscale("log")
+    right.set_yscale("log")
+    right.set_xlabel("steps" if flat else "training tokens")
+    right.set_ylabel("peak learning rate" if flat else "parameters")
+    right.legend(fontsize=8, frameon=False)
+    for axis in scales:
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if v < 1000 else format_quantity(v)))
+        axis.set_minor_formatter(NullFormatter())
+    for ax in (left, right):
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.grid(True, color="#e6e6e6", linewidth=0.6)
+        ax.set_axisbelow(True)
+    figure.suptitle(_targets(targets), fontsize=9.5)
+    plotting.save_figure(figure, path)

@@ -1,0 +1,80 @@
+"""Types of options, and options that several commands share. Only click and the errors are imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from optlaws.errors import InputError
+
+
+class Quantity(click.ParamType[float]):
+    """A number that may be written like 85M, 2.56B or 1e9."""
+
+    name = "number"
+
+    def __init__(self, zero: bool = False) -> None:
+        """Allow 0 with `zero`."""
+        self.zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with the sentence that says what is allowed."""
+        from optlaws.runs import parse_quantity
+
+        name = param.opts[0] if param else "value"
+        return parse_quantity(value, name, zero=self.zero)
+
+
+class Share(click.ParamType[float]):
+    """A probability from 0 to 1, which may be written like 5%."""
+
+    name = "probability"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with the sentence that says what is allowed."""
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100.0 if text.endswith("%") else 1.0)
+        except ValueError:
+            share = -1.0
+        if not 0.0 <= share <= 1.0:
+            name = param.opts[0] if param else "value"
+            raise InputError(f"{name} must be a probability from 0 to 1, got {text!r}; write it like 0.05 or 5%")
+        return share + 0.0  # -0 is 0
+
+
+def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that fill what candidates leave open."""
+    options = (
+        click.option("--params", type=Quantity(), metavar="N", help="Non-embedding parameters, like 85M."),
+        click.option("--tokens", type=Quantity(), metavar="D", help="Training tokens, like 2.56B."),
+        click.option("--batch-tokens", type=Quantity(), metavar="B", help="Tokens a step, like 512K or 51200."),
+        click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help="Weight decay, like 0.1."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def max_risk_option(text: str, name: str = "max_risk") -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the --max-risk option, None where it is not given."""
+    return click.option("--max-risk", name, type=Share(), metavar="P", help=text)
+
+
+ACCEPTED_RISK = "Accepted divergence risk; exit code 3 if all are above. [default: 0.05]"
+warmup_option = click.option(
+    "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
+)
+
+
+def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the --format option; the first choice is the default."""
+    return click.option("--format", "style", type=click.Choice(choices), default=choices[0], show_default=True)
+
+
+def output_option(**settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return the -o option."""
+    chosen = settings if settings.get("required") else {"default": "-", **settings}
+    return click.option("-o", "--output", metavar="FILE", **chosen)

@@ -1,0 +1,333 @@
+"""Which small runs to make so that a law fitted to them predicts the runs that matter.
+
+The covariance of the losses of any two runs is known before either is made (`optlaws.regression.design`), so a list of
+runs can be judged by how narrow it will leave the prediction of the targets, and the next run chosen that narrows it
+most. What that was worth on public runs is measured in docs/design.md.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from optlaws._normal import NORMAL_90
+from optlaws.baselines import get_baseline
+from optlaws.baselines.base import usable
+from optlaws.dynamics import final_states
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError, OptlawsWarning, RiskError
+from optlaws.features import Basis, get_basis
+from optlaws.law import fit_law, load_law
+from optlaws.law.fitting import FEWEST_RUNS
+from optlaws.regression.design import choose_runs, joint_prior
+from optlaws.regression.settings import Settings
+from optlaws.risk import ACCEPTED
+from optlaws.runs import RunTable, format_quantity
+from optlaws.schedules import Schedule
+
+FEWER = (1 / 64, 1 / 32, 1 / 16, 1 / 8)  # of the target's parameters
+TOKENS = (0.5, 1.0, 2.0)  # of the target's tokens per parameter
+BATCHES = (0.5, 1.0, 2.0)  # of the batch that the target's becomes with fewer tokens
+PEAKS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the peak rate that the target's becomes with fewer parameters and tokens
+SHAPES = (
+    "cosine:peak={p:.4g},steps={t},warmup={w},final={f:.4g}",
+    "linear:peak={p:.4g},steps={t},warmup={w}",
+    "wsd:peak={p:.4g},steps={t},warmup={w},decay=0.2",
+    "wsd:peak={p:.4g},steps={t},warmup={w},decay=0.5,shape=sqrt",
+    "constant:peak={p:.4g},steps={t},warmup={w}",
+)
+SHORTEST = 100  # steps
+MOST = 20_000  # runs to choose from
+EXPONENTS = tuple(0.125 * i for i in range(9))  # of the cost that a gain is divided by, tried where there is a budget
+RISK_LAW = "steplaw-dense"  # whose risk model judges runs before there is a law
+
+
+@dataclass(frozen=True)
+class Design:
+    """Runs to make, in the order of what they teach.
+
+    Attributes
+    ----------
+    pool : RunTable
+        The n runs that could be made, those too likely to diverge left out.
+    picked : ndarray of shape (k,)
+        Places in the pool, in the order of choice.
+    cost : ndarray of shape (k,)
+        Of each pick, in `unit`.
+    unit : str
+        "FLOPs" (6 N D), "tokens" where a size is missing, "steps" where tokens are missing too.
+    width : ndarray of shape (k + 1,)
+        Width of the 90 % interval of a target's expected loss, % of it (root mean square over the targets), before the
+        first pick and after each: the prior's own account, which no loss has calibrated yet.
+    risky : int
+        Runs that were left out of the pool.
+    known : int
+        Finished runs that were taken into account.
+    """
+
+    pool: RunTable
+    picked: np.ndarray
+    cost: FloatArray
+    unit: str
+    width: FloatArray
+    risky: int
+    known: int
+
+    @property
+    def runs(self) -> RunTable:
+        """The picked runs in the order of choice."""
+        return self.pool.select(self.picked)
+
+
+def design_runs(
+    targets: RunTable,
+    pool: RunTable,
+    count: int,
+    *,
+    have: RunTable | None = None,
+    budget: float | None = None,
+    max_risk: float = ACCEPTED,
+    basis: str | Basis | None = None,
+    settings: Settings | None = None,
+) -> Design:
+    """Choose the runs of a pool that will narrow the predicted losses of targets most.
+
+    Parameters
+    ----------
+    targets : RunTable
+        Runs to be predicted; losses and status are not looked at.
+    pool : RunTable
+        Runs that can be made, at most 20,000; `standard_pool` builds one.
+    count : int
+        How many to choose, from 1 to the runs of the pool.
+    have : RunTable, optional
+        Runs that are finished: they are taken into account, and with 4 completed ones or more, the law fitted to them
+        says what losses are expected and in which units.
+    budget : float, optional
+        Of all chosen runs together, in FLOPs (or tokens, or steps; see `Design.unit`). Gains are then divided by powers
+        of the cost from 0 to 1, and the plan that leaves the targets narrowest is taken.
+    max_risk : float
+        Runs likelier to diverge are left out: a diverged run has no loss.
+    basis : str or Basis, optional
+        As in `fit_law`.
+    settings : Settings, optional
+        Constants of the regression.
+
+    Raises
+    ------
+    InputError
+        No target, a count or budget out of range, too large a pool, or a size or batch that some of the runs have and
+        others lack.
+    RiskError
+        Fewer runs than asked for are likely enough to be completed.
+    FitError
+        No law can be fitted to the finished runs.
+
+    Notes
+    -----
+    The choice is greedy. It rests on the priors of `optlaws.regression.trend_field` and on nothing measured unless
+    there are finished runs; a field of residuals, offsets of sizes and run-to-run noise are in it, so that runs are
+    spread over sizes, horizons and rates and repeats are not thrown away.
+    """
+    done = have.select(usable(have)) if have is not None else None
+    whole = isinstance(count, Integral) and not isinstance(count, bool)
+    if not len(targets) or not len(pool):
+        what = "targets" if not len(targets) else "pool"
+        raise InputError(f"{what} must hold at least one run, got an empty table; add one")
+    if len(pool) > MOST:
+        raise InputError(f"pool must hold at most {MOST:,} runs, got {len(pool):,}; thin it out")
+    if not whole or not 1 <= count <= len(pool):
+        raise InputError(f"runs must be a whole number from 1 to {len(pool)}, the pool's, got {count!r}; choose fewer")
+    expected, units = _expected(done, get_basis(basis), settings)
+    everything = _join(targets, pool, done)
+    use_params = _all_or_none(everything.size, "params", len(targets))
+    use_batch = _all_or_none(everything.batch_tokens, "batch_tokens", len(targets))
+    safe = _safe(pool, max_risk) if use_params and use_batch else np.ones(len(pool), dtype=bool)
+    if safe.sum() < count:
+        raise RiskError(
+            f"{count} runs of the pool must have a divergence risk of at most {max_risk:g}, got {int(safe.sum())};"
+            " lower the peak rates of the pool or raise --max-risk"
+        )
+    cost, unit = _cost(everything)
+    a, n = len(targets), len(targets) + len(pool)
+    places = a + np.flatnonzero(safe)
+    if budget is not None:
+        least = float(np.sort(cost[places])[:count].sum())
+        if not np.isfinite(budget) or budget < least * (1.0 - 1e-9):
+            raise InputError(
+                f"budget must be at least {least:.6g} {unit}, the {count} cheapest runs of the pool, got {budget:g};"
+                " raise it or ask for fewer runs"
+            )
+    constants = settings or Settings()
+    states = final_states(everything, units.dynamics, use_params=use_params, use_batch=use_batch)
+    peak = np.asarray(everything.batch().peak, dtype=float)
+    joint = joint_prior(
+        units.evaluate(states, use_batch=use_batch),
+        units.coordinates(states, peak, units.peak_scale(peak, constants.peak_gaps)),
+        np.log(states.n),
+        coefficients=expected[0],
+        scale=units.prior * expected[1],
+        damage_columns=units.damage,
+        settings=constants,
+    )
+    plans = [
+        choose_runs(
+            joint, places, np.arange(a), int(count), known=np.arange(n, len(everything)), cost=cost,
+            budget=np.inf if budget is None else budget, exponent=exponent,
+        )
+        for exponent in ((0.0,) if budget is None else EXPONENTS)
+    ]  # fmt: skip
+    picked, variance = min(plans, key=lambda plan: float(plan[1][-1]))
+    kept = pool.select(safe)
+    back = np.full(len(everything), -1)
+    back[places] = np.arange(len(places))
+    return Design(
+        kept, back[picked], cost[picked], unit, 200.0 * NORMAL_90 * np.sqrt(variance), int((~safe).sum()),
+        0 if done is None else len(done),
+    )  # fmt: skip
+
+
+def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None) -> RunTable:
+    """Return small runs about the targets: sizes, tokens, batches, peak rates and five shapes of schedule, crossed.
+
+    Parameters
+    ----------
+    targets : RunTable
+        Their medians of parameters, tokens, batch, peak rate and warm-up share are scaled down.
+    sizes : sequence of float, optional
+        Parameters of the runs; default: 1/64, 1/32, 1/16 and 1/8 of the target's.
+
+    Returns
+    -------
+    RunTable
+        At half, once and twice the target's tokens per parameter. Peak rates and batches follow Step Law's exponents
+        (arXiv 2503.04715, eq. 1) from the target's, and lie on both sides of that.
+
+    Raises
+    ------
+    InputError
+        Sizes, tokens or batches of the targets are not known, a size is out of range, or all runs are shorter than 100
+        steps.
+    """
+    number, tokens, batch = (_median(values) for values in (targets.size, targets.tokens, targets.batch_tokens))
+    for name, value in (("params", number), ("tokens", tokens), ("batch_tokens", batch)):
+        if not np.isfinite(value):
+            raise InputError(
+                f"{name} of the targets must be known to propose runs, got none; add it or give runs to choose from"
+            )
+    if sizes is not None and not all(np.isfinite(value) and 0 < value <= number for value in sizes):
+        raise InputError(
+            f"sizes must be above 0 and at most the target's {format_quantity(number)} parameters, got"
+            f" {', '.join(format_quantity(value) for value in sizes)}; propose smaller ones"
+        )
+    schedules = targets.batch()
+    peak = _median(np.asarray(schedules.peak, dtype=float))
+    share = _median(np.asarray(schedules.warmup_steps, dtype=float) / np.asarray(schedules.total_steps, dtype=float))
+    advice: Any = get_baseline("step_law").published()
+    there = advice.recommend(number, tokens)
+    specs: list[str] = []
+    rows: list[tuple[float, float, float]] = []
+    for n in sorted(set(sizes)) if sizes else [number * part for part in FEWER]:
+        for ratio in TOKENS:
+            d = n * tokens / number * ratio
+            here = advice.recommend(n, d)
+            for times in BATCHES:
+                b = _round(batch * here.batch_tokens / there.batch_tokens * times)
+                steps = round(d / b)
+                if steps < SHORTEST:
+                    continue
+                for factor in PEAKS:
+                    p = peak * here.peak_lr / there.peak_lr * factor
+                    warm = min(round(share * steps), steps // 2)
+                    specs += [shape.format(p=p, t=steps, w=warm, f=0.1 * p) for shape in SHAPES]
+                    rows += [(_round(n), b, steps * b)] * len(SHAPES)
+    if not specs:
+        raise InputError(
+            f"proposed runs must have at least {SHORTEST} steps, got fewer at every size; give larger sizes, or runs to"
+            " choose from"
+        )
+    table = np.array(rows)
+    return RunTable.build(
+        specs, params=table[:, 0], batch_tokens=table[:, 1], tokens=table[:, 2], **_common(targets)
+    )  # fmt: skip
+
+
+def _round(value: float) -> float:
+    """Return a count to three figures, as it will be written."""
+    return float(max(round(float(f"{value:.3g}")), 1))
+
+
+def _median(values: FloatArray) -> float:
+    good = values[np.isfinite(values)]
+    return float(np.median(good)) if len(good) else float("nan")
+
+
+def _common(runs: RunTable) -> dict[str, Any]:
+    """Return what the runs have in common and small runs should have too."""
+    numbers = {name: _median(getattr(runs, name)) for name in ("seq_len", "beta1", "beta2", "weight_decay")}
+    names = {name for name in runs.optimizer if name}
+    found: dict[str, Any] = {name: value for name, value in numbers.items() if np.isfinite(value)}
+    return {**found, "optimizer": names.pop()} if len(names) == 1 else found
+
+
+def _join(targets: RunTable, pool: RunTable, done: RunTable | None) -> RunTable:
+    """Return all runs as one table, under names of its own."""
+    tables = [table for table in (targets, pool, done) if table is not None and len(table)]
+    renamed, start = [], 0
+    for table in tables:
+        held = table.schedules if isinstance(table.schedules, tuple) else tuple(_objects(table))
+        names = tuple(str(start + i) for i in range(len(table)))
+        renamed.append(replace(table, run_id=names, schedules=held))
+        start += len(table)
+    return RunTable.concat(renamed)
+
+
+def _objects(table: RunTable) -> list[Schedule]:
+    """Return the schedules as objects; a `ScheduleBatch` has none."""
+    raise InputError(f"runs must be built from schedules, got a ScheduleBatch of {len(table)}; build them one by one")
+
+
+def _all_or_none(values: FloatArray, name: str, targets: int) -> bool:
+    """Return whether a column is known in every run (True) or in none (False); some is an error."""
+    missing = np.flatnonzero(~np.isfinite(values))
+    if 0 < len(missing) < len(values):
+        where = "the targets" if missing[0] < targets else "the runs to choose from or the finished ones"
+        raise InputError(
+            f"{name} must be given for targets, runs to choose from and finished runs alike, or for none, but"
+            f" {len(missing)} of {len(values)} lack it, first in {where}; add it"
+        )
+    return len(missing) == 0
+
+
+def _expected(done: RunTable | None, basis: Basis, settings: Settings | None) -> tuple[tuple[FloatArray, float], Basis]:
+    """Return expected coefficients, the mean loss that priors are relative to, and the basis in its units."""
+    if done is None or len(done) < FEWEST_RUNS:
+        usual = np.where(np.isfinite(basis.prior), basis.prior, 1.0)
+        return (basis.centre if basis.centre.any() else usual, 1.0), basis
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OptlawsWarning)  # that there are few of them is why more are looked for
+        law = fit_law(done, basis=basis, settings=settings)
+    return (law.posterior.coefficients, float(done.final_loss.mean())), law.basis
+
+
+def _safe(pool: RunTable, max_risk: float) -> np.ndarray:
+    """Return which runs are likely enough to be completed, shape (n,); where that is not known they are."""
+    model = load_law(RISK_LAW).risk
+    if model is None:
+        return np.ones(len(pool), dtype=bool)
+    with np.errstate(invalid="ignore"):
+        return ~(np.asarray(model.probability(pool, {}), dtype=float) > max_risk)
+
+
+def _cost(runs: RunTable) -> tuple[FloatArray, str]:
+    """Return what each run costs, and the unit."""
+    if np.isfinite(runs.tokens).all():
+        if np.isfinite(runs.size).all():
+            return 6.0 * runs.size * runs.tokens, "FLOPs"
+        return runs.tokens, "tokens"
+    return np.asarray(runs.steps, dtype=float), "steps"

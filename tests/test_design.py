@@ -1,0 +1,223 @@
+"""Runs worth making: the proposed pool, the choice with and without finished runs, and the command."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from optlaws import RunTable, design_runs, fit_law, read_runs, standard_pool
+from optlaws.baselines.step_law import StepLaw
+from optlaws.errors import InputError, RiskError
+
+TARGETS = ("cosine:peak=3e-4,steps=40000,warmup=2000,final=3e-5", "wsd:peak=3e-4,steps=40000,warmup=2000,decay=0.2")
+
+
+@pytest.fixture(scope="module")
+def targets():
+    return RunTable.build(TARGETS, params=1e9, batch_tokens=5e5, weight_decay=0.1, optimizer="adamw")
+
+
+@pytest.fixture(scope="module")
+def pool(targets):
+    return standard_pool(targets)
+
+
+class TestPool:
+    def test_sizes_and_ratios(self, pool):
+        assert sorted(set(pool.params.tolist())) == [15.6e6, 31.2e6, 62.5e6, 125e6]
+        ratio = pool.tokens / pool.params / 20.0
+        assert np.unique(np.round(np.log2(ratio)).astype(int)).tolist() == [-1, 0, 1]
+        assert (np.abs(pool.tokens - pool.steps * pool.batch_tokens) < 0.5).all()
+        assert set(pool.optimizer) == {"adamw"}
+        assert set(pool.weight_decay.tolist()) == {0.1}
+
+    def test_rates_follow_step_law_from_the_target(self, pool):
+        law = StepLaw.published()
+        peak = np.asarray(pool.batch().peak)
+        there = law.recommend(1e9, 2e10).peak_lr
+        own = [law.recommend(n, d).peak_lr for n, d in zip(pool.params, pool.tokens, strict=True)]
+        factor = np.round(np.log2(peak / (3e-4 * np.array(own) / there)), 1)
+        assert set(factor.tolist()) == {-2.0, -1.0, 0.0, 1.0, 2.0}
+
+    def test_warmup_share(self, pool):
+        warm = np.asarray(pool.batch().warmup_steps) / pool.steps
+        np.testing.assert_allclose(warm, 0.05, atol=0.5 / pool.steps.min())
+
+    def test_own_sizes(self, targets):
+        pool = standard_pool(targets, [2e7, 5e7])
+        assert set(pool.params.tolist()) == {2e7, 5e7}
+
+    @pytest.mark.parametrize(
+        ("sizes", "words"),
+        [([2e9], r"sizes must be above 0 and at most the target's 1B"), ([float("nan")], "sizes must be above 0")],
+    )  # fmt: skip
+    def test_bad_sizes(self, targets, sizes, words):
+        with pytest.raises(InputError, match=words):
+            standard_pool(targets, sizes)
+
+    def test_short_targets(self):
+        short = RunTable.build("constant:peak=1e-3,steps=60", params=1e9, batch_tokens=5e5)
+        with pytest.raises(InputError, match="proposed runs must have at least 100 steps"):
+            standard_pool(short)
+
+    def test_unknown_targets(self):
+        bare = RunTable.build(TARGETS[:1])
+        with pytest.raises(InputError, match="params of the targets must be known"):
+            standard_pool(bare)
+
+
+class TestChoice:
+    def test_narrows_and_stays_in_the_pool(self, targets, pool):
+        found = design_runs(targets, pool, 10)
+        assert len(set(found.picked.tolist())) == 10
+        assert (np.diff(found.width) < 0).all()
+        assert found.width[-1] < 0.15 * found.width[0]
+        assert found.risky + len(found.pool) == len(pool)
+        assert found.risky > 0
+        np.testing.assert_allclose(found.cost, 6 * found.runs.params * found.runs.tokens)
+        assert found.unit == "FLOPs"
+        assert len(set(found.runs.params.tolist())) >= 3  # a law of sizes is wanted
+
+    def test_fewer_runs_are_the_first_of_more(self, targets, pool):
+        few, many = (design_runs(targets, pool, count) for count in (3, 8))
+        assert few.picked.tolist() == many.picked[:3].tolist()
+
+    def test_budget(self, targets, pool):
+        free = design_runs(targets, pool, 8)
+        tight = design_runs(targets, pool, 8, budget=0.1 * float(free.cost.sum()))
+        assert tight.cost.sum() <= 0.1 * free.cost.sum()
+        assert free.width[-1] < tight.width[-1] < free.width[0]
+        with pytest.raises(InputError, match=r"budget must be at least .* FLOPs, the 8 cheapest"):
+            design_runs(targets, pool, 8, budget=1.0)
+
+    def test_finished_runs_count(self, targets, pool):
+        first = design_runs(targets, pool, 6)
+        losses = 2.0 + 400.0 / np.sqrt(first.runs.params) + 500.0 / np.sqrt(first.runs.tokens)
+        done = RunTable.build(
+            first.runs.schedules, params=first.runs.params, batch_tokens=first.runs.batch_tokens,
+            weight_decay=0.1, optimizer="adamw", final_loss=losses,
+        )  # fmt: skip
+        for have in (done, done.select([0, 1, 2])):
+            second = design_runs(targets, pool, 4, have=have)
+            assert second.known == len(have)
+            assert second.width[0] < 0.5 * first.width[0]
+            assert not set(second.picked.tolist()) & set(first.picked[: len(have)].tolist())
+
+    def test_without_sizes_steps_are_the_cost(self):
+        targets = RunTable.build(TARGETS[:1])
+        pool = RunTable.build([f"wsd:peak={p},steps={t},warmup=100" for p in (1e-4, 3e-4) for t in (1000, 4000)])
+        found = design_runs(targets, pool, 2)
+        assert found.unit == "steps"
+        assert found.cost.tolist() == found.runs.steps.tolist()
+
+    @pytest.mark.parametrize("count", [0, 10_000, 2.0, True])
+    def test_bad_count(self, targets, pool, count):
+        with pytest.raises(InputError, match="runs must be a whole number from 1 to 900"):
+            design_runs(targets, pool, count)
+
+    def test_too_risky(self, targets, pool):
+        wild = RunTable.build(["constant:peak=1,steps=2000,warmup=10"] * 3, params=2e7, batch_tokens=1e5)
+        with pytest.raises(RiskError, match=r"2 runs of the pool must have a divergence risk of at most 0\.05, got 0"):
+            design_runs(targets, wild, 2)
+
+    def test_some_sizes_missing(self, targets):
+        with pytest.raises(InputError, match="params must be given for targets, runs to choose from"):
+            design_runs(targets, RunTable.build(["constant:peak=1e-3,steps=2000"], batch_tokens=1e5), 1)
+
+    def test_empty(self, targets, pool):
+        with pytest.raises(InputError, match="pool must hold at least one run"):
+            design_runs(targets, pool.select([]), 1)
+
+    def test_better_than_drawn_ones(self, data_dir):
+        """On Step Law's grid: six chosen small runs say more of the large ones than most drawn sixes."""
+        runs = read_runs(data_dir / "steplaw_runs.csv", need_loss=True)
+        runs = runs.select(
+            [s == "steplaw-dense" and t == "completed" for s, t in zip(runs.source, runs.status, strict=True)]
+        )
+        small = runs.select(runs.params < 3e8)
+        held = runs.select(runs.params > 3e8)
+        held = held.select(np.arange(0, len(held), 5))
+
+        def error(rows):
+            with pytest.warns(UserWarning, match="priors decide"):
+                law = fit_law(small.select(np.sort(rows)))
+            return float(np.abs(law.expected_loss(held) / held.final_loss - 1).mean())
+
+        chosen = error(design_runs(held, small, 6, max_risk=1.0).picked)
+        drawn = [error(np.random.default_rng(seed).choice(len(small), 6, replace=False)) for seed in range(8)]
+        assert chosen < np.median(drawn)
+
+
+class TestCommand:
+    def call(self, folder, *args):
+        done = subprocess.run(
+            [sys.executable, "-m", "optlaws", "design", *args], cwd=folder, capture_output=True, text=True, check=False
+        )
+        return done.returncode, done.stdout, done.stderr
+
+    SIZES = ("--params", "1B", "--tokens", "20B", "--batch-tokens", "500K")
+    SPECS = ("cosine:peak=3e-4,warmup=2000,final=3e-5", "wsd:peak=3e-4,warmup=2000,decay=0.2")
+
+    def test_table_runs_and_figure(self, tmp_path):
+        code, out, err = self.call(
+            tmp_path, *self.SPECS, *self.SIZES, "--runs", "5", "-o", "runs.csv", "--plot", "d.png", "--budget", "1e19"
+        )
+        assert (code, err) == (0, "")
+        assert "To be predicted: 2 runs, 1B parameters, 20B tokens." in out
+        assert "put their final losses into runs.csv" in out
+        made = read_runs(tmp_path / "runs.csv")
+        assert made.run_id == tuple(f"design-{i}" for i in range(1, 6))
+        assert not np.isfinite(made.final_loss).any()
+        assert 6 * (made.params * made.tokens).sum() <= 1e19
+        assert (tmp_path / "d.png").stat().st_size > 10_000
+
+    def test_json_from_a_pool_of_ones_own(self, tmp_path):
+        rows = ["run_id,schedule,params,batch_tokens"]
+        rows += [
+            f'r{n}-{p},"cosine:peak={p},steps=2000,warmup=100",{n},50K' for n in ("10M", "40M") for p in (5e-4, 2e-3)
+        ]
+        (tmp_path / "pool.csv").write_text("\n".join(rows), encoding="utf-8")
+        args = (*self.SPECS, *self.SIZES, "--pool", "pool.csv", "--runs", "3", "--format", "json")
+        code, out, err = self.call(tmp_path, *args)
+        assert (code, err) == (0, "")
+        found = json.loads(out)
+        assert len(found["runs"]) == 3
+        assert {row["run_id"] for row in found["runs"]} < {f"r{n}-{p}" for n in ("10M", "40M") for p in (5e-4, 2e-3)}
+        assert found["width_after_pct"] == found["runs"][-1]["width_pct"] < found["width_before_pct"]
+        assert found["cost"] == pytest.approx(sum(row["cost"] for row in found["runs"]))
+
+    @pytest.mark.parametrize(
+        ("extra", "words"),
+        [
+            (("--runs", "0"), "runs must be a whole number from 1"),
+            (("--budget", "1e3"), "budget must be at least"),
+            (("--sizes", "20M,banana"), "banana"),
+            (("--sizes", "20M", "--pool", "pool.csv"), "--sizes is for runs that are proposed here"),
+            (("-o", "x.csv", "--plot", "x.csv"), "x.csv"),
+            (("--have", "missing.csv"), "missing.csv"),
+        ],
+    )
+    def test_bad_input(self, tmp_path, extra, words):
+        got, out, err = self.call(tmp_path, *self.SPECS, *self.SIZES, *extra)
+        assert (got, out) == (2, "")
+        assert words in err
+        assert err.count("\n") == 1
+        assert not list(tmp_path.iterdir())
+
+    def test_nothing_safe(self, tmp_path):
+        code, out, err = self.call(tmp_path, "constant:peak=5", *self.SIZES)
+        assert (code, out) == (3, "")
+        assert "divergence risk of at most 0.05" in err
+        assert err.count("\n") == 1
+
+    def test_inputs_are_kept(self, tmp_path):
+        (tmp_path / "pool.csv").write_text(f'run_id,schedule,params,batch_tokens\na,"{TARGETS[0]}",1M,50K\n')
+        before = (tmp_path / "pool.csv").read_bytes()
+        code, _, err = self.call(
+            tmp_path, *self.SPECS, *self.SIZES, "--pool", "pool.csv", "--runs", "1", "-o", "pool.csv"
+        )
+        assert code == 2
+        assert "must not be a file that is read" in err
+        assert (tmp_path / "pool.csv").read_bytes() == before

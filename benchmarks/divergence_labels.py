@@ -9,9 +9,10 @@ import numpy as np
 from public import load, load_curves
 
 from optlaws.risk import CurveOutcome, curve_outcomes, labels, run_labels
-from optlaws.runs import format_quantity
+from optlaws.runs import format_quantity, read_curves, read_runs
 
 LABELS_PAGE = Path(__file__).resolve().parents[1] / "docs" / "divergence_labels.md"
+DATA = LABELS_PAGE.parents[1] / "optlaws" / "data"
 CURVES = ("mpl", "schaipp")
 TABLES = ("steplaw", "marin", "schaipp", "mpl", "nqs")
 RULE = f"""A run counts as diverged where the running median of {labels.WINDOW} readings ends above {labels.RISE}
@@ -74,6 +75,29 @@ def percent(ratio: float) -> str:
     return f"{100 * (ratio - 1):.2f}"
 
 
+def own_runs() -> str:
+    """Return the section on the built-in sweeps: what their status says, and what the detector makes of the curves."""
+    rows = []
+    for folder in sorted(path.parent for path in DATA.glob("*/runs.csv")):
+        runs, curves = read_runs(folder / "runs.csv", need_loss=True), read_curves(folder / "curves.csv")
+        seen = curve_outcomes(curves)
+        for status in ("completed", "diverged"):
+            mine = [seen[name] for name, own in zip(runs.run_id, runs.status, strict=True) if own == status]
+            told = Counter(outcome.status for outcome in mine)
+            most = max(outcome.largest for outcome in mine)
+            rows.append([folder.name, status, *(str(told[k]) for k in ("completed", "diverged")), percent(most)])
+    return (
+        "## Our own sweeps\n\n"
+        "The status of these runs is that of `optlaws sweep`: diverged is a run that broke down while it\n"
+        "was trained, or one that ends above 1.2 times the best loss of its size and tokens, the rule of Step Law's\n"
+        "table. The second looks at other runs too, the detector at one curve alone: a run that stays high from the\n"
+        "start and never rises it calls completed. During a run the law stands in for the other runs (docs/monitor.md,"
+        " the\nruns that learnt"
+        " nothing).\n\n"
+        + table(["sweep", "status", "detector: completed", "detector: diverged", "largest rise, %"], rows)
+    )
+
+
 def labels_page(found: dict[str, dict[str, CurveOutcome]]) -> str:
     """Return docs/divergence_labels.md: a row for every run that has a curve."""
     total = sum(len(outcomes) for outcomes in found.values())
@@ -90,6 +114,7 @@ def labels_page(found: dict[str, dict[str, CurveOutcome]]) -> str:
         "*Largest rise*: the running median over its lowest value before, at any reading, in %; *at the end*: the same"
         "\nat the last reading; *since*: step from which a diverged run stays up.\n",
     ]
+    parts.append(own_runs())
     for source, outcomes in found.items():
         rows = [
             [name, o.status, percent(o.largest), percent(o.rise), "-" if np.isnan(o.since) else f"{o.since:g}"]

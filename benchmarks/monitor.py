@@ -231,7 +231,7 @@ curves are few (peak 1e-4 left out; six curves from three at 25M). A learnt prio
 belongs to the data, the evaluation and the code of the law's runs: for a run on other data pass
 `prior=CurvePrior.default(False)` (last rows of "Runs that depart further"). Far outside the law's rates the forecast can
 be worse than the law (peak 1e-4 there). No curve of a diverged language-model run is public here: blow-ups are injected,
-simulated, or those of tiny networks. The thresholds were set by hand, with the completed public curves, as logged and
+simulated, or those of tiny networks; the diverged runs of our own sweeps did not blow up but learnt nothing. The thresholds were set by hand, with the completed public curves, as logged and
 with normal noise, and the injected blow-ups in view; heavy tails, noise with spikes, simulated runs and tiny networks
 were looked at, and nothing was changed for them. Gradient norms were tried on the simulated runs only.
 
@@ -447,7 +447,7 @@ def thresholds() -> str:
         "noise": "standard errors of a window that a rise must exceed",
         "recovery": "share of the run that a spike which is still falling may take",
         "grad_norm": "gradient norm over its running median that halves the two first",
-        "stuck": "excess over the law that is divergence if the loss does not fall either",
+        "stuck": "excess over what is within reach (the same schedule at the best lower peak rate) that is divergence if the loss does not fall either",
         "off_track": "sds between curve and law that put a run off its track",
         "off_patience": "share of the run over which every block must exceed it",
         "off_from": "share of the run before which nothing is off its track",

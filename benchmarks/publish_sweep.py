@@ -1,8 +1,8 @@
 """Make a finished sweep a data set of the package: python benchmarks/publish_sweep.py DIR NAME [--max-params N] ...
 
-Writes optlaws/data/NAME/: runs.csv (without columns that hold nothing), curves.csv (validation losses only, to five
-decimals) and law.json, fitted on the small and short runs; and docs/validation_NAME.md with its figures, made from what
-was written.
+Writes optlaws/data/NAME/: runs.csv (without columns that hold nothing, but for the commit), curves.csv (validation
+losses only, to five decimals) and law.json, fitted on the small and short runs; and docs/validation_NAME.md with its
+figures, made from what was written.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from optlaws.runs import CurveTable, RunTable, parse_quantity, read_curves, read
 
 ROOT = Path(__file__).resolve().parents[1]
 READINGS = 20  # kept of each curve
+COMMIT = "commit"
 
 
 def without_empty(runs: RunTable) -> RunTable:
-    """Return a table without the columns that are empty in every run."""
-    columns = tuple(name for name in runs.columns if any(runs.column(name).astype(str) != ""))
-    columns = tuple(name for name in columns if not np.all(runs.column(name).astype(str) == "nan"))
+    """Return a table without the columns that are empty in every run; that of the commit stays, empty or not."""
+    cells = {name: runs.column(name).astype(str) for name in runs.columns}
+    columns = tuple(name for name, text in cells.items() if name == COMMIT or not np.isin(text, ("", "nan")).all())
     return replace(
         runs, columns=columns, extra={name: cells for name, cells in runs.extra.items() if name in columns}
     )  # fmt: skip
@@ -39,6 +40,26 @@ def thinned(curves: CurveTable, most: int) -> CurveTable:
         keep.append(rows[np.unique(np.linspace(len(rows) - 1, 0, min(most, len(rows))).round().astype(int))])
     rows = np.sort(np.concatenate(keep))
     return CurveTable(np.asarray(curves.run_id)[rows].tolist(), curves.step[rows], curves.loss[rows])
+
+
+def written_by(source: Path, name: str, max_params: float | None, max_steps: float | None) -> str:
+    """Return the sentences on the command that makes a page, and on the one that makes its verdict anew."""
+    limits = "".join(
+        f" {option} {limit:.12g}"
+        for option, limit in (("--max-params", max_params), ("--max-steps", max_steps))
+        if limit is not None
+    )
+    folder = source.name if source.is_absolute() else source.as_posix()
+    return (
+        f"Written by `python benchmarks/publish_sweep.py {folder} {name}{limits} --note NOTE`; NOTE is what is said"
+        f" below of choices. `optlaws validate {name}{limits}` makes the same verdict from the tables kept here."
+    )
+
+
+def commits(runs: RunTable) -> str:
+    """Return a sentence where the commit of no run was recorded, or nothing."""
+    known = COMMIT in runs.columns and any(runs.column(COMMIT).astype(str) != "")
+    return "" if known else " The commit that these runs were trained at was not recorded."
 
 
 def publish(source: Path, name: str, max_params: float | None, max_steps: float | None, note: str) -> str:
@@ -69,10 +90,10 @@ def publish(source: Path, name: str, max_params: float | None, max_steps: float 
     hours = sum(float(cell) for cell in runs.extra.get("seconds", ()) if cell) / 3600
     text = text.replace(
         "# Validation\n",
-        f"# Validation on the built-in sweep `{name}`\n\nWritten by `benchmarks/publish_sweep.py`. The sweep is "
-        f"`benchmarks/{name}.yaml`: {len(runs)} runs on {devices}, {int((~verdict.diverged).sum())} completed and "
+        f"# Validation on the built-in sweep `{name}`\n\n{written_by(source, name, max_params, max_steps)} The sweep is"
+        f" `benchmarks/{name}.yaml`: {len(runs)} runs on {devices}, {int((~verdict.diverged).sum())} completed and "
         f"{int(verdict.diverged.sum())} diverged; its tables and the law fitted on the small half lie in "
-        f"`optlaws/data/{name}`. {note}\n",
+        f"`optlaws/data/{name}`.{commits(runs)} {note}\n",
         1,
     )
     write_text(docs / f"validation_{name}.md", text)

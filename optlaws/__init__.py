@@ -23,6 +23,7 @@ _HOMES = {
     "fit_law": "optlaws.law",
     "get_basis": "optlaws.features",
     "load_law": "optlaws.law",
+    "load_sweep": "optlaws.sweeps",
     "optimize_schedule": "optlaws.optimize",
     "parse": "optlaws.schedules",
     "rank": "optlaws.ranking",
@@ -31,6 +32,7 @@ _HOMES = {
     "recommend_settings": "optlaws.recommend",
     "register_basis": "optlaws.features",
     "standard_pool": "optlaws.design",
+    "sweep_names": "optlaws.sweeps",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "fit_law",
     "get_basis",
     "load_law",
+    "load_sweep",
     "optimize_schedule",
     "parse",
     "rank",
@@ -55,6 +58,7 @@ __all__ = [
     "recommend_settings",
     "register_basis",
     "standard_pool",
+    "sweep_names",
 ]
 
 if TYPE_CHECKING:
@@ -67,6 +71,7 @@ if TYPE_CHECKING:
     from optlaws.recommend import recommend_settings
     from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
     from optlaws.schedules import Schedule, ScheduleBatch, parse
+    from optlaws.sweeps import load_sweep, sweep_names
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IndexArray = npt.NDArray[np.intp]
 
+LIKELY = 0.25  # times the lowest one's P(best): the least with which a cheaper or extendable one is preferred
 _CHEAPER = 0.05  # share of compute that counts as a reason to prefer a candidate
 
 
@@ -41,8 +42,10 @@ def advise(
     p_best: FloatArray,
     blind: str = "",
     left_out: int = 0,
-) -> str:
-    """Say in one sentence what follows from the ranking; candidates are called by their rank, from 1.
+) -> tuple[str, int | None]:
+    """Say in one sentence what follows from the ranking, and which candidate that names (None: none of them).
+
+    Candidates are called by their rank, from 1.
 
     `blind` says of a law that does not look at the schedule what it looks at; "" for other laws. `left_out` counts the
     candidates that are not among these because of their risk.
@@ -50,29 +53,36 @@ def advise(
     safe = np.ones(len(order), dtype=bool) if risk is None else ~(risk > max_risk)
     digits = decimals(difference_upper - difference, width, order)
     best = int(order[0])
+    chosen: int | None = 0  # rank from 0
     if len(order) == 1:
+        chosen = 0 if safe[best] else None
         text = f"Only one candidate{' is left' if left_out else ''}: nothing to compare it with"
     else:
         rivals = np.flatnonzero(difference_lower[order] <= 0.0)  # ranks from 0, the best among them
         equal = np.flatnonzero(difference[order] == 0.0)
         if blind and len(equal) > 1:
+            chosen = None
             text = (
                 f"{_list(equal + 1)} have the same predicted loss because {blind}, not at the schedule:"
                 " it cannot rank them; take a built-in law, or fit one without --law"
             )
         elif not safe[order[rivals]].any():
-            text = _risky_best(order, rivals, safe, risk, difference, digits)
+            text = _risky_best(order, rivals, safe, risk, max_risk, difference, digits)
+            others = np.flatnonzero(safe[order])
+            chosen = int(others[0]) if len(others) else None
         elif len(rivals) == 1:
             second = int(order[1])
             low, high = (number_text(end[second], digits) for end in (difference_lower, difference_upper))
             lead = f"{number_text(difference[second], digits)} below the next, 90 % interval {low} .. {high}"
             text = f"Choose 1: its predicted loss is {lead}, P(best) {percent(p_best[best])}"
         else:
-            text = _undecided(
-                runs, order, rivals, in_domain, safe, risk, difference, difference_lower, difference_upper, digits
-            )
+            text, chosen = _undecided(
+                runs, order, rivals, in_domain, safe, risk, max_risk,
+                difference, difference_lower, difference_upper, p_best, digits,
+            )  # fmt: skip
     gone = f"; {left_out:,} left out: divergence risk above {_share(max_risk)} or not known" if left_out else ""
-    return f"{text}{_risky(order, safe, risk, max_risk)}{gone}{_outside(order, in_domain, reasons)}."
+    text = f"{text}{_risky(order, safe, risk, max_risk)}{gone}{_outside(order, in_domain, reasons)}."
+    return text, None if chosen is None else int(order[chosen])
 
 
 def _risky_best(
@@ -80,12 +90,20 @@ def _risky_best(
     rivals: IndexArray,
     safe: BoolArray,
     risk: FloatArray | None,
+    max_risk: float,
     difference: FloatArray,
     digits: int,
 ) -> str:
-    """Say what to do where every candidate of lowest loss is likely to diverge."""
-    what = "has the lowest predicted loss, but is" if len(rivals) == 1 else "have the lowest predicted losses, but are"
-    text = f"Do not run {_list(rivals + 1)} as planned: {'it' if len(rivals) == 1 else 'they'} {what} likely to diverge"
+    """Say what to do where every candidate of lowest loss has a divergence risk above the accepted one."""
+    shares = np.zeros(1) if risk is None else risk[order[rivals]]
+    if len(rivals) == 1:
+        what = f"it has the lowest predicted loss, but diverges with a probability of {percent(float(shares[0]))}"
+    else:
+        ends = dict.fromkeys(percent(float(end)) for end in (shares.min(), shares.max()))
+        odds = f"a probability of {' to '.join(ends)} each"
+        what = f"they have the lowest predicted losses, but diverge with {odds}"
+    account = f"by this law's account, above the accepted {_share(max_risk)}"
+    text = f"Do not run {_list(rivals + 1)} as planned: {what} {account}"
     others = np.flatnonzero(safe[order])
     if not len(others):
         return f"{text}, and no candidate is safe"
@@ -121,19 +139,26 @@ def _undecided(
     in_domain: BoolArray,
     safe: BoolArray,
     risk: FloatArray | None,
+    max_risk: float,
     difference: FloatArray,
     difference_lower: FloatArray,
     difference_upper: FloatArray,
+    p_best: FloatArray,
     digits: int,
-) -> str:
+) -> tuple[str, int]:
+    """Say which of several that cannot be told apart to take, and why; return its rank from 0, too."""
     last = int(order[rivals[-1]])
     low, high = (number_text(end[last], digits) for end in (difference_lower, difference_upper))
     what = "difference" if len(rivals) == 2 else "largest difference"
     numbers = f"{what} {number_text(difference[last], digits)}, 90 % interval {low} .. {high}"
-    choice, why = _prefer(runs, order, rivals, in_domain, safe, risk)
+    choice, why, other = _prefer(runs, order, rivals, in_domain, safe, risk, max_risk, p_best)
     more = number_text(difference[order[choice]], digits)
     cost = f", for {more} more predicted loss" if float(more) > 0 and len(rivals) > 2 else ""
-    return f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}{cost}"
+    text = f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}{cost}"
+    if other is not None:
+        more = number_text(difference[order[other]] - difference[order[choice]], digits)
+        text += f"; {other + 1} could be extended without a restart, for {more} more"
+    return text, choice
 
 
 def _prefer(
@@ -143,49 +168,61 @@ def _prefer(
     in_domain: BoolArray,
     safe: BoolArray,
     risk: FloatArray | None,
-) -> tuple[int, str]:
-    """Choose among ranks that cannot be told apart, one of them safe.
+    max_risk: float,
+    p_best: FloatArray,
+) -> tuple[int, str, int | None]:
+    """Choose among ranks that cannot be told apart, one of them safe; also return one that could be extended instead.
 
-    Safe ones, of those the ones inside the domain, then the cheapest, then the first extendable, then the lowest.
+    Safe ones, of those the ones inside the domain, then the cheapest, then the first extendable, then the lowest. A
+    cheaper or an extendable one is taken only if its P(best) is at least `LIKELY` times that of the lowest of these.
     """
     calm = rivals[safe[order[rivals]]]
     reasons = []
     if calm[0] != rivals[0]:
         unknown = any(_unknown(risk, row) for row in order[calm].tolist())
-        reasons = ["it is not known to be likely to diverge" if unknown else "it is not likely to diverge"]
+        stands = "not known to be above" if unknown else "at most"
+        reasons = [f"its divergence risk is {stands} the accepted {_share(max_risk)}"]
     inside = calm[in_domain[order[calm]]]
     pool = inside if len(inside) else calm
     if len(inside) and inside[0] != calm[0]:
         reasons.append("it lies inside the law's domain")
     why = ", and ".join(reasons)
+    able = _extendable(runs, order[pool])
+    whole, could = pool, pool[able]
+    near = p_best[order[pool]] >= LIKELY * p_best[order[pool[0]]]
+    near[0] = True
+    pool = pool[near]
     compute = (runs.params * runs.tokens)[order[pool]]
     if np.isfinite(compute).all() and compute.min() < compute[0] * (1.0 - _CHEAPER):
         saved = 1.0 - compute.min() / compute[0]
         pool = pool[compute <= compute.min() * (1.0 + 1e-9)]
         why = f"it needs {100 * saved:.0f} % less compute"
-    extendable = _first_extendable(runs, order[pool])
-    if extendable is not None:
-        choice, reason = int(pool[extendable]), "it can be extended without a restart"
+    extendable = pool[np.isin(pool, could)]
+    if len(extendable):
+        choice, reason = int(extendable[0]), "it can be extended without a restart"
         if choice == 0:
             reason = "it has the lowest predicted loss and can be extended without a restart"
-        return choice, f"{why}, and {reason}" if why else reason
-    return int(pool[0]), why or "it has the lowest predicted loss"
+        return choice, f"{why}, and {reason}" if why else reason, None
+    other = int(could[0]) if len(could) and len(pool) < len(whole) else None
+    return int(pool[0]), why or "it has the lowest predicted loss", other
 
 
-def _first_extendable(runs: RunTable, rows: IndexArray) -> int | None:
-    """Return the place of the first schedule that can go on past its end without starting again, None if none can."""
+def _extendable(runs: RunTable, rows: IndexArray) -> BoolArray:
+    """Return which schedules can go on past their end without starting again, shape of `rows`."""
     schedules = runs.schedules
     if not isinstance(schedules, tuple):
-        return None
-    return next((place for place, row in enumerate(rows.tolist()) if schedules[row].extendable), None)
+        return np.zeros(len(rows), dtype=bool)
+    return np.array([schedules[row].extendable for row in rows.tolist()], dtype=bool)
 
 
 def _outside(order: IndexArray, in_domain: BoolArray, reasons: Sequence[str]) -> str:
-    """Name the candidates outside the law's domain: all of them if few, else how many, with the best one's reason."""
+    """Name the candidates outside the law's domain: all of them if few, else how many, with the reasons they share."""
     ranks = np.flatnonzero(~in_domain[order])
     if not len(ranks):
         return ""
-    first = reasons[int(order[ranks[0]])].rstrip(".")
+    texts = [reasons[int(row)].rstrip(".") for row in order[ranks]]
+    shared = [part for part in texts[0].split("; ") if all(part in text.split("; ") for text in texts)]
+    first = "; ".join(shared) if any(shared) else f"{ranks[0] + 1}: {texts[0]}" if texts[0] else ""
     why = f": {first}" if first else ""
     if len(ranks) == 1:
         return f" (careful: {ranks[0] + 1} lies outside the law's domain{why})"

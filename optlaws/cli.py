@@ -189,6 +189,9 @@ def risk(**options: Any) -> int:
 @click.option(
     "--law", "kind", metavar="RIVAL", help="Fit a rival law instead, such as chinchilla; a wrong name lists all."
 )
+@click.option(
+    "--monitor", is_flag=True, help="Learn from CURVES how runs depart from the law, for optlaws monitor; fits again."
+)
 @output_option(required=True, help="Law file to write.")
 def fit(**options: Any) -> None:
     """Fit a law to training runs and write it as one JSON file."""
@@ -259,11 +262,32 @@ def laws(**options: Any) -> None:
     show.laws(**options)
 
 
+def _keys(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from optlaws.commands import train as command
+
+        click.echo(command.keys(), nl=False)
+        ctx.exit()
+
+
 @cli.command()
 @click.argument("config", metavar="CONFIG")
 @click.option("--out", metavar="DIR", help="Folder of the run; runs/NAME if left out.")
 @click.option("--restart", is_flag=True, help="Remove what an earlier run left in the folder.")
-@click.option("--law", "law_name", metavar="LAW", help="Law to predict the final loss with while the run goes on.")
+@click.option(
+    "--law",
+    "law_name",
+    metavar="LAW",
+    help="Law to predict the final loss with as the run goes on; none is shown without.",
+)
+@click.option(
+    "--keys",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_keys,
+    help="List every setting of CONFIG and exit.",
+)
 def train(config: str, out: str | None, restart: bool, law_name: str | None) -> int:
     """Train one model by a configuration (YAML or JSON) and write its row of a run table and its curve.
 
@@ -293,16 +317,18 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR|SWEEP")
 @click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: the lower half]")
 @click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: the lower half]")
 @click.option("--fit-curves", is_flag=True, help="Fit the curves of the small and short runs as well.")
 @max_risk_option("Flag runs above this risk. [default: 0.05]", "accepted")
 @click.option("--law", metavar="FILE", help="Write the law that was fitted.")
+@click.option("--out", "output", metavar="FOLDER", help="Write there. [default: DIR; . for a built-in sweep]")
 def validate(**options: Any) -> None:
-    """Fit a law on the small and short runs of a sweep, predict the rest, and say how well that went.
+    """Fit a law on the small and short runs of a folder, predict the rest, and say how well that went.
 
-    Reads DIR/runs.csv and, if it is there, DIR/curves.csv; writes DIR/validation.md, .csv and figures.
+    Reads DIR/runs.csv, any run table, and DIR/curves.csv if it is there, or a built-in sweep such as cpu_sweep; writes
+    validation.md, .csv and figures.
     """
     from optlaws.commands import validate as command
 
@@ -341,13 +367,20 @@ def import_logs(**options: Any) -> None:
 @click.option("--run-id", metavar="NAME", help="Only the log's lines of this run_id.")
 @click.option("--follow", is_flag=True, help="Go on reading until the run is over or has diverged.")
 @click.option("--every", type=click.FloatRange(0.05), help="Seconds between looks while following. [default: 5]")
+@click.option(
+    "--stop-on",
+    type=click.Choice(["divergence", "off-track"]),
+    default="divergence",
+    show_default=True,
+    help="What the exit code 3 says: off-track = diverged or off its track.",
+)
 @sizes
 @format_option("table", "json")
 @output_option(help="Write there instead of to standard output.")
 def monitor(**options: Any) -> int:
     """Re-forecast the final loss of a run from its log so far, and tell whether it has diverged or left its track.
 
-    RUN is a schedule or a run table of one row. The exit code is 3 if the run has diverged.
+    RUN is a schedule or a run table of one row. The exit code is 3 if the run has diverged (see --stop-on).
     """
     from optlaws.commands import monitor as command
 

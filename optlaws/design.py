@@ -22,12 +22,13 @@ from optlaws.dynamics import final_states
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError, OptlawsWarning, RiskError
 from optlaws.features import Basis, get_basis
-from optlaws.law import fit_law, load_law
+from optlaws.law import fit_law
+from optlaws.law.builtin import public_risk
 from optlaws.law.fitting import FEWEST_RUNS
 from optlaws.regression.design import choose_runs, joint_prior
 from optlaws.regression.settings import Settings
 from optlaws.risk import ACCEPTED
-from optlaws.runs import RunTable, format_quantity
+from optlaws.runs import RunTable, check_runs, format_quantity
 from optlaws.schedules import Schedule
 
 FEWER = (1 / 64, 1 / 32, 1 / 16, 1 / 8)  # of the target's parameters
@@ -44,7 +45,6 @@ SHAPES = (
 SHORTEST = 100  # steps
 MOST = 20_000  # runs to choose from
 EXPONENTS = tuple(0.125 * i for i in range(9))  # of the cost that a gain is divided by, tried where there is a budget
-RISK_LAW = "steplaw-dense"  # whose risk model judges runs before there is a law
 
 
 @dataclass(frozen=True)
@@ -134,6 +134,9 @@ def design_runs(
     there are finished runs; a field of residuals, offsets of sizes and run-to-run noise are in it, so that runs are
     spread over sizes, horizons and rates and repeats are not thrown away.
     """
+    for name, table in (("targets", targets), ("pool", pool), ("have", have)):
+        if table is not None:
+            check_runs(table, name)
     done = have.select(usable(have)) if have is not None else None
     whole = isinstance(count, Integral) and not isinstance(count, bool)
     if not len(targets) or not len(pool):
@@ -214,6 +217,7 @@ def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None) -> Ru
         Sizes, tokens or batches of the targets are not known, a size is out of range, or all runs are shorter than 100
         steps.
     """
+    check_runs(targets, "targets")
     number, tokens, batch = (_median(values) for values in (targets.size, targets.tokens, targets.batch_tokens))
     for name, value in (("params", number), ("tokens", tokens), ("batch_tokens", batch)):
         if not np.isfinite(value):
@@ -316,12 +320,12 @@ def _expected(done: RunTable | None, basis: Basis, settings: Settings | None) ->
 
 
 def _safe(pool: RunTable, max_risk: float) -> np.ndarray:
-    """Return which runs are likely enough to be completed, shape (n,); where that is not known they are."""
-    model = load_law(RISK_LAW).risk
-    if model is None:
-        return np.ones(len(pool), dtype=bool)
+    """Return which runs are likely enough to be completed, by the risk model of the public runs, shape (n,).
+
+    Where that is not known they are.
+    """
     with np.errstate(invalid="ignore"):
-        return ~(np.asarray(model.probability(pool, {}), dtype=float) > max_risk)
+        return ~(np.asarray(public_risk().probability(pool, {}), dtype=float) > max_risk)
 
 
 def _cost(runs: RunTable) -> tuple[FloatArray, str]:

@@ -36,6 +36,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7
 """Told apart with every kind of colour vision (after Okabe and Ito); the best candidate has the first."""
 
 GREY = "#b5b5b5"
+ALERT = "#b2182b"  # of what is likely to go wrong
 _THIN = "#7d7d7d"
 SHOWN = 20
 FAR = 25.0  # times the usual distance from the best, from where on a candidate is only named
@@ -219,7 +220,12 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
         artists += ax.plot(ranking.loss[row], place, "o", markersize=5, color=colour, markerfacecolor=face)
     ax.axvline(ranking.loss[ranking.best], color=COLOURS[0], linewidth=0.8, linestyle=":", zorder=0)
     labels = short_labels(ranking, shown)
+    risky = [] if ranking.risk is None else np.flatnonzero(ranking.risk[shown] > ranking.max_risk).tolist()
+    for place in risky:
+        labels[place] += f"  (divergence risk {percent(float(ranking.risk[shown[place]]))})"  # type: ignore[index]
     ax.set_yticks(range(len(shown)), [f"{place + 1}.  {label}" for place, label in enumerate(labels)], fontsize=8.5)
+    for place in risky:
+        ax.get_yticklabels()[place].set_color(ALERT)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel("predicted final loss (nats per token)")
     if len(ranking) > 1:

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from optlaws._advice import advise, decimals
 from optlaws._normal import NORMAL_90
 from optlaws.errors import InputError, LawError, RiskError
-from optlaws.runs import RunTable
+from optlaws.runs import RunTable, check_runs
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -39,6 +39,7 @@ TOP = 256  # candidates that enter the sampling of P(best)
 HOPELESS = 6.0  # standard deviations above the best beyond which a candidate cannot be best (P < 1e-9)
 _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
+EVEN = 0.5  # risk up to which a candidate may well survive
 RISKY = 0.05  # divergence risk above which a candidate is not recommended
 TINY_RISK = 1e-6  # divergence risk below which a model's number says no more than "very small"
 
@@ -48,7 +49,8 @@ class PredictionLike(Protocol):
 
     `covariance(i)` is the joint covariance (m, m) of the expected losses (no run noise) of the m runs with indices i.
     Where there is a method `covariance_with(j) -> (n,)`, one column of that matrix, it is used, and asked for a part of
-    the column only, `covariance_with(j, rows)`, where it takes a second argument.
+    the column only, `covariance_with(j, rows)`, where it takes a second argument. Where there is a number `factor`, the
+    intervals of differences have that many standard deviations on either side, else as many as those of the losses.
     """
 
     @property
@@ -111,8 +113,9 @@ class Ranking:
         `JOINT` candidates only so many of the lowest losses have intervals; of the others all ends are NaN, P(best) is
         0 and `in_domain` False, with a reason that says so.
     p_best
-        Probability that the candidate ends lowest, each run once; sums to 1. Only the `TOP` likeliest candidates share
-        it: of more than so many that cannot be told apart, the others get 0.
+        Probability that the candidate ends lowest, each run once. A run that diverges ends nowhere, by `risk` where it
+        is known and independently of the others, so that the sum is the chance that one is completed: 1 without risks.
+        Only the `TOP` likeliest candidates share it: of more than so many that cannot be told apart, the others get 0.
     in_domain, reasons
         Whether the law was trained on such runs, and why not ("" where it was).
     advice
@@ -121,6 +124,10 @@ class Ranking:
         Probability that the run diverges; None where the law has no risk model, NaN where that cannot say.
     max_risk
         Risk above which a candidate is not recommended.
+    preferred
+        Index of the candidate that the advice names; None where it names none.
+    left_out
+        Names and risks of the candidates that `max_risk` left out.
     """
 
     runs: RunTable
@@ -139,6 +146,8 @@ class Ranking:
     advice: str
     risk: FloatArray | None = None
     max_risk: float = RISKY
+    preferred: int | None = None
+    left_out: tuple[tuple[str, float], ...] = ()
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -192,6 +201,9 @@ def rank(
     RiskError
         If `max_risk` leaves none.
     """
+    check_runs(runs, "candidates")
+    if not hasattr(law, "predict"):
+        raise LawError(f"law must be a fitted law, got {law!r:.60}; load one with load_law")
     n = len(runs)
     if n == 0:
         raise InputError("candidates must be at least one run, got none; name a schedule or a file of schedules")
@@ -200,19 +212,20 @@ def rank(
         raise InputError(
             f"names must have one entry a candidate ({n}), got {len(called)}; leave it out for the run ids"
         )
-    left_out = 0
+    gone: tuple[tuple[str, float], ...] = ()
     if max_risk is not None:
-        runs, called = _safe_ones(runs, law, called, max_risk)
-        left_out, n = n - len(runs), len(runs)
+        runs, called, gone = _safe_ones(runs, law, called, max_risk)
+        n = len(runs)
     if n > JOINT and hasattr(law, "expected_loss"):
-        return _rank_many(runs, law, called, seed, max_risk, left_out)
-    return _rank(runs, law, called, seed, max_risk, left_out)
+        return _rank_many(runs, law, called, seed, max_risk, gone)
+    return _rank(runs, law, called, seed, max_risk, gone)
 
 
 def _rank(
-    runs: RunTable, law: LawLike, called: tuple[str, ...], seed: int, max_risk: float | None, left_out: int
-) -> Ranking:
-    """Rank candidates of which `left_out` others were too risky."""
+    runs: RunTable, law: LawLike, called: tuple[str, ...], seed: int, max_risk: float | None,
+    left_out: tuple[tuple[str, float], ...],
+) -> Ranking:  # fmt: skip
+    """Rank candidates beside which `left_out` were too risky."""
     n = len(runs)
     prediction = law.predict(runs)
     loss = np.asarray(prediction.loss, dtype=np.float64)
@@ -236,22 +249,24 @@ def _rank(
     expected = np.full(n, np.nan)
     expected[rows] = np.maximum(variance[rows] + variance[best] - 2.0 * shared, 0.0)
     ratio = np.log(loss / loss[best])
-    half = _factor(loss, lower, upper, sd) * np.sqrt(expected + relative**2 + relative[best] ** 2)
+    own = getattr(prediction, "factor", None)
+    half = (_factor(loss, lower, upper, sd) if own is None else own) * np.sqrt(
+        expected + relative**2 + relative[best] ** 2
+    )
     half[best] = 0.0
     with np.errstate(over="ignore"):  # an absurd candidate may end at infinity
         ends = [loss[best] * np.expm1(ratio + side * half) for side in (-1.0, 1.0)]
+    risk, limit = _risks(runs, law), RISKY if max_risk is None else max_risk
+    apart = np.sqrt(expected + relative**2 + relative[best] ** 2)
     result = {
         "difference": loss - loss[best],
         "difference_lower": ends[0],
         "difference_upper": ends[1],
-        "p_best": _p_best(
-            prediction, loss, ratio, np.sqrt(expected + relative**2 + relative[best] ** 2), relative, seed
-        ),
+        "p_best": _p_best(prediction, loss, ratio, apart, relative, risk, seed),
     }
-    risk, limit = _risks(runs, law), RISKY if max_risk is None else max_risk
     blind = getattr(law, "blind", "")
-    advice = advise(
-        runs, order, upper - loss, in_domain, reasons, risk, limit, **result, blind=blind, left_out=left_out
+    advice, preferred = advise(
+        runs, order, upper - loss, in_domain, reasons, risk, limit, **result, blind=blind, left_out=len(left_out)
     )
     return Ranking(
         runs=runs,
@@ -266,6 +281,8 @@ def _rank(
         advice=advice,
         risk=risk,
         max_risk=limit,
+        preferred=preferred,
+        left_out=left_out,
         **result,
     )
 
@@ -280,8 +297,8 @@ def _risks(runs: RunTable, law: Any) -> FloatArray | None:
 
 def _safe_ones(
     runs: RunTable, law: LawLike, names: tuple[str, ...], max_risk: float
-) -> tuple[RunTable, tuple[str, ...]]:
-    """Return the candidates whose divergence risk is at most `max_risk`, and their names."""
+) -> tuple[RunTable, tuple[str, ...], tuple[tuple[str, float], ...]]:
+    """Return the candidates whose divergence risk is at most `max_risk`, their names, and the others with theirs."""
     if not isinstance(max_risk, Real) or not 0.0 <= max_risk <= 1.0:
         raise InputError(f"max_risk must be a probability from 0 to 1, got {max_risk!r}; 0.05 is a usual choice")
     risk = _risks(runs, law)
@@ -294,8 +311,10 @@ def _safe_ones(
     if not safe.any():
         raise RiskError(too_risky(risk, max_risk, names))
     if safe.all():
-        return runs, names
-    return runs.select(np.flatnonzero(safe)), tuple(name for name, ok in zip(names, safe.tolist(), strict=True) if ok)
+        return runs, names, ()
+    kept = tuple(name for name, ok in zip(names, safe.tolist(), strict=True) if ok)
+    gone = tuple((names[row], float(risk[row])) for row in np.flatnonzero(~safe).tolist())
+    return runs.select(np.flatnonzero(safe)), kept, gone
 
 
 def too_risky(risk: FloatArray, max_risk: float, names: Sequence[str]) -> str:
@@ -310,8 +329,9 @@ def too_risky(risk: FloatArray, max_risk: float, names: Sequence[str]) -> str:
 
 
 def _rank_many(
-    runs: RunTable, law: Any, names: tuple[str, ...], seed: int, max_risk: float | None, left_out: int
-) -> Ranking:
+    runs: RunTable, law: Any, names: tuple[str, ...], seed: int, max_risk: float | None,
+    left_out: tuple[tuple[str, float], ...],
+) -> Ranking:  # fmt: skip
     """Rank more than `JOINT` candidates: all by their expected losses, and only the lowest `JOINT` with intervals."""
     loss = np.asarray(law.expected_loss(runs), dtype=np.float64)
     if not (np.isfinite(loss) & (loss > 0)).all():
@@ -348,6 +368,8 @@ def _rank_many(
         advice=near.advice,
         risk=risk,
         max_risk=near.max_risk,
+        preferred=None if near.preferred is None else int(head[near.preferred]),
+        left_out=left_out,
         **whole,
     )
 
@@ -375,24 +397,29 @@ def _factor(loss: FloatArray, lower: FloatArray, upper: FloatArray, sd: FloatArr
 
 
 def _p_best(
-    prediction: PredictionLike, loss: FloatArray, ratio: FloatArray, sd: FloatArray, noise: FloatArray, seed: int
-) -> FloatArray:
+    prediction: PredictionLike, loss: FloatArray, ratio: FloatArray, sd: FloatArray, noise: FloatArray,
+    risk: FloatArray | None, seed: int,
+) -> FloatArray:  # fmt: skip
     """Probability of each candidate to end lowest, from draws of the plausible ones.
 
     `ratio` is ln of the loss over the best one's, `sd` its standard deviation, `noise` the relative run noise of each.
-    Draws come in pairs +z, -z. Draws that tie are shared evenly.
+    In a draw a candidate diverges with its `risk` (unknown counts as 0) and cannot win. Draws come in pairs +z, -z.
+    Draws that tie are shared evenly.
     """
-    n, best = len(loss), int(np.argmin(loss))
+    n = len(loss)
+    danger = np.zeros(n) if risk is None else np.nan_to_num(risk, nan=0.0)
+    sure = np.flatnonzero(danger <= EVEN)
+    best = int(sure[np.argmin(loss[sure])]) if len(sure) else int(np.argmin(loss))  # the lowest that may well survive
     p = np.zeros(n)
     with np.errstate(divide="ignore", invalid="ignore"):
-        score = np.where(ratio > 0, ratio / sd, 0.0)
+        score = np.where(ratio > ratio[best], (ratio - ratio[best]) / sd, 0.0)
     score[np.isnan(sd)] = np.inf
     score[best] = -1.0
     top = np.flatnonzero(score < HOPELESS)
     if len(top) > TOP:  # ties in the score are settled by the loss
         top = top[np.lexsort((loss[top], score[top]))[:TOP]]
     if len(top) == 1:
-        p[best] = 1.0
+        p[best] = 1.0 - danger[best]
         return p
     covariance = np.asarray(prediction.covariance(top), dtype=np.float64) / loss[top, None] / loss[top]
     covariance = (covariance + covariance.T) / 2.0 + np.diag(noise[top] ** 2)
@@ -403,16 +430,20 @@ def _p_best(
     tie = 1e-5 * float(np.sqrt(max(covariance.diagonal().max(), 0.0)))
     tied = _any_tied(mean, covariance, tie)
     wins = np.zeros(len(top))
+    mortal = bool((danger[top] > TINY_RISK).any())
     for start in range(0, draws, 2**13):
         count = min(2**13, draws - start)
         spread = rng.standard_normal((count, len(top))) @ root.T
         for sample in (mean + spread, mean - spread):
+            if mortal:
+                lost = rng.random((count, len(top))) < danger[top]
+                sample = np.where(lost, np.inf, sample)[~lost.all(axis=1)]
             if tied:
                 lowest = sample <= sample.min(axis=1, keepdims=True) + tie
                 wins += (1.0 / lowest.sum(axis=1)) @ lowest
             else:
                 wins += np.bincount(sample.argmin(axis=1), minlength=len(top))
-    p[top] = wins / wins.sum()
+    p[top] = wins / (2 * draws)
     return p
 
 

@@ -13,15 +13,27 @@ from typing import Any
 
 import numpy as np
 
-from optlaws.baselines import REGISTRY, get_baseline
-from optlaws.errors import InputError, LawError, OptlawsError, RiskError
+from optlaws.baselines.advice import published_laws, rival_advice
+from optlaws.errors import InputError, OptlawsError, RiskError
 from optlaws.law import Law, builtin_names, load_law
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
-from optlaws.optimize.families import Best, member, parameters, tidy, warmups
+from optlaws.optimize.families import Best, member, parameters, tidy, unseen_warmups, warmups
 from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, risk_notes
 from optlaws.ranking import Ranking, rank
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
+
+__all__ = [
+    "FLAT",
+    "FlatRange",
+    "Published",
+    "Recommendation",
+    "choose_law",
+    "flat_range",
+    "published_laws",
+    "recommend_settings",
+    "rival_advice",
+]
 
 FLAT = 1e-3
 """Relative loss that a setting may cost to count as near-optimal."""
@@ -31,7 +43,6 @@ FEWEST = round(0.5 / ROUNDING)  # steps of a run whose batch is looked for: in f
 NARROW = 1.2  # a law whose mean rates span less has seen one shape of schedule
 SHAPES_LAW = "llama-slimpajama"
 FAR = 4.0  # factor beyond the law's peak rates at which the cost of advice is no longer told
-AS_PRINTED = {"microsoft_rate": "as printed; its units are ambiguous"}
 
 
 @dataclass(frozen=True)
@@ -118,44 +129,6 @@ class Recommendation:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class RivalAdvice:
-    """What a published law alone advises: peak rate and batch, NaN where it says nothing, and where it comes from."""
-
-    name: str
-    source: str
-    formula: str
-    peak_lr: float
-    batch_tokens: float
-    note: str
-
-
-def rival_advice(name: str, params: float, tokens: float, runs: RunTable | None = None) -> RivalAdvice:
-    """Return the advice of a law of the best rate, as published or fitted to runs.
-
-    Raises
-    ------
-    LawError
-        There is no such law, it advises no rates, or it has no printed constants and there are no runs.
-    """
-    kind = get_baseline(name)
-    if not hasattr(kind, "recommend"):
-        able = [other for other in REGISTRY if hasattr(get_baseline(other), "recommend")]
-        raise LawError(f"law must advise peak rates or batches, as {', '.join(able)} do, got {name!r}; choose another")
-    if runs is None and not hasattr(kind, "published"):
-        raise LawError(
-            f"law {name!r} has no printed constants, so runs must be given to fit it, got none; add --from RUNS"
-        )
-    law = kind.published() if runs is None else kind.fit(runs)
-    return advice_of(law, params, tokens, AS_PRINTED.get(name, "") if runs is None else "fitted to the runs given")
-
-
-def advice_of(law: Any, params: float, tokens: float, note: str = "") -> RivalAdvice:
-    """Return the advice of a fitted law of the best rate."""
-    peak, batch = law.recommend(params, tokens)
-    return RivalAdvice(law.name, law.source, law.formula, float(peak), float(batch), note)
-
-
 def choose_law(params: float | None, tokens: float | None, batch_tokens: float | None) -> Law:
     """Return the built-in law whose training runs are nearest to these sizes."""
     sizes = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens}
@@ -229,7 +202,7 @@ def recommend_settings(
     judged = task.judge([best.schedule])
     prediction = judged.prediction
     shapes = _shapes(task, params, tokens, progress) if narrow else None
-    notes = [*task.notes, *risk_notes(law, float(judged.risk[0]))]
+    notes = [*task.notes, *unseen_warmups(task, warmup), *risk_notes(law, float(judged.risk[0]), task.max_risk)]
     if batch_tokens is None and len(batches) == 1:
         only = format_quantity(batches[0])
         notes.append(f"the law has seen one batch, {only} tokens a step: others' rates are judged at it")
@@ -431,26 +404,6 @@ def _shapes(
         return None
     gain = next((g for g in found.gains if g.family == "cosine"), None)
     return None if gain is None else (law.name, found.schedule, gain)
-
-
-def published_laws(runs: RunTable | None = None) -> list[tuple[Any, str]]:
-    """Return the laws of the best rate or batch with their printed constants, or fitted to runs where there are none.
-
-    Each with a note on where its constants come from, "" for printed ones without reservation.
-    """
-    out: list[tuple[Any, str]] = []
-    for name in REGISTRY:
-        kind = get_baseline(name)
-        if not hasattr(kind, "recommend") or hasattr(kind, "predict"):
-            continue
-        if hasattr(kind, "published"):
-            out.append((kind.published(), AS_PRINTED.get(name, "")))
-        elif runs is not None:
-            try:
-                out.append((kind.fit(runs), "fitted to the runs given"))
-            except InputError:  # these runs do not tell its constants
-                continue
-    return out
 
 
 def _published(

@@ -13,10 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from optlaws._advice import number_text, one_line, percent
 from optlaws.errors import ScheduleError
-from optlaws.ranking import Ranking
+from optlaws.ranking import TINY_RISK, Ranking
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
 
@@ -119,7 +120,10 @@ def _columns(text: str) -> int:
 
 
 def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
-    """Return one record a candidate, best first: rank, name, sizes, loss, interval, difference, P(best), domain."""
+    """Return one record a candidate, best first: rank, name, sizes, loss, interval, difference, P(best), risk, domain.
+
+    `divergence_risk` is a number from 0 to 1, NaN where it is not known; below 1e-6 it is 0, see `risk_numbers`.
+    """
     runs = ranking.runs
     columns = {
         "params": runs.params,
@@ -134,7 +138,7 @@ def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
         "difference_lower": ranking.difference_lower,
         "difference_upper": ranking.difference_upper,
         "p_best": ranking.p_best,
-        "divergence_risk": np.full(len(ranking), np.nan) if ranking.risk is None else ranking.risk,
+        "divergence_risk": np.full(len(ranking), np.nan) if ranking.risk is None else risk_numbers(ranking.risk),
         "in_domain": ranking.in_domain,
     }
     values = {name: array[ranking.order].tolist() for name, array in columns.items()}
@@ -177,7 +181,9 @@ def rank_json(
 ) -> str:
     """Return the ranking as one JSON object: law, assumed, advice, candidates (best first); unknown numbers are null.
 
-    `curves` maps a candidate's index to its predicted curve (step, loss, lower, upper).
+    `preferred` is the name of the candidate that the advice names (null: none), `left_out` holds names and risks of
+    those above the accepted risk, where one was asked for. `curves` maps a candidate's index to its predicted curve
+    (step, loss, lower, upper).
     """
     candidates = []
     for record, row in zip(rank_records(ranking), ranking.order.tolist(), strict=True):
@@ -192,6 +198,8 @@ def rank_json(
         "law": ranking.law,
         "assumed": dict(assumed or {}),
         "advice": ranking.advice,
+        "preferred": None if ranking.preferred is None else ranking.names[ranking.preferred],
+        "left_out": [{"name": name, "divergence_risk": risk} for name, risk in ranking.left_out],
         "candidates": candidates,
     }
     return to_json(document)
@@ -208,9 +216,7 @@ def rank_html(ranking: Ranking, png: bytes | None = None, assumed: Mapping[str, 
     right = _right(header)
     head = "".join(f"<th{_side(r)}>{html.escape(c)}</th>" for c, r in zip(header, right, strict=True))
     body = "\n".join(
-        "<tr>"
-        + "".join(f"<td{_side(r)}>{html.escape(one_line(c))}</td>" for c, r in zip(row, right, strict=True))
-        + "</tr>"
+        "<tr>" + "".join(_html_cell(name, c, r) for name, c, r in zip(header, row, right, strict=True)) + "</tr>"
         for row in rows
     )
     more = len(ranking) - TABLE_ROWS
@@ -246,6 +252,7 @@ h1 {{ font-size: 1.5rem; }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }}
 th, td {{ padding: .3rem .7rem; border-bottom: 1px solid #ddd; text-align: left; white-space: nowrap; }}
 th.r, td.r {{ text-align: right; }}
+td.w {{ white-space: normal; overflow-wrap: anywhere; min-width: 12rem; }}
 img {{ max-width: 100%; height: auto; }}
 .note, .header {{ color: #555; font-size: .9rem; margin: .2rem 0; }}
 </style>
@@ -267,11 +274,19 @@ img {{ max-width: 100%; height: auto; }}
 """
 
 
+def _html_cell(name: str, text: str, right: bool) -> str:
+    """Return a cell of the page; schedules and long names may go on in the next line, best after a comma."""
+    if name != "schedule" and (name != "name" or len(text) <= _LONG_NAME):
+        return f"<td{_side(right)}>{html.escape(one_line(text))}</td>"
+    return f"<td class=w>{html.escape(one_line(text)).replace(',', ',<wbr>')}</td>"
+
+
 def _side(right: bool) -> str:
     return " class=r" if right else ""
 
 
 _LEFT = ("name", "schedule", "in domain")
+_LONG_NAME = 24
 
 
 def _right(header: Sequence[str]) -> list[bool]:
@@ -313,6 +328,18 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
             cells.append(f"no [{mark}]")
         rows.append(cells)
     return header, rows, [(mark, reason) for reason, mark in marks.items()]
+
+
+def risk_numbers(risk: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Return divergence risks for machines: 0 below 1e-6, where a model's number says no more than "very small".
+
+    Numbers stay numbers, so that a script may compare them; NaN (not known) stays NaN.
+
+    >>> risk_numbers([0.31, 2e-6, 1e-47, float("nan")]).tolist()
+    [0.31, 2e-06, 0.0, nan]
+    """
+    values = np.asarray(risk, dtype=np.float64)
+    return np.where(values < TINY_RISK, 0.0, values)
 
 
 def risk_text(p: float) -> str:

@@ -27,6 +27,8 @@ class Source:
     sha256 : of the file at that address; None where it is not known, or where there is no such file.
     sha256_of_table_here : of the file that the expected figures were made with, where that is not the public one.
     fetch : "file" where the address is that of one file, "folder" where it is not.
+    paths : the files or folders in the public repository; empty where `address` names the file.
+    commit : the commit at which they were seen; None where it could not be checked.
     make : name of the converter of `paper_repro.convert` that turns the public file into `name`; "" for none.
     note : what is in it.
     """
@@ -37,6 +39,8 @@ class Source:
     sha256: str | None = None
     sha256_of_table_here: str | None = None
     fetch: str = "file"
+    paths: Sequence[str] = ()
+    commit: str | None = None
     make: str = ""
     note: str = ""
 
@@ -99,9 +103,10 @@ def fetch(folders: Sequence[str], data: Path, say: Callable[[str], None] = print
         if target.is_file():
             continue
         if source.fetch != "file":
+            where = f" at {source.commit[:12]}: {', '.join(source.paths)}," if source.commit else ""
             gaps.append(
                 f"{source.folder}: {source.name} is a table made of many files and cannot be fetched as one; get them"
-                f" from {source.address} and write the table by hand ({source.note})"
+                f" from {source.address}{where} and write the table by hand ({source.note})"
             )
             continue
         public = data / (f"public_{source.name}" if source.make else source.name)

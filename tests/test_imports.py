@@ -22,6 +22,7 @@ LAYERS = [
     {"baselines"},
     {"features", "risk"},
     {"dynamics"},
+    {"sweeps"},
     {"runs"},
     {"schedules"},
     {"errors", "_normal", "_version", "laws"},

@@ -154,6 +154,20 @@ class TestInvariants:
         assert best.schedule.warmup_steps == 0
         assert best.schedule.lr(0) == best.schedule.peak
 
+    def test_warm_ups_that_were_not_tried_are_named(self, law):
+        best = optimize_schedule(law, **SIZES, warmup=[300, 2000], knots=0)
+        assert best.schedule.warmup_steps == 300
+        assert any("warm-ups of 2000 steps were left out: the law has seen 300" in note for note in best.notes)
+        both = optimize_schedule(law, **SIZES, warmup=[300, 2000], knots=0, outside=True)
+        assert not any("left out" in note for note in both.notes)
+
+    def test_a_plan_at_the_accepted_risk_says_so(self):
+        near = QuadraticLaw(m=0.0, risk=Wall(5e-4, low=0.045))
+        best = optimize_schedule(near, params=1e8, tokens=1e10, steps=20000, knots=0)
+        assert any("accepted divergence risk bounds this plan (4.5 % of at most 5 %)" in note for note in best.notes)
+        calm = optimize_schedule(QuadraticLaw(m=0.0, risk=Wall(5e-4)), params=1e8, tokens=1e10, steps=20000, knots=0)
+        assert not any("bounds this plan" in note for note in calm.notes)
+
     def test_a_law_that_states_no_error(self):
         """Of a rival law the intervals are of single runs, and it says so."""
         rng = np.random.default_rng(1)
@@ -244,6 +258,7 @@ class TestBadInput:
         with pytest.raises(LawError, match="must be a fitted law that predicts losses"):
             optimize_schedule("law", steps=1000)
 
+    @pytest.mark.filterwarnings("ignore:law .* is doubtful")
     def test_laws_that_cannot_be_searched(self):
         steps = np.arange(2000, 3000, 100)
         schedules = [parse(f"wsd:peak=1e-3,steps={n},warmup=100,decay=0.3") for n in steps]

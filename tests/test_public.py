@@ -14,11 +14,13 @@ NAMES = {
     "ScheduleBatch",
     "__version__",
     "basis_ids",
+    "design_runs",
     "errors",
     "feature_table",
     "fit_law",
     "get_basis",
     "load_law",
+    "load_sweep",
     "optimize_schedule",
     "parse",
     "rank",
@@ -26,6 +28,8 @@ NAMES = {
     "read_runs",
     "recommend_settings",
     "register_basis",
+    "standard_pool",
+    "sweep_names",
 }
 
 

@@ -103,7 +103,8 @@ def test_what_is_left_out_is_said():
     ranking = rank(runs(4), Risky([3.0, 3.1], factors), max_risk=0.25)
     assert ranking.names == ("2", "3")
     assert "; 2 left out: divergence risk above 25 % or not known" in ranking.advice
-    assert "likely to diverge" not in ranking.advice
+    assert "diverge with" not in ranking.advice
+    assert "diverges with" not in ranking.advice
     alone = rank(runs(4), Risky([3.0], factors[:1]), max_risk=0.1).advice
     assert alone.startswith("Only one candidate is left: nothing to compare it with; 3 left out")
     assert "left out" not in rank(runs(4).select([1, 2]), Risky([3.0, 3.1], factors), max_risk=0.25).advice
@@ -116,7 +117,22 @@ def test_an_unknown_risk_is_not_called_safe():
     text = rank(runs(4).select([3, 1]), Risky([3.0, 3.1], factors)).advice
     assert "the best safe one is 2, for 0.100" in text
     text = rank(runs(4).select([3, 0]), Risky([3.0, 3.0], factors)).advice
-    assert "prefer 2: it is not known to be likely to diverge" in text
+    assert "prefer 2: its divergence risk is not known to be above the accepted 5 %" in text
+
+
+def test_a_refused_risk_is_told_as_a_probability():
+    """A candidate of 20 % is not called likely to diverge."""
+    text = rank(runs(4).select([2, 1]), Risky([3.0, 3.1], np.eye(2) * 1e-6)).advice
+    assert text.startswith(
+        "Do not run 1 as planned: it has the lowest predicted loss, but diverges with a probability of 20 % by this"
+        " law's account, above the accepted 5 %; the best safe one is 2, for 0.100"
+    )
+    assert "likely" not in text
+    text = rank(runs(4).select([2, 3, 1]), Risky([3.0, 3.0, 3.1], np.eye(3) * 1e-6)).advice
+    assert (
+        "1 and 2 as planned: they have the lowest predicted losses, but diverge with a probability of 20 % to 40 %"
+        in (text)
+    )
 
 
 def test_a_risk_beyond_what_a_model_can_say_is_not_told_in_figures():
@@ -136,7 +152,7 @@ def test_among_very_many_the_accepted_risk_is_the_one_given(monkeypatch):
 
     ranking = rank(runs(4), Many([3.2, 3.3], np.zeros((2, 1))), max_risk=0.5)
     assert ranking.max_risk == 0.5
-    assert "likely to diverge" not in ranking.advice
+    assert "diverges with" not in ranking.advice
     assert "1 left out" in ranking.advice
 
 
@@ -310,3 +326,82 @@ def test_among_more_than_enter_the_draws_the_likeliest_share_p_best(monkeypatch)
     ranking = rank(runs(12), FixedLaw(np.full(12, 3.0), np.zeros((12, 1))))
     assert (ranking.p_best > 0).sum() == 8
     assert ranking.p_best.sum() == pytest.approx(1.0)
+
+
+class Risks:
+    """A risk model that says what it is told."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values, dtype=float)
+
+    def probability(self, table, defaults=None):
+        return self.values[[int(name) - 1 for name in table.run_id]]
+
+
+class RiskyLaw(FixedLaw):
+    """A fixed law with a risk model; it answers for the runs that it is asked about."""
+
+    def __init__(self, loss, risk, spread=0.003):
+        super().__init__(loss, np.hstack([np.full((len(loss), 1), 0.02), spread * np.eye(len(loss))]))
+        object.__setattr__(self, "risk", Risks(risk))
+
+    def predict(self, table):
+        rows = [int(name) - 1 for name in table.run_id]
+        part = FixedLaw(np.asarray(self.loss)[rows], np.asarray(self.factors)[rows])
+        return part.predict(table)
+
+
+def test_a_run_that_diverges_cannot_be_best():
+    """P(best) against drawing losses and survival in full."""
+    loss, risk, spread = np.array([3.0, 3.002, 3.004, 3.2]), np.array([0.97, 0.3, 0.0, np.nan]), 0.003
+    ranking = rank(runs(4), RiskyLaw(loss, risk, spread))
+    rng = np.random.default_rng(7)
+    draws = 400_000
+    sample = loss + np.hypot(spread, 0.001) * rng.standard_normal((draws, 4))
+    sample[rng.random((draws, 4)) < np.nan_to_num(risk)] = np.inf
+    np.testing.assert_allclose(ranking.p_best, np.bincount(sample.argmin(axis=1), minlength=4) / draws, atol=0.005)
+    assert ranking.p_best[0] < 0.03
+    assert ranking.p_best.sum() == pytest.approx(1.0)
+    doomed = rank(runs(2), RiskyLaw([3.0, 3.001], [0.9, 0.8]))
+    assert doomed.p_best.sum() == pytest.approx(1 - 0.9 * 0.8, abs=0.01)
+    assert rank(runs(1), RiskyLaw([3.0], [0.25])).p_best.tolist() == [0.75]
+
+
+def test_far_behind_one_that_surely_diverges_there_is_still_a_best():
+    ranking = rank(runs(3), RiskyLaw([2.0, 3.0, 3.1], [1.0, 0.0, 0.0]))
+    assert ranking.p_best[0] == 0.0
+    assert ranking.p_best[1] > 0.99
+
+
+def test_who_is_preferred_and_who_was_left_out():
+    law = RiskyLaw([3.0, 3.1, 3.2], [0.5, 0.01, 0.2])
+    ranking = rank(runs(3), law)
+    assert ranking.advice.startswith("Do not run 1 as planned")
+    assert ranking.preferred == 1
+    safe = rank(runs(3), law, max_risk=0.05)
+    assert (safe.names, safe.preferred) == (("2",), 0)
+    assert safe.left_out == (("1", 0.5), ("3", 0.2))
+    assert rank(runs(2), RiskyLaw([3.0, 3.1], [0.5, 0.6])).preferred is None
+    assert rank(runs(2), FixedLaw([3.1, 3.0], 0.001 * np.eye(2))).preferred == 1
+
+
+def test_an_unlikely_extendable_one_is_an_option_and_not_the_choice():
+    text = advise([3.0, 3.006], spread=0.003, kinds=("cosine", "wsd"))
+    assert "prefer 1: it has the lowest predicted loss; 2 could be extended without a restart, for 0.0060 more." in text
+
+
+def test_reasons_that_all_share():
+    """What is said of several candidates outside the domain is true of each of them."""
+
+    class Apart(FixedLaw):
+        def predict(self, table):
+            p = super().predict(table)
+            p.reasons[:] = [
+                "params 1B above 170M; peak_lr 0.003 above 0.002",
+                "params 1B above 170M",
+                "params 1B above 170M",
+            ]
+            return p
+
+    text = rank(runs(3), Apart([3.0, 3.1, 3.2], 0.001 * np.eye(3), out=(0, 1, 2))).advice
+    assert text.endswith("(careful: all lie outside the law's domain: params 1B above 170M).")

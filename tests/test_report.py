@@ -6,6 +6,7 @@ import html.parser
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,4 +156,24 @@ def test_long_schedules_are_cut_in_the_table_only():
     assert max(map(len, table.splitlines()[2:6])) < 240
     assert "...: cut at 120 characters; --format csv or json has all of it" in table
     assert str(parse(text)) in report.rank_csv(ranking)
-    assert str(parse(text)) in report.rank_html(ranking)
+    assert str(parse(text)) in report.rank_html(ranking).replace("<wbr>", "")
+
+
+def test_long_cells_of_the_page_may_be_broken_the_others_not():
+    specs = ["wsd:peak=1e-3,steps=6000,decay=0.2,shape=sqrt", "cosine:peak=1e-3,steps=6000"]
+    runs = RunTable.build([parse(spec) for spec in specs], run_id=["short", "a,long,name,of,a,candidate,from,a,grid"])
+    page = report.rank_html(rank(runs, FakeLaw()))
+    assert "<td class=w>wsd:peak=0.001,<wbr>steps=6000,<wbr>decay=0.2,<wbr>shape=sqrt</td>" in page
+    assert "<td>short</td>" in page
+    assert "<td class=w>a,<wbr>long,<wbr>" in page
+    assert "td.w { white-space: normal; overflow-wrap: anywhere;" in page
+
+
+def test_risks_for_machines_are_0_where_they_say_no_more_than_very_small():
+    runs = RunTable.build([parse(f"cosine:peak={n}e-4,steps=100") for n in (1, 2, 3, 4)])
+    ranking = replace(rank(runs, FakeLaw()), risk=np.array([1e-47, 9e-7, 2e-6, np.nan]))
+    expected = [0.0, 0.0, 2e-6, None]
+    rows = {row["name"]: row for row in csv.DictReader(io.StringIO(report.rank_csv(ranking)))}
+    assert [rows[name]["divergence_risk"] for name in ranking.names] == ["0", "0", "2e-06", ""]
+    entries = {entry["name"]: entry for entry in json.loads(report.rank_json(ranking))["candidates"]}
+    assert [entries[name]["divergence_risk"] for name in ranking.names] == expected

@@ -45,6 +45,34 @@ SGD:
   within 3 % of them on runs with a warm-up and within 1 % on those without (half of the runs drawn: less than 0.3 %).
   Far below the critical batch the order is measured (2.0), and the limit is the continuous solution to 2e-5.
 """
+PICTURES = "docs/theory"
+DRAWN = {
+    f"python -m theory.montecarlo --plot {PICTURES}": {
+        "sgd-moments": "SGD on a noisy quadratic mode under four schedules: the rate, and the mean and variance of the"
+        " coordinate. Lines: the SDE. Points: simulations, with one standard error.",
+        "weak-order": "Weak error of the SDE against the relative step: of first order, with a quadratic and a quartic"
+        " loss.",
+        "adam-modes": "The variance of each mode at the end of runs of Adam and AdamW. Lines: the noise-dominated SDE."
+        " Points: simulations.",
+        "weight-norm": "The squared weight norm of a small scale-invariant network. Left, AdamW: the equation of the"
+        " code, a little above what is simulated late in a run. Right, plain SGD without decay: the equation with"
+        " constant growth fails, and one for the fourth power of the norm is near.",
+        "escape": "The probability of staying near a saddle or in a well against the covariance that the code computes,"
+        " beside the bounds; in one dimension the first is nearly reached.",
+        "heavy-tails": "Where Gaussian noise fails: Student-t gradients of the same variance, over the Gaussian"
+        " prediction.",
+    },
+    f"python -m theory.world --plot {PICTURES}": {
+        "world-loss": "The model world, in which every exponent is known: the final loss above the irreducible by steps"
+        " and size.",
+        "world-recovery": "What is found of several worlds: errors of the exponents, and of the loss at 1,000 times the"
+        " compute. Where noise grows with the model without end, the exponent of time is missed.",
+        "world-growth": "How the error grows with the distance from the runs. With the exponents of the world, known or"
+        " found, it stays below the laws' intervals, which are wider than noise alone would make them (on paper). With"
+        " the constants of the default basis, which are those of another world, laws err more.",
+    },
+}
+"""Command: the pictures that it draws, each with its caption."""
 
 
 def results() -> tuple[Result, ...]:
@@ -134,4 +162,8 @@ def markdown() -> str:
     simulated = _modules("montecarlo") + _modules("world")
     if simulated:
         parts += ["## Simulations", table(("file", "what it checks"), simulated)]
+        for command, pictures in DRAWN.items():
+            parts.append(f"Drawn by `{command}`:")
+            for name, caption in pictures.items():
+                parts.append(f"![{name.replace('-', ' ')}](../{PICTURES}/{name}.png)\n\n{caption}")
     return "\n\n".join(part.rstrip() for part in parts) + "\n"

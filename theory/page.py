@@ -14,7 +14,7 @@ from latex2mathml.converter import convert
 from optlaws.features import get_basis
 from theory import contradictions
 from theory.figures import drawn
-from theory.index import FOLDER, ORACLE, fed_by, results, standing
+from theory.index import DRAWN, FOLDER, ORACLE, PICTURES, fed_by, results, standing
 from theory.oracle.columns import registered
 from theory.result import Result, Step
 
@@ -143,7 +143,8 @@ def html(pictures: Path | None = None) -> str:
     found = results()
     theorems = [r for r in found if r.name.startswith("theorem_")]
     others = [r for r in found if r not in theorems]
-    folder = pictures or FOLDER.parent / "docs" / "theory"
+    folder = pictures or FOLDER.parent / PICTURES
+    captions = {name: text for drawings in DRAWN.values() for name, text in drawings.items()}
     simulated = sorted(folder.glob("*.png")) if folder.is_dir() else []
     columns = [
         (
@@ -183,7 +184,8 @@ def html(pictures: Path | None = None) -> str:
     ]
     if simulated:
         body += ["<h2>Simulations</h2>", '<div class="figures">']
-        body += [_figure(re.sub("[-_]", " ", path.stem), path.read_bytes()) for path in simulated]
+        for path in simulated:
+            body.append(_figure(captions.get(path.stem, re.sub("[-_]", " ", path.stem)), path.read_bytes()))
         body.append("</div>")
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Theory of optlaws</title>"

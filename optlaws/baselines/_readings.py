@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.baselines.base import HUBER, FloatArray, training, usable
+from optlaws.baselines.base import HUBER, FloatArray, Progress, training, usable
 from optlaws.baselines.optimise import huber
 from optlaws.errors import FitError, InputError
 from optlaws.runs import CurveTable, RunTable
@@ -20,6 +20,7 @@ from optlaws.runs import CurveTable, RunTable
 ELEMENTS = 2_000_000  # numbers in one pass over readings x changes
 PREDICTED_FLOOR = 1e-9  # a predicted loss is not taken below this in logarithms
 POLISHED = 4  # starts that are followed to the end
+BEYOND = 2.0  # of ln theta: so far outside of the starts' box they may be followed
 
 Features = Callable[[FloatArray, bool], tuple[FloatArray, FloatArray]]
 """theta (q,), and whether slopes are wanted -> F (m, p), and dF / d log theta (m, p, q), empty if not wanted."""
@@ -186,6 +187,11 @@ def huber_cost(log_residual: FloatArray) -> float:
     return float(huber(log_residual, HUBER)[0].sum())
 
 
+def reach(lower: float, upper: float) -> tuple[float, float]:
+    """Return the lowest and the highest value that `fit_separable` can find where starts lie between these two."""
+    return lower * float(np.exp(-BEYOND)), upper * float(np.exp(BEYOND))
+
+
 def without_slopes(F: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Return features whose slopes are not wanted, as `Features` must."""
     return F, np.empty((*F.shape, 0))
@@ -200,6 +206,7 @@ def fit_separable(
     seed: int,
     starts: int,
     coarse: Features | None = None,
+    progress: Progress | None = None,
 ) -> tuple[FloatArray, FloatArray]:
     """Fit loss = sum_j c_j F_j(theta) with c >= 0, by Huber losses of the residuals of log losses.
 
@@ -214,6 +221,7 @@ def fit_separable(
     seed : of the hypercube.
     starts : number of points, at least 1.
     coarse : a cheaper stand-in of `features` for the starts.
+    progress : called with a word at every start, and at every one that is followed.
 
     Returns
     -------
@@ -227,6 +235,8 @@ def fit_separable(
     points = low + (high - low) * qmc.LatinHypercube(q, rng=seed).random(starts) if q else np.zeros((1, 0))
     found: list[tuple[float, int, FloatArray]] = []
     for point in points:
+        if progress is not None:
+            progress(f"start {len(found) + 1} of {len(points)}")
         F = (coarse or features)(np.exp(point), False)[0] / loss[:, None]
         scale = np.maximum(np.linalg.norm(F, axis=0), 1e-300)
         c = nnls(F / scale, np.ones(len(loss)))[0] / scale
@@ -248,9 +258,11 @@ def fit_separable(
             memory[key] = np.log(value) - log_loss, columns / value[:, None]
         return memory[key]
 
-    box = (np.concatenate([np.zeros(p), low - 2.0]), np.concatenate([np.full(p, np.inf), high + 2.0]))
+    box = (np.concatenate([np.zeros(p), low - BEYOND]), np.concatenate([np.full(p, np.inf), high + BEYOND]))
 
     def follow(start: FloatArray) -> tuple[float, FloatArray]:
+        if progress is not None:
+            progress("last steps")
         x = np.concatenate([np.maximum(start[:p] / scales, 1e-6), start[p:]])
         done = least_squares(
             lambda x: evaluate(x)[0], x, jac=lambda x: evaluate(x)[1], bounds=box, loss="huber", f_scale=HUBER,

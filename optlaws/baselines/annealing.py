@@ -7,12 +7,13 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines._readings import Readings, asked, ends, fit_separable, gather, without_slopes
-from optlaws.baselines.base import FloatArray, Parametric
+from optlaws.baselines._readings import Readings, asked, ends, fit_separable, gather, reach, without_slopes
+from optlaws.baselines.base import FloatArray, Parametric, Progress
 from optlaws.errors import LawError
 from optlaws.runs import CurveTable, RunTable
 
 STARTS = 64
+LOWER, UPPER = 0.03, 3.0  # of the starts of alpha
 LAM = 0.999  # the authors' default
 
 
@@ -50,6 +51,7 @@ class AnnealingLaw(Parametric):
     formula: ClassVar[str] = "L0 + A S1^-alpha - C S2, S2 = sum_i sum_{k<=i} (eta_{k-1} - eta_k) lam^(i-k)"
     needs: ClassVar[tuple[str, ...]] = ("schedule",)
     above_zero: ClassVar[tuple[str, ...]] = ("alpha",)
+    box: ClassVar[dict[str, tuple[float, float]]] = {"alpha": reach(LOWER, UPPER)}
 
     L0: float
     A: float
@@ -63,7 +65,15 @@ class AnnealingLaw(Parametric):
             raise LawError(f"lam of law {self.name!r} must be above 0 and below 1, got {self.lam:g}; 0.999 is usual")
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = 0,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to curves, or to final losses where there are none, by Huber losses (1e-3) of the log loss.
 
         Raises
@@ -86,7 +96,9 @@ class AnnealingLaw(Parametric):
             dF[:, 1, 0] = -theta[0] * log_share * power
             return F, dF
 
-        c, theta = fit_separable(features, np.array([0.03]), np.array([3.0]), loss, seed=seed, starts=starts or STARTS)
+        c, theta = fit_separable(
+            features, np.array([LOWER]), np.array([UPPER]), loss, seed=seed, starts=starts or STARTS, progress=progress
+        )
         alpha = float(theta[0])
         return cls(L0=float(c[0]), A=float(c[1] * scale**alpha), alpha=alpha, C=float(c[2] / unit))
 

@@ -8,8 +8,9 @@ tokens.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from inspect import signature
 from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -19,6 +20,8 @@ from optlaws.errors import FitError, LawError
 from optlaws.runs import CurveTable, RunTable
 
 FloatArray = npt.NDArray[np.float64]
+Progress = Callable[[str], None]
+"""Called with a word on every step of a long search; it changes nothing."""
 HUBER = 1e-3
 """Huber threshold on log losses that Chinchilla and the Multi-Power Law use."""
 
@@ -53,7 +56,10 @@ class BaselineLaw(Protocol):
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
-        """Fit the law to completed runs (and curves); `starts` = 0 is the law's own number of starts."""
+        """Fit the law to completed runs (and curves); `starts` = 0 is the law's own number of starts.
+
+        Laws that search from many starts take `progress`, a `Progress`, as well: see `fit_kind`.
+        """
         ...
 
     def parameters(self) -> dict[str, float]:
@@ -94,13 +100,25 @@ class Parametric:
     Attributes
     ----------
     above_zero : parameters without a meaning unless above 0: exponents of terms that fall, scales, time constants.
+    box : lowest and highest value that the fit's search can reach, by parameter, where it is bounded.
+    idle : parameters that have no part in a law of some tables, one of a single size say, and may then be anything.
     """
 
     above_zero: ClassVar[tuple[str, ...]] = ()
+    box: ClassVar[Mapping[str, tuple[float, float]]] = {}
+    idle: ClassVar[tuple[str, ...]] = ()
 
     def parameters(self) -> dict[str, float]:
         """Return the parameters by name."""
         return {field.name: float(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
+
+
+def fit_kind(
+    kind: Any, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, progress: Progress | None = None
+) -> Any:
+    """Return a law of a kind fitted to runs; `progress` is told of its starts, if it searches from many."""
+    told = {"progress": progress} if "progress" in signature(kind.fit).parameters else {}
+    return kind.fit(runs, curves, seed=seed, **told)
 
 
 def not_above_zero(law: Any) -> str:

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.base import HUBER, FloatArray, Parametric, columns, training
+from optlaws.baselines.base import HUBER, FloatArray, Parametric, Progress, columns, training
 from optlaws.baselines.optimise import Objective, bfgs, huber, log_sum_objective, minimise_many
 from optlaws.errors import InputError
 from optlaws.runs import CurveTable, RunTable
@@ -58,7 +58,15 @@ class Chinchilla(Parametric):
         return cls(1.8172, 482.01, 2085.43, 0.3478, 0.3658)
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = STARTS) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = STARTS,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to the final losses of completed runs; `starts` of the grid's 4,500 are drawn with `seed`.
 
         Raises
@@ -68,13 +76,22 @@ class Chinchilla(Parametric):
         """
         kept = training(cls, runs, 5)
         n, d = columns(cls, kept)
-        return cls.fit_points(n, d, kept.final_loss, seed=seed, starts=starts)
+        return cls.fit_points(n, d, kept.final_loss, seed=seed, starts=starts, progress=progress)
 
     @classmethod
-    def fit_points(cls, n: FloatArray, d: FloatArray, loss: FloatArray, *, seed: int = 0, starts: int = STARTS) -> Self:
+    def fit_points(
+        cls,
+        n: FloatArray,
+        d: FloatArray,
+        loss: FloatArray,
+        *,
+        seed: int = 0,
+        starts: int = STARTS,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to N (m,), D (m,) and losses (m,)."""
         work = _Fit(n, d, loss)
-        x, _ = minimise_many(work.objective(), work.inward(_starts(starts, seed)))
+        x, _ = minimise_many(work.objective(), work.inward(_starts(starts, seed)), progress=progress)
         return cls._from(work.outward(x[None])[0])
 
     @classmethod

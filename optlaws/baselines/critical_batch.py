@@ -9,12 +9,13 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.base import HUBER, Advice, FloatArray, Parametric, columns, training
+from optlaws.baselines.base import HUBER, Advice, FloatArray, Parametric, Progress, columns, training
 from optlaws.baselines.optimise import log_sum_objective, minimise_many
 from optlaws.errors import InputError
 from optlaws.runs import CurveTable, RunTable
 
 STARTS = 300
+FAR = 100.0  # times beyond the batches tried, where B_c is not told by them
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,15 @@ class CriticalBatch(Parametric):
     above_zero: ClassVar[tuple[str, ...]] = ("alpha", "gamma", "B_c")
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = STARTS) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = STARTS,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to the final losses of completed runs from a grid of starts.
 
         Raises
@@ -88,7 +97,7 @@ class CriticalBatch(Parametric):
         )
         if 0 < starts < len(grid):
             grid = grid[np.random.default_rng(seed).choice(len(grid), size=starts, replace=False)]
-        x, _ = minimise_many(log_sum_objective(terms, y, HUBER), grid)
+        x, _ = minimise_many(log_sum_objective(terms, y, HUBER), grid, progress=progress)
         e, a, c, alpha, gamma, batch = x
         return cls(
             float(np.exp(e)), float(np.exp(a + alpha * middle[0])), float(np.exp(c + gamma * middle[1])),
@@ -99,6 +108,16 @@ class CriticalBatch(Parametric):
         """Return final losses, shape (n,), nats per token."""
         n, d, b = columns(self, runs)
         return np.asarray(self.E + self.A * n**-self.alpha + self.C * (d / (b + self.B_c)) ** -self.gamma)
+
+    def doubts(self, runs: RunTable) -> list[str]:
+        """Return what makes the constants doubtful after a fit to these runs: batches too alike to tell B_c."""
+        tried = runs.batch_tokens
+        low, high = float(tried.min()), float(tried.max())
+        if low == high:
+            return [f"B_c is not told by runs of one batch, {low:.3g}"]
+        if low / FAR <= self.B_c <= high * FAR:
+            return []
+        return [f"B_c {self.B_c:.3g} lies far from the batches tried, {low:.3g} to {high:.3g}"]
 
     def recommend(self, params: float, tokens: float) -> Advice:
         """Return the critical batch, which costs twice the least data and twice the least steps; no rate."""

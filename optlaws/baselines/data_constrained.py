@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.base import HUBER, FloatArray, Parametric, columns, training
+from optlaws.baselines.base import HUBER, FloatArray, Parametric, Progress, columns, training
 from optlaws.baselines.optimise import by_differences, huber, minimise_many
 from optlaws.errors import TableError
 from optlaws.runs import CurveTable, RunTable
@@ -50,7 +50,15 @@ class DataConstrained(Parametric):
         return cls(1.87, 521.0, 1488.0, 0.353, *PUBLISHED_R)
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = STARTS) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = STARTS,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to the final losses of completed runs: Huber_1e-3 on log losses, from a grid of starts.
 
         Raises
@@ -87,7 +95,7 @@ class DataConstrained(Parametric):
         grid = np.array(list(product(*ends)))
         if 0 < starts < len(grid):
             grid = grid[np.random.default_rng(seed).choice(len(grid), size=starts, replace=False)]
-        x, _ = minimise_many(by_differences(value), grid)
+        x, _ = minimise_many(by_differences(value), grid, progress=progress)
         r = np.exp(x[4:6]) if repeated else np.array(PUBLISHED_R)
         a, b = x[1:3] + x[3] * middle
         return cls(*map(float, (np.exp(x[0]), np.exp(a), np.exp(b), x[3], *r)))

@@ -7,11 +7,12 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines._readings import Readings, asked, ends, fit_separable, gather, logged, without_slopes
-from optlaws.baselines.base import FloatArray, Parametric, columns
+from optlaws.baselines._readings import Readings, asked, ends, fit_separable, gather, logged, reach, without_slopes
+from optlaws.baselines.base import FloatArray, Parametric, Progress, columns
 from optlaws.runs import CurveTable, RunTable
 
 STARTS = 128
+LOWER, UPPER = 0.03, 3.0  # of the starts of a and b
 FAST, SLOW = 0.9, 0.999  # memories of the two moments
 SECOND_SCALE, EPSILON = 1e5, 1e-8  # of the authors' code
 
@@ -52,6 +53,8 @@ class ForwardMomentumLaw(Parametric):
     formula: ClassVar[str] = "L0 + A S^-a + B N^-b - C M"
     needs: ClassVar[tuple[str, ...]] = ("params", "schedule")
     above_zero: ClassVar[tuple[str, ...]] = ("a", "b")
+    box: ClassVar[dict[str, tuple[float, float]]] = {"a": reach(LOWER, UPPER), "b": reach(LOWER, UPPER)}
+    idle: ClassVar[tuple[str, ...]] = ("B", "b")
 
     L0: float
     A: float
@@ -61,7 +64,15 @@ class ForwardMomentumLaw(Parametric):
     C: float
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = 0,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to curves, or to final losses where there are none, by Huber losses (1e-3) of the log loss.
 
         The authors' code takes Huber losses of the loss itself, from one start: low losses weigh a little more here.
@@ -95,8 +106,8 @@ class ForwardMomentumLaw(Parametric):
                 dF[:, 3, 1] = -theta[1] * log_size * small
             return F, dF
 
-        box = np.array([0.03, 0.03]), np.array([3.0, 3.0])
-        c, (a, b) = fit_separable(features, *box, loss, seed=seed, starts=starts or STARTS)
+        box = np.array([LOWER, LOWER]), np.array([UPPER, UPPER])
+        c, (a, b) = fit_separable(features, *box, loss, seed=seed, starts=starts or STARTS, progress=progress)
         B = float(c[3] * least**b) if sizes else 0.0
         return cls(L0=float(c[0]), A=float(c[1] * scale**a), a=float(a), B=B, b=float(b), C=float(c[2] / unit))
 

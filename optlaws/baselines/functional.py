@@ -16,14 +16,16 @@ from optlaws.baselines._readings import (
     fit_separable,
     gather,
     pieces,
+    reach,
     without_slopes,
 )
-from optlaws.baselines.base import FloatArray, Parametric
+from optlaws.baselines.base import FloatArray, Parametric, Progress
 from optlaws.errors import InputError, LawError
 from optlaws.runs import CurveTable, RunTable
 from optlaws.schedules import Schedule
 
 STARTS = 64
+SLOWEST, FASTEST = 0.03, 2.0  # of the starts of s
 FIT_CHANGES, COARSE_CHANGES = 1500, 200
 WIDEST = 1.0 - 1e-6  # w = 1 - 1/beta stays below 1
 
@@ -67,6 +69,7 @@ class FunctionalLaw(Parametric):
     formula: ClassVar[str] = "L0 + A (1 + t)^-s + B int_0^t (1 + t - z)^-(2 - 1/beta) eta(z) dz, t = C sum eta"
     needs: ClassVar[tuple[str, ...]] = ("schedule",)
     above_zero: ClassVar[tuple[str, ...]] = ("s", "C")
+    box: ClassVar[dict[str, tuple[float, float]]] = {"s": reach(SLOWEST, FASTEST)}
 
     L0: float
     A: float
@@ -81,7 +84,15 @@ class FunctionalLaw(Parametric):
             raise LawError(f"beta of law {self.name!r} must be above 1, got {self.beta:g}; raise it")
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = 0,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to curves, or to final losses where there are none, by Huber losses (1e-3) of the log loss.
 
         L0, A and B are eliminated at each of `starts` (64) points of the other three, and the best few are followed in
@@ -96,8 +107,10 @@ class FunctionalLaw(Parametric):
         loss = np.concatenate([r.loss for r in readings])
         fine, rough = _Features(readings, FIT_CHANGES), _Features(readings, COARSE_CHANGES)
         # theta = (s, C x largest summed rate, w = 1 - 1/beta)
-        lower, upper = np.array([0.03, 3.0, 0.05]), np.array([2.0, 1e5, 0.95])
-        c, theta = fit_separable(fine, lower, upper, loss, seed=seed, starts=starts or STARTS, coarse=rough)
+        lower, upper = np.array([SLOWEST, 3.0, 0.05]), np.array([FASTEST, 1e5, 0.95])
+        c, theta = fit_separable(
+            fine, lower, upper, loss, seed=seed, starts=starts or STARTS, coarse=rough, progress=progress
+        )
         s, C, w = float(theta[0]), float(theta[1]) / fine.total, min(float(theta[2]), WIDEST)
         return cls(L0=float(c[0]), A=float(c[1]), s=s, B=float(c[2] / fine.peak), beta=1.0 / (1.0 - w), C=C)
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.base import HUBER, FloatArray, Parametric, columns, training
+from optlaws.baselines.base import HUBER, FloatArray, Parametric, Progress, columns, training
 from optlaws.baselines.optimise import huber, minimise_many
 from optlaws.runs import CurveTable, RunTable
 
@@ -39,7 +39,15 @@ class Kaplan(Parametric):
         return cls(6.4e13, 1.8e13, 0.076, 0.103)
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = STARTS) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = STARTS,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to the final losses of completed runs, from a grid of starts about the published constants.
 
         Raises
@@ -66,7 +74,7 @@ class Kaplan(Parametric):
         )
         if 0 < starts < len(grid):
             grid = grid[np.random.default_rng(seed).choice(len(grid), size=starts, replace=False)]
-        x, _ = minimise_many(objective, grid)
+        x, _ = minimise_many(objective, grid, progress=progress)
         with np.errstate(over="ignore"):  # runs that do not tell a constant leave it anywhere, infinity too
             return cls(*map(float, np.exp(x)))
 

@@ -18,14 +18,16 @@ from optlaws.baselines._readings import (
     fit_separable,
     gather,
     pieces,
+    reach,
     without_slopes,
 )
-from optlaws.baselines.base import HUBER, FloatArray, Parametric
+from optlaws.baselines.base import HUBER, FloatArray, Parametric, Progress
 from optlaws.baselines.optimise import huber
 from optlaws.errors import InputError
 from optlaws.runs import CurveTable, RunTable
 
 STARTS = 64
+STARTING = {"alpha": (0.1, 1.5), "beta": (0.1, 2.0), "gamma": (0.05, 1.5)}
 FIT_CHANGES, COARSE_CHANGES = 1500, 200
 TINY = 1e-300
 Slopes = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -69,6 +71,7 @@ class MultiPowerLaw(Parametric):
     )
     needs: ClassVar[tuple[str, ...]] = ("schedule",)
     above_zero: ClassVar[tuple[str, ...]] = ("alpha", "C", "beta", "gamma")
+    box: ClassVar[dict[str, tuple[float, float]]] = {name: reach(*ends) for name, ends in STARTING.items()}
 
     L0: float
     A: float
@@ -79,7 +82,15 @@ class MultiPowerLaw(Parametric):
     gamma: float
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = 0,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to curves by the authors' procedure; to final losses, where there are no curves, by `fit_minimum`.
 
         The best L0 + A S1^-alpha - B (peak - eta), with C = 1 and beta = gamma = 1/2, goes through 200 steps of AdamW
@@ -99,17 +110,25 @@ class MultiPowerLaw(Parametric):
             There are fewer than 7 readings.
         """
         if curves is None:
-            return cls.fit_minimum(runs, seed=seed, starts=starts)
+            return cls.fit_minimum(runs, seed=seed, starts=starts, progress=progress)
         readings = gather(cls, runs, curves, 7)
         peak = max(float(r.rates.max()) for r in readings)
         loss = np.concatenate([r.loss for r in readings])
         fallen = peak - np.concatenate([r.rates[r.steps - 1] for r in readings])
         features = _Features(readings, 1.0, 1.0, FIT_CHANGES)
-        start = four_parameter_start(loss, features.seen, fallen, seed=seed, starts=starts or STARTS)
+        start = four_parameter_start(loss, features.seen, fallen, seed=seed, starts=starts or STARTS, progress=progress)
         return cls(*map(float, adamw(features.huber_slopes(loss), np.array([*start, 1.0, 0.5, 0.5]))))
 
     @classmethod
-    def fit_minimum(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
+    def fit_minimum(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = 0,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to the least Huber loss (1e-3) of the log loss, of curves or of final losses.
 
         The three linear parameters are eliminated at each of `starts` (64) points of the other four; the best few are
@@ -127,8 +146,11 @@ class MultiPowerLaw(Parametric):
         # theta = (alpha, C', beta, gamma) with C x = C' (eta / peak)^-gamma S / total
         fine = _Features(readings, peak, total, FIT_CHANGES)
         rough = _Features(readings, peak, total, COARSE_CHANGES)
-        lower, upper = np.array([0.1, 3.0, 0.1, 0.05]), np.array([1.5, 3e4, 2.0, 1.5])
-        c, theta = fit_separable(fine, lower, upper, loss, seed=seed, starts=starts or STARTS, coarse=rough)
+        starting = {"alpha": STARTING["alpha"], "C": (3.0, 3e4), **STARTING}
+        lower, upper = np.array(list(starting.values())).T
+        c, theta = fit_separable(
+            fine, lower, upper, loss, seed=seed, starts=starts or STARTS, coarse=rough, progress=progress
+        )
         alpha, scaled, beta, gamma = map(float, theta)
         return cls(
             L0=float(c[0]), A=float(c[1] * total**alpha), alpha=alpha, B=float(c[2] / peak),
@@ -169,7 +191,13 @@ class MultiPowerLaw(Parametric):
 
 
 def four_parameter_start(
-    loss: FloatArray, seen: FloatArray, fallen: FloatArray, *, seed: int, starts: int
+    loss: FloatArray,
+    seen: FloatArray,
+    fallen: FloatArray,
+    *,
+    seed: int,
+    starts: int,
+    progress: Progress | None = None,
 ) -> tuple[float, float, float, float]:
     """Return L0, A, alpha, B of L0 + A S1^-alpha - B (peak - eta), from which the authors' procedure goes on.
 
@@ -188,7 +216,9 @@ def four_parameter_start(
         dF[:, 1, 0] = -theta[0] * np.log(seen / scale) * power
         return F, dF
 
-    c, theta = fit_separable(features, np.array([0.05]), np.array([2.0]), loss, seed=seed, starts=starts)
+    c, theta = fit_separable(
+        features, np.array([0.05]), np.array([2.0]), loss, seed=seed, starts=starts, progress=progress
+    )
     return float(c[0]), float(c[1] * scale ** theta[0]), float(theta[0]), float(c[2] / unit)
 
 

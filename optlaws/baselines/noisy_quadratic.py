@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.base import FloatArray, Parametric, columns, training
+from optlaws.baselines.base import FloatArray, Parametric, Progress, columns, training
 from optlaws.errors import LawError
 from optlaws.runs import CurveTable, RunTable
 
@@ -23,6 +23,8 @@ FIRST_WEIGHT = 0.02  # standard deviation of a weight at the start
 # first mode from growing without bound, as most of their starts do not; R is in tokens
 LOWER = np.array([1.02, 0.3, 0.5, 0.05, 0.05, 1.0, 0.3])
 UPPER = np.array([2.5, 2.5, 100.0, 0.9, 2.0, 1e5, 2.5])
+LOWEST = np.array([1.001, 0.05, 1e-3, 1e-4, 1e-4, 1e-8, 0.05])
+HIGHEST = np.array([10.0, 10.0, 1e5, LARGEST_Q, 10.0, 1e12, 20.0])
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,9 @@ class NoisyQuadraticSystem(Parametric):
     )
     needs: ClassVar[tuple[str, ...]] = ("params", "steps", "batch_tokens")
     above_zero: ClassVar[tuple[str, ...]] = ("p", "q", "P", "Q", "R", "r")
+    box: ClassVar[dict[str, tuple[float, float]]] = {
+        name: (float(low), float(high)) for name, low, high in zip(NAMES, LOWEST, HIGHEST, strict=True)
+    }
 
     p: float
     q: float
@@ -72,7 +77,15 @@ class NoisyQuadraticSystem(Parametric):
             raise LawError(f"p of law {self.name!r} must be above 1, got {self.p:g}; raise it")
 
     @classmethod
-    def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
+    def fit(
+        cls,
+        runs: RunTable,
+        curves: CurveTable | None = None,
+        *,
+        seed: int = 0,
+        starts: int = 0,
+        progress: Progress | None = None,
+    ) -> Self:
         """Fit to final losses by least squares of the log loss; curves are not looked at.
 
         Trust-region least squares with an exact Jacobian in (log) parameters from the best of `starts` (48) points of a
@@ -112,9 +125,16 @@ class NoisyQuadraticSystem(Parametric):
 
         order: list[tuple[float, int, FloatArray]] = []
         for point in points:
+            if progress is not None:
+                progress(f"start {len(order) + 1} of {len(points)}")
             order.append(run(point, 25))
         order.sort()
-        best = min((run(x, 400) for _, _, x in order[:POLISHED]), key=lambda found: found[0])[2]
+        ended = []
+        for _, _, x in order[:POLISHED]:
+            if progress is not None:
+                progress("last steps")
+            ended.append(run(x, 400))
+        best = min(ended, key=lambda found: found[0])[2]
         return cls(*map(float, np.exp(best)))
 
     def predict(self, runs: RunTable) -> FloatArray:
@@ -128,10 +148,6 @@ class NoisyQuadraticSystem(Parametric):
     @property
     def _theta(self) -> FloatArray:
         return np.array([getattr(self, name) for name in NAMES])
-
-
-LOWEST = np.array([1.001, 0.05, 1e-3, 1e-4, 1e-4, 1e-8, 0.05])
-HIGHEST = np.array([10.0, 10.0, 1e5, LARGEST_Q, 10.0, 1e12, 20.0])
 
 
 class _Modes:

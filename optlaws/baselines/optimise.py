@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from optlaws.baselines.base import Progress
+
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.intp]
 Objective = Callable[[FloatArray, IntArray], tuple[FloatArray, FloatArray]]
@@ -86,7 +88,14 @@ def by_differences(value: Callable[[FloatArray], FloatArray], width: float = 1e-
     return both
 
 
-def bfgs(objective: Objective, starts: FloatArray, *, iterations: int, tolerance: float = 1e-10) -> Minima:
+def bfgs(
+    objective: Objective,
+    starts: FloatArray,
+    *,
+    iterations: int,
+    tolerance: float = 1e-10,
+    progress: Progress | None = None,
+) -> Minima:
     """Run BFGS from every start for at most so many iterations.
 
     Parameters
@@ -97,6 +106,8 @@ def bfgs(objective: Objective, starts: FloatArray, *, iterations: int, tolerance
     iterations : int
     tolerance : float
         A start is done when three iterations in a row lower its value by less than this fraction of it.
+    progress : callable, optional
+        Called with a word before every iteration.
     """
     x = np.array(starts, dtype=np.float64)
     s, p = x.shape
@@ -109,6 +120,8 @@ def bfgs(objective: Objective, starts: FloatArray, *, iterations: int, tolerance
     for _ in range(iterations):
         if not len(live):
             break
+        if progress is not None:
+            progress(f"{len(live)} starts")
         g = slope[live]
         step = -np.einsum("spq,sq->sp", inverse[live], g)
         down = np.einsum("sp,sp->s", step, g)
@@ -135,6 +148,7 @@ def minimise_many(
     *,
     rounds: tuple[tuple[int, int], ...] = ((10, 96), (20, 24), (80, 6)),
     finish: int = 2,
+    progress: Progress | None = None,
 ) -> tuple[FloatArray, float]:
     """Return the best point found from many starts, and its value.
 
@@ -146,12 +160,14 @@ def minimise_many(
     rounds : pairs of (iterations, starts kept after them)
     finish : int
         How many of the last ones L-BFGS-B brings to convergence.
+    progress : callable, optional
+        Called with a word on every step.
     """
     from scipy.optimize import minimize
 
     found = Minima(np.array(starts, dtype=np.float64), np.zeros(len(starts)))
     for iterations, kept in rounds:
-        found = bfgs(objective, found.x, iterations=iterations)
+        found = bfgs(objective, found.x, iterations=iterations, progress=progress)
         best = np.argsort(found.value, kind="stable")[:kept]
         found = Minima(found.x[best], found.value[best])
     none = np.zeros(1, dtype=np.intp)
@@ -162,6 +178,8 @@ def minimise_many(
 
     best_x, best_value = found.x[0], float(found.value[0])
     for start in found.x[:finish]:
+        if progress is not None:
+            progress("last steps")
         ended = minimize(
             one, start, jac=True, method="L-BFGS-B", options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-12}
         )

@@ -9,7 +9,11 @@ import numpy as np
 
 from optlaws.baselines.base import Advice, Parametric
 from optlaws.baselines.optimal_rate import NEAR_BEST, NearBest, near_best, power, regress
+from optlaws.errors import FitError
 from optlaws.runs import CurveTable, RunTable
+
+FEWEST = 6  # near-best runs of a band, twice the constants of the rate
+AGAIN = 10  # rounds of bootstrap samples before there is no band
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,37 @@ class StepLaw(Parametric):
 
     @classmethod
     def band(cls, runs: RunTable, *, draws: int = 1000, seed: int = 0) -> list[Self]:
-        """Return the laws through `draws` bootstrap samples of the near-best runs: a band for every advice."""
+        """Return the laws through `draws` bootstrap samples of the near-best runs: a band for every advice.
+
+        Samples that do not tell the constants are drawn again.
+
+        Raises
+        ------
+        FitError, LawError
+            As `fit`, fewer than 6 near-best runs, through which every sample's law goes nearly alike, or hardly any
+            sample tells the constants.
+        """
         best = near_best(cls, runs)
+        cls._through(best)
+        if len(best.n) < FEWEST:
+            raise FitError(
+                f"law {cls.name!r} has a band from {FEWEST} near-best runs on, got {len(best.n)}; add runs at rates"
+                " and batches about the best"
+            )
         rng = np.random.default_rng(seed)
-        samples = rng.integers(0, len(best.n), size=(draws, len(best.n)))
-        return [cls._through(NearBest(*(values[rows] for values in best))) for rows in samples]
+        found: list[Self] = []
+        for _ in range(AGAIN):
+            for rows in rng.integers(0, len(best.n), size=(draws, len(best.n))):
+                try:
+                    found.append(cls._through(NearBest(*(values[rows] for values in best))))
+                except FitError:  # too few different (N, D) among them
+                    continue
+                if len(found) == draws:
+                    return found
+        raise FitError(
+            f"law {cls.name!r} has no band from these runs: of {AGAIN * draws} samples of them only {len(found)} tell"
+            " it; add sizes or lengths"
+        )
 
     @classmethod
     def _through(cls, best: NearBest) -> Self:

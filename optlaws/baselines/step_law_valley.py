@@ -50,6 +50,7 @@ class StepLawValley(Parametric):
     formula: ClassVar[str] = "(E + A N^-alpha + B D^-beta) exp(cubic in ln(rate / r N^-p D^q), ln(batch / b D^s))"
     needs: ClassVar[tuple[str, ...]] = NEEDS
     above_zero: ClassVar[tuple[str, ...]] = ("alpha", "beta", "r", "b")
+    idle: ClassVar[tuple[str, ...]] = tuple(f"c_{i}{k - i}" for k in range(4) for i in range(k + 1))
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:

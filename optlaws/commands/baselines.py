@@ -24,9 +24,11 @@ def fit(
     name: str | None,
     output: str,
     kind: str,
+    monitor: bool = False,
 ) -> None:
     """Fit a rival law to run tables (and curve tables) and write it."""
     from optlaws.baselines import get_baseline
+    from optlaws.commands.shared import ticking
     from optlaws.law.baseline import fit_baseline
 
     get_baseline(kind)
@@ -35,8 +37,11 @@ def fit(
             raise InputError(
                 f"{option} is for the law of this package, got it with --law {kind}; leave one of them out"
             )
+    if monitor:
+        raise InputError(f"--monitor is for the law of this package, got it with --law {kind}; leave one of them out")
     table, readings = training_tables(runs, curves, group, output)
-    law = fit_baseline(kind, table, readings, group=group, name=name or stem(output))
+    with ticking(f"fit of {kind}") as tick:
+        law = fit_baseline(kind, table, readings, group=group, name=name or stem(output), progress=tick)
     law.save(output)
     click.echo(_summary(law, output), err=output == "-")
 

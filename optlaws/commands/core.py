@@ -19,6 +19,7 @@ from optlaws.commands.shared import (
     quiet,
     stem,
     tell_assumed,
+    tell_doubts,
     units_text,
     write_text,
 )
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from optlaws.schedules import Schedule
 
 CURVE_STEPS = 200
+CURVES_TO_LEARN_FROM = 3  # what `optlaws.monitor.learn_prior` needs
 
 
 def rank(
@@ -67,6 +69,7 @@ def rank(
         if target:
             keep_inputs(target, law_name, *candidates)
     law = load_any_law(law_name)
+    tell_doubts(law)
     found = gather_candidates(candidates, sizes, law.defaults)
     with quiet():
         ranking = rank_runs(found.runs, law, max_risk=max_risk)
@@ -87,6 +90,26 @@ def rank(
     else:
         text = report.rank_table(ranking, found.assumed)
     write_text(output, text)
+    if not ranking.in_domain.any():
+        _tell_nearer(law_name, ranking.runs.select(ranking.order[: report.TABLE_ROWS]))
+
+
+def _tell_nearer(law_name: str, runs: RunTable) -> None:
+    """Say on standard error which other built-in law has seen runs that the one asked for has not."""
+    from optlaws.law import builtin_names, load_law
+
+    others = [name for name in builtin_names() if name != law_name]
+    if len(others) == len(builtin_names()):
+        return
+    with quiet():
+        seen = {name: int(load_law(name).predict(runs).in_domain.sum()) for name in others}
+    name = max(seen, key=lambda each: seen[each])
+    if seen[name]:
+        click.echo(
+            f"optlaws: note: no candidate lies inside the domain of law {law_name!r}, but {seen[name]} of {len(runs)}"
+            f" lie inside that of {name!r}: --law {name}",
+            err=True,
+        )
 
 
 def _predicted_curves(law: Law | BaselineFit, runs: RunTable, rows: Sequence[int]) -> dict[int, dict[str, list[float]]]:
@@ -138,21 +161,63 @@ def fit(
     calibrate: str | None,
     name: str | None,
     output: str,
+    monitor: bool = False,
 ) -> None:
-    """Fit a law to run tables (and curve tables) and write it."""
+    """Fit a law to run tables (and curve tables) and write it, with what `monitor` asks for."""
+    from optlaws.commands.shared import ticking
     from optlaws.law import fit_law, with_risk
 
+    if monitor and not curves:
+        raise InputError("--monitor learns from curves, got none; give their table with --curves, or leave it out")
     table, readings = training_tables(runs, curves, group, output)
+    count = _finished_curves(table, readings)
+    if monitor and count < CURVES_TO_LEARN_FROM:
+        raise InputError(
+            f"--monitor needs curves of {CURVES_TO_LEARN_FROM} or more completed runs with a final_loss, got {count};"
+            " add runs or leave it out"
+        )
     free = [word.strip() for word in (calibrate or "").split(",") if word.strip()]
     if calibrate is not None and not free:
         raise InputError(f"--calibrate must name exponents, got {calibrate!r}; write it like aN,aT, or leave it out")
-    law = fit_law(table, readings, group=group, basis=basis, calibrate=free, name=name or stem(output))
+    with ticking("fit") as tick:
+        law = fit_law(
+            table, readings, group=group, basis=basis, calibrate=free, name=name or stem(output), progress=tick
+        )
     law = with_risk(law, table)
+    if monitor and readings is not None:
+        law = _with_monitor(law, table, readings)
     law.save(output)
-    click.echo(_fit_summary(law, output), err=output == "-")
+    lines = _fit_summary(law, output)
+    if count >= CURVES_TO_LEARN_FROM and not monitor:
+        lines.append("Add --monitor to learn from these curves how runs depart from the law, for optlaws monitor.")
+    click.echo("\n".join(lines), err=output == "-")
 
 
-def _fit_summary(law: Law, output: str) -> str:
+def _with_monitor(law: Law, table: RunTable, readings: CurveTable) -> Law:
+    """Return the law with what its curves say of how runs depart from it; the law is fitted again without groups."""
+    from optlaws.commands.shared import ticking
+    from optlaws.law import fit_law
+    from optlaws.monitor import learn_prior, with_prior
+
+    with ticking("monitor") as tick:
+
+        def again(part: RunTable) -> Law:
+            tick("fit without a group")
+            return fit_law(part, readings, basis=law.basis_id, progress=tick)
+
+        prior = learn_prior(law, table, readings, fit=again if law.has_curves else None)
+    return with_prior(law, prior)
+
+
+def _finished_curves(table: RunTable, readings: CurveTable | None) -> int:
+    """Return how many finished runs with a final loss have a curve."""
+    from optlaws.baselines.base import usable
+
+    logged = set() if readings is None else set(readings.run_id)
+    return sum(done and name in logged for name, done in zip(table.run_id, usable(table).tolist(), strict=True))
+
+
+def _fit_summary(law: Law, output: str) -> list[str]:
     left_out = law.info.get("n_left_out", 0)
     without = f" ({left_out} more left out: diverged, interrupted or without a loss)" if left_out else ""
     count = law.info.get("n_runs", "unknown")
@@ -167,7 +232,17 @@ def _fit_summary(law: Law, output: str) -> str:
     if law.info.get("undetermined"):
         names = ", ".join(law.info["undetermined"])
         lines.append(f"Not told apart by these runs from the other columns: {names} (the priors share them out).")
-    return "\n".join(lines)
+    risk = getattr(getattr(law, "risk", None), "info", {})
+    if "n_runs" in risk and "n_diverged" in risk:
+        total, bad = risk["n_runs"], risk["n_diverged"]
+        lines.append(
+            f"Risk of divergence: the public runs' model, moved by {total} of these runs"
+            f" ({total - bad} completed, {bad} diverged)."
+        )
+    learnt = law.info.get("monitor", {}).get("curves")
+    if learnt is not None:
+        lines.append(f"Monitor: how {learnt} curves depart from this law is stored.")
+    return lines
 
 
 def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
@@ -178,6 +253,7 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
     check_outputs(output)
     keep_inputs(output, runs, curves, law_name)
     law = load_any_law(law_name)
+    tell_doubts(law)
     if runs == "-" and curves == "-":
         raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")
     table = read_runs(runs)
@@ -223,10 +299,12 @@ def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
 
 def _risks(law: Any, table: RunTable) -> npt.NDArray[np.float64]:
     """Return the divergence risk of every run, NaN where the law has no risk model."""
+    from optlaws.report import risk_numbers
+
     model = getattr(law, "risk", None)
     if model is None:
         return np.full(len(table), np.nan)
-    return np.asarray(model.probability(table, law.defaults), dtype=np.float64)
+    return risk_numbers(model.probability(table, law.defaults))
 
 
 def _prediction_columns(prediction: Any, risk: npt.NDArray[np.float64]) -> dict[str, Any]:

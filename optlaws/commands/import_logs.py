@@ -14,6 +14,7 @@ import numpy as np
 from optlaws.commands.shared import check_outputs, keep_inputs
 from optlaws.errors import InputError
 from optlaws.runs import (
+    RECOGNISED,
     CurveTable,
     LoggedRun,
     RunTable,
@@ -168,11 +169,14 @@ def _schedule(run: LoggedRun, spec: str | None, notes: _Notes) -> Schedule | Non
     if missing:
         notes.add("no schedule", run.run_id, f"schedule stays empty: {missing}; --schedule SPEC gives it")
         return None
-    first = run.rate_step[0]
+    chosen, first = run.schedule(), run.rate_step[0]
     if first > 1:
-        text = f"the first learning rate is logged at step {first:g}; before it the line through the first two is taken"
-        notes.add("head", run.run_id, text)
-    return run.schedule()
+        before = "before it the line through the first two is taken"
+        if chosen.kind in RECOGNISED:
+            warmup = f"a warm-up of {_count(chosen.warmup_steps, 'step')}" if chosen.warmup_steps else "no warm-up"
+            before = f"all of them are those of a {chosen.kind} schedule with {warmup}, which is taken"
+        notes.add("head", run.run_id, f"the first learning rate is logged at step {first:g}; {before}")
+    return chosen
 
 
 def _note_losses(notes: _Notes, rows: Sequence[_Row]) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from optlaws.monitor import Monitor
 
 DIVERGED = 3
+OFF_TRACK = "off-track"
 SHOWN_EVERY = 0.05  # of the run, between lines while following
 USUAL_EVERY = 5.0  # seconds between looks
 
@@ -29,11 +30,12 @@ def monitor(
     run_id: str | None,
     follow: bool,
     every: float | None,
+    stop_on: str,
     style: str,
     output: str,
     **sizes: float | None,
 ) -> int:
-    """Feed a log to a monitor, print forecast and alarms, and return the exit code: 3 if the run has diverged."""
+    """Feed a log to a monitor, print forecast and alarms, and return the exit code: 3 if the run should be stopped."""
     from optlaws import report
     from optlaws.integrations.live import STDIN, LiveLog
     from optlaws.integrations.loop import describe
@@ -65,8 +67,10 @@ def monitor(
         raise InputError(f"--log must name a file, got {log!r}, which is none; check it, or wait for it with --follow")
     reader = LiveLog(log, run_id)
     if follow:
-        return _follow(watch, reader, every, found.assumed)
-    seen, back = _feed(watch, reader, whole=True)
+        return _follow(watch, reader, every, stop_on, found.assumed)
+    seen, back = _feed(watch, reader, whole=log == STDIN)
+    if reader.pending:
+        click.echo("optlaws: note: the log's last line has no end and is left out: it may be half written", err=True)
     if not seen:
         chosen = "" if run_id is None else f" of run {run_id!r}"
         place = "standard input" if log == STDIN else log
@@ -83,7 +87,12 @@ def monitor(
         if not status.in_domain:
             lines.append(f"outside the law's domain: {watch.path.reason}")
         write_text(output, "\n".join(lines) + "\n")
-    return DIVERGED if status.diverged else 0
+    return DIVERGED if _stop(status, stop_on) else 0
+
+
+def _stop(status: Any, stop_on: str) -> bool:
+    """Return whether a run should be stopped: it has diverged or, where that counts, left its track."""
+    return bool(status.diverged or (stop_on == OFF_TRACK and status.off_track))
 
 
 def _over(ended: float | None) -> str:
@@ -117,8 +126,8 @@ def _tell_back(back: list[tuple[float, float]]) -> None:
         )
 
 
-def _follow(watch: Monitor, reader: Any, every: float, assumed: Mapping[str, float]) -> int:
-    """Print a line now and then until the run, or standard input, is over or the run has diverged."""
+def _follow(watch: Monitor, reader: Any, every: float, stop_on: str, assumed: Mapping[str, float]) -> int:
+    """Print a line now and then until the run, or standard input, is over or the run should be stopped."""
     from optlaws.integrations.live import STDIN
     from optlaws.integrations.loop import describe
 
@@ -140,7 +149,7 @@ def _follow(watch: Monitor, reader: Any, every: float, assumed: Mapping[str, flo
                 tell_assumed(assumed)
             told, shown = alarms, status.fraction
             click.echo(describe(status))
-        if status.diverged:
+        if _stop(status, stop_on):
             return DIVERGED
         if over:
             return 0

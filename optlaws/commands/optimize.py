@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from optlaws import report
 from optlaws._advice import number_text, percent
-from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, write_text
+from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, ticking, write_text
 from optlaws.optimize import FREE, Gain, Optimum, optimize_schedule, record
 
 DRAWN = 6  # schedules in the figure
-
-
-@contextmanager
-def ticking(what: str) -> Iterator[Callable[[str], None]]:
-    """Yield a function to call on every step: a line of progress on a terminal, from the second second on."""
-    from tqdm import tqdm
-
-    with tqdm(desc=what, unit="step", delay=2.0, leave=False, disable=None) as bar:
-
-        def tick(word: str) -> None:
-            bar.set_postfix_str(word, refresh=False)
-            bar.update()
-
-        yield tick
 
 
 def optimize(

@@ -11,7 +11,7 @@ from optlaws.errors import InputError
 
 
 class Quantity(click.ParamType[float]):
-    """A number that may be written like 85M, 2.56B or 1e9."""
+    """A number that may be written like 85M, 2.56B, 512Ki or 1e9."""
 
     name = "number"
 
@@ -50,7 +50,9 @@ def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
     options = (
         click.option("--params", type=Quantity(), metavar="N", help="Non-embedding parameters, like 85M."),
         click.option("--tokens", type=Quantity(), metavar="D", help="Training tokens, like 2.56B."),
-        click.option("--batch-tokens", type=Quantity(), metavar="B", help="Tokens a step, like 512K or 51200."),
+        click.option(
+            "--batch-tokens", type=Quantity(), metavar="B", help="Tokens a step: 512K is 512,000, 512Ki is 524,288."
+        ),
         click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help="Weight decay, like 0.1."),
     )
     for option in reversed(options):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optlaws import report
 from optlaws._advice import number_text, percent
-from optlaws.commands.optimize import ticking
-from optlaws.commands.shared import check_figure, check_outputs, figure_of, keep_inputs, quiet, write_text
+from optlaws.baselines.advice import BAND, RivalAdvice, advice_of
+from optlaws.baselines.advice import rival_advice as of_rival
+from optlaws.commands.shared import check_figure, check_outputs, figure_of, keep_inputs, quiet, ticking, write_text
 from optlaws.errors import InputError, LawError
-from optlaws.recommend import FLAT, FlatRange, Published, Recommendation, RivalAdvice, advice_of, recommend_settings
-from optlaws.recommend import rival_advice as of_rival
+from optlaws.recommend import FLAT, FlatRange, Published, Recommendation, recommend_settings
 from optlaws.runs import RunTable, format_quantity, read_runs
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def recommend(
     keep_inputs(output, runs, law_name)
     table = None if runs is None else read_runs(runs, need_loss=True)
     with quiet(), ticking("settings") as tick:
-        law = _law(law_name, table, float(params or 0), float(tokens or 0))
+        law = _law(law_name, table, float(params or 0), float(tokens or 0), tick)
         if isinstance(law, RivalAdvice):
             given = {"plot": plot, "warmup": warmup or None, **settings}
             for name in (key for key, value in given.items() if value is not None):
@@ -72,16 +72,18 @@ def recommend(
     write_text(output, text)
 
 
-def _law(name: str | None, table: RunTable | None, params: float, tokens: float) -> Any:
+def _law(
+    name: str | None, table: RunTable | None, params: float, tokens: float, progress: Callable[[str], None]
+) -> Any:
     """Return the law to ask: None for the nearest built-in one, the advice itself of a law that knows no losses."""
     from optlaws.baselines import baseline_names, get_baseline
     from optlaws.law import fit_law, load_any_law, with_risk
-    from optlaws.law.baseline import fit_baseline
+    from optlaws.law.baseline import BaselineFit, fit_baseline
 
     if name in baseline_names():
         kind = get_baseline(name)
         if table is not None and hasattr(kind, "predict"):
-            return fit_baseline(name, table)
+            return fit_baseline(name, table, progress=progress)
         return of_rival(name, params, tokens, table)
     if table is not None:
         if name is not None:
@@ -89,13 +91,12 @@ def _law(name: str | None, table: RunTable | None, params: float, tokens: float)
                 f"--law must be left out, or name a published law such as step_law, beside --from, got {name!r};"
                 " the law is fitted on the runs"
             )
-        return with_risk(fit_law(table, name="own"), table)
+        return with_risk(fit_law(table, name="own", progress=progress), table)
     if name is None:
         return None
     law = load_any_law(name)
-    rival = getattr(law, "law", None)
-    if rival is not None and hasattr(rival, "recommend") and not hasattr(rival, "predict"):
-        return advice_of(rival, params, tokens, f"fitted, from {name}")
+    if isinstance(law, BaselineFit) and hasattr(law.law, "recommend") and not hasattr(law.law, "predict"):
+        return advice_of(law.law, params, tokens, f"fitted, from {name}", law.draws)
     return law
 
 
@@ -103,7 +104,7 @@ def _range_text(flat: FlatRange, counts: bool) -> str:
     """Return a range for people; an open end is the end of what was looked at."""
     low, high = ((format_quantity(x, 3) if counts else f"{x:.3g}") for x in (flat.low, flat.high))
     ends = [word for word, is_open in (("low", flat.low_open), ("high", flat.high_open)) if is_open]
-    open_text = f" (the {' and the '.join(ends)} end is as far as was looked)" if ends else ""
+    open_text = f" (the {' and the '.join(ends)} end is as far as domain and accepted risk allow)" if ends else ""
     return f"{low} .. {high}{open_text}"
 
 
@@ -277,10 +278,19 @@ def _rival_text(found: RivalAdvice, style: str, params: float, tokens: float) ->
     peak = f"{found.peak_lr:.4g}" if math.isfinite(found.peak_lr) else "not said"
     batch = f"{format_quantity(found.batch_tokens)} tokens" if math.isfinite(found.batch_tokens) else "not said"
     note = f" ({found.note})" if found.note else ""
+    sure = "It predicts no loss, so nothing is said of how sure that is."
+    if found.band_draws:
+        low, high = (f"{100 * end:g}" for end in BAND)
+        peak += f", {found.peak_lr_low:.4g} .. {found.peak_lr_high:.4g}"
+        ends = (format_quantity(x, 4) for x in (found.batch_tokens_low, found.batch_tokens_high))
+        batch += f", {' .. '.join(ends)}"
+        sure = (
+            f"Ranges: {low} and {high} % points over fits to {found.band_draws} bootstrap samples of the near-best"
+            " runs, which tell how sure the constants are and not whether the law holds; it predicts no loss."
+        )
     return (
         f"Law {found.name}, {format_quantity(params)} parameters, {format_quantity(tokens)} tokens\n\n"
-        f"peak rate  {peak}\nbatch      {batch}\n\n{found.formula}; {found.source}{note}. It predicts no loss,"
-        " so nothing is said of how sure that is.\n"
+        f"peak rate  {peak}\nbatch      {batch}\n\n{found.formula}; {found.source}{note}. {sure}\n"
     )
 
 

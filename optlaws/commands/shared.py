@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,20 @@ def progress(items: Iterable[Any], what: str) -> Iterable[Any]:
     return bar
 
 
+@contextmanager
+def ticking(what: str) -> Iterator[Callable[[str], None]]:
+    """Yield a function to call on every step: a line of progress on a terminal, from the second second on."""
+    from tqdm import tqdm
+
+    with tqdm(desc=what, unit="step", delay=2.0, leave=False, disable=None) as bar:
+
+        def tick(word: str) -> None:
+            bar.set_postfix_str(word, refresh=False)
+            bar.update()
+
+        yield tick
+
+
 def amount(name: str, value: float) -> str:
     """Return a size for people: a weight decay as it is, counts like 85M."""
     return f"{value:g}" if name == "weight_decay" else format_quantity(value)
@@ -94,6 +108,13 @@ def tell_assumed(assumed: Mapping[str, float]) -> None:
     if assumed:
         values = ", ".join(f"{name} {amount(name, value)}" for name, value in assumed.items())
         click.echo(f"optlaws: note: assumed where the table says nothing: {values}", err=True)
+
+
+def tell_doubts(law: Any) -> None:
+    """Say on standard error what made a rival law doubtful when it was fitted."""
+    found = getattr(law, "info", {}).get("doubts")
+    if found:
+        click.echo(f"optlaws: note: law {law.name!r} is doubtful: {'; '.join(found)}", err=True)
 
 
 def stem(output: str) -> str:

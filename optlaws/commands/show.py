@@ -174,6 +174,11 @@ def _law_text(law: Law | BaselineFit) -> str:
     lines += [f"Sources: {', '.join(info['sources'])}"] if info.get("sources") else []
     lines += [f"Rebuild: {info['rebuild']}"] if info.get("rebuild") else []
     lines += [f"Digest of the runs: {info['digest']}"] if info.get("digest") else []
+    lines += [f"Doubtful: {'; '.join(info['doubts'])}"] if info.get("doubts") else []
+    if info.get("outliers"):
+        from optlaws.law.outliers import outliers_text
+
+        lines.append(f"Runs that stand apart: {outliers_text(info['outliers'])}")
     rows = [[key, _range(key, ends)] for key, ends in law.domain.items()]
     lines += ["", text_table(["domain", "range of training"], rows, [False, False])]
     defaults = [f"{key} {amount(key, value)}" for key, value in law.defaults.items()]

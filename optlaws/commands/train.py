@@ -47,6 +47,23 @@ def train(config: str, out: str | None, restart: bool, law_name: str | None) -> 
     return INTERRUPTED if record.status == "interrupted" else 0
 
 
+def keys() -> str:
+    """Return every setting of a configuration, with what it must be, its default and what it is, as text."""
+    from optlaws.harness.keys import settings_of_a_run
+    from optlaws.report import text_table
+
+    blocks = []
+    for heading, settings in settings_of_a_run():
+        header = ["key", "default", "value", "what it is"]
+        rows = [[one.key, one.default, one.rule, one.about] for one in settings]
+        blocks.append(f"{heading}\n\n{text_table(header, rows, [False] * len(header))}\n")
+    intro = (
+        "Settings of a configuration (YAML or JSON). A key a.b is the key b of the mapping a; counts may be written\n"
+        "like 85M or 512Ki; whatever is left out takes its default.\n"
+    )
+    return "\n".join([intro, *blocks])
+
+
 def _predictor(law_name: str) -> Callable[[RunTable, CurveTable], float | None]:
     """Return a function that predicts the end of a run from its curve so far.
 

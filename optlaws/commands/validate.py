@@ -14,6 +14,8 @@ import numpy.typing as npt
 from optlaws.commands.shared import check_outputs, quiet, units_text, write_text
 from optlaws.errors import FitError, InputError, TableError
 from optlaws.runs import CurveTable, RunTable, format_quantity, read_curves, read_runs, write_columns
+from optlaws.sweeps import load_sweep, sweep_names
+from optlaws.validation import SMALLEST_POOL
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 TARGETS = {"error": 0.5, "pool_spearman": 0.9, "top2": 94.0}
+NO_POOLS = f"no pool: at least {SMALLEST_POOL} held-out runs must have one size and length"
 DRAWN = 9  # held-out curves in the figure
 DRAWS = 200  # simulated predictions that are wrong by the scatter of repeats alone
 LATE = 0.125  # part of a run before which its curve is not compared, as in fits
@@ -284,19 +287,31 @@ def validate(
     fit_curves: bool,
     accepted: float | None,
     law: str | None,
+    output: str | None,
 ) -> None:
-    """Validate the sweep in a folder and write the report, the table and the figures beside its tables."""
-    place = Path(folder)
-    if not place.is_dir():
-        raise InputError(f"DIR must be a folder with runs.csv in it, got {folder!r}; name the folder of a sweep")
-    out = {suffix: str(place / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
-    out["curves"] = str(place / "validation_curves.png")
+    """Validate the sweep in a folder, or a built-in one, and write the report, the table and the figures."""
+    place, built_in = Path(folder), not Path(folder).is_dir() and folder in sweep_names()
+    if not (place.is_dir() or built_in):
+        raise InputError(
+            f"DIR must be a folder with runs.csv in it or one of {', '.join(sweep_names())}, got {folder!r};"
+            " name the folder of a sweep"
+        )
+    target = Path(output) if output is not None else Path() if built_in else place
+    if not target.is_dir():
+        raise InputError(f"--out must be a folder, got {str(target)!r}, which is none; make it first")
+    out = {suffix: str(target / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
+    out["curves"] = str(target / "validation_curves.png")
     check_outputs(*out.values(), law)
-    runs = read_runs(place / "runs.csv", need_loss=True)
-    curves = read_curves(place / "curves.csv") if (place / "curves.csv").exists() else None
+    curves: CurveTable | None = None
+    if built_in:
+        runs, curves = load_sweep(folder)
+    else:
+        runs = read_runs(place / "runs.csv", need_loss=True)
+        if (place / "curves.csv").exists():
+            curves = read_curves(place / "curves.csv")
     verdict = put_to_the_test(
         runs, curves, max_params=max_params, max_steps=max_steps, fit_curves=fit_curves, accepted=accepted,
-        name=Path(law).stem if law else place.resolve().name,
+        name=Path(law).stem if law else folder if built_in else place.resolve().name,
     )  # fmt: skip
     from optlaws import plotting
 
@@ -345,16 +360,20 @@ def report(verdict: Verdict) -> str:
         ("bias", f"{s['bias']:+.2f} %", ""),
         (
             f"Spearman within pools (mean of {s['pools']})",
-            f"{s['pool_spearman']:.3f}",
+            f"{s['pool_spearman']:.3f}" if s["pools"] else NO_POOLS,
             _judge(s["pool_spearman"] >= TARGETS["pool_spearman"], "at least 0.9") if s["pools"] else "",
         ),
         ("Spearman over all", f"{s['spearman']:.3f}", ""),
         (
             "Top-2: best run among the two predicted lowest",
-            f"{s['hits']} of {s['pools']} pools",
+            f"{s['hits']} of {s['pools']} pools" if s["pools"] else NO_POOLS,
             _judge(verdict.top2 >= TARGETS["top2"], "at least 94 %") if s["pools"] else "",
         ),
-        ("regret of the run predicted lowest", f"{s['regret']:.2f} % (largest {s['worst_regret']:.2f} %)", ""),
+        (
+            "regret of the run predicted lowest",
+            f"{s['regret']:.2f} % (largest {s['worst_regret']:.2f} %)" if s["pools"] else NO_POOLS,
+            "",
+        ),
         ("90 % intervals cover", f"{100 * s['cover']:.0f} % (mean width {s['width']:.2f} %)", ""),
         ("diverged runs flagged", f"{lost - missed} of {lost}", _judge(missed == 0, "all") if lost else ""),
     ]

@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, TypeVar
 
 from optlaws.errors import InputError, nearest
 from optlaws.runs import parse_quantity
 
-Check = Callable[[str, Any], Any]
 Section = TypeVar("Section")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check of one setting: called with its name and value it returns the value to keep, or raises.
+
+    Attributes
+    ----------
+    rule
+        What the value must be, in words.
+    read
+        The check itself.
+    """
+
+    rule: str
+    read: Callable[[str, Any], Any]
+
+    def __call__(self, name: str, value: Any) -> Any:
+        """Return the value to keep."""
+        return self.read(name, value)
+
+
+def _or_null(rule: str, optional: bool) -> str:
+    return f"{rule}, or null" if optional else rule
 
 
 def whole(low: int = 0, high: int | None = None, optional: bool = False) -> Check:
@@ -27,7 +50,7 @@ def whole(low: int = 0, high: int | None = None, optional: bool = False) -> Chec
             raise wrong(name, rule, value)
         return int(number)
 
-    return check
+    return Check(_or_null(rule, optional), check)
 
 
 def real(low: float = 0.0, high: float = math.inf, optional: bool = False, above: bool = False) -> Check:
@@ -43,26 +66,31 @@ def real(low: float = 0.0, high: float = math.inf, optional: bool = False, above
             raise wrong(name, rule, value)
         return number
 
-    return check
+    return Check(_or_null(rule, optional), check)
 
 
-def flag(name: str, value: Any) -> bool:
-    """Check that a value is true or false."""
+def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise wrong(name, "true or false", value)
     return value
 
 
+flag = Check("true or false", _flag)
+"""Check that a value is true or false."""
+
+
 def word(*choices: str) -> Check:
     """Return a check for one of some words."""
+
+    rule = f"one of {', '.join(choices)}"
 
     def check(name: str, value: Any) -> str:
         if value not in choices or not isinstance(value, str):
             hint = nearest(str(value), choices)
-            raise wrong(name, f"one of {', '.join(choices)}", value, f"choose one of them{hint}")
+            raise wrong(name, rule, value, f"choose one of them{hint}")
         return value
 
-    return check
+    return Check(rule, check)
 
 
 def text(optional: bool = False) -> Check:
@@ -75,12 +103,14 @@ def text(optional: bool = False) -> Check:
             raise wrong(name, "a text that is not empty", value)
         return value
 
-    return check
+    return Check(_or_null("a text that is not empty", optional), check)
 
 
-def weights(name: str, value: Any) -> tuple[float, ...]:
-    """Check a list of two or three numbers of at least 0 that add up to 1."""
-    rule = "two or three numbers of at least 0 that add up to 1"
+_WEIGHTS, _SETTINGS = "two or three numbers of at least 0 that add up to 1", "a mapping of setting to value"
+
+
+def _weights(name: str, value: Any) -> tuple[float, ...]:
+    rule = _WEIGHTS
     if not isinstance(value, list | tuple) or not 2 <= len(value) <= 3:
         raise wrong(name, rule, value)
     numbers = tuple(_number(name, entry, rule) for entry in value)
@@ -89,18 +119,24 @@ def weights(name: str, value: Any) -> tuple[float, ...]:
     return numbers
 
 
-def settings(name: str, value: Any) -> tuple[tuple[str, Any], ...]:
-    """Check a mapping of further settings; kept as pairs in order of their names, so that it can be hashed."""
+weights = Check(_WEIGHTS, _weights)
+"""Check a list of two or three numbers of at least 0 that add up to 1."""
+
+
+def _settings(name: str, value: Any) -> tuple[tuple[str, Any], ...]:
     pairs = dict(value) if isinstance(value, tuple) else value
     if not isinstance(pairs, Mapping) or not all(isinstance(key, str) for key in pairs):
-        raise wrong(name, "a mapping of setting to value", value)
+        raise wrong(name, _SETTINGS, value)
     return tuple(sorted(pairs.items()))
 
 
-def setting(check: Check, default: Any = MISSING, *, quiet: bool = False) -> Any:
-    """Return a dataclass field with its check; a `quiet` one is not written down while it is None."""
-    about = {"check": check, "quiet": quiet}
-    return field(metadata=about) if default is MISSING else field(default=default, metadata=about)
+settings = Check(_SETTINGS, _settings)
+"""Check a mapping of further settings; kept as pairs in order of their names, so that it can be hashed."""
+
+
+def setting(check: Check, default: Any, about: str, *, quiet: bool = False) -> Any:
+    """Return a dataclass field with its check and one line about it; a `quiet` one is not written while it is None."""
+    return field(default=default, metadata={"check": check, "about": about, "quiet": quiet})
 
 
 def read_section(cls: type[Section], given: Any, where: str) -> Section:

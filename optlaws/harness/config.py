@@ -10,13 +10,13 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
 from optlaws.errors import InputError, nearest
-from optlaws.harness._fields import flag, plain, read_section, text, unknown, whole, word, wrong
+from optlaws.harness._fields import flag, plain, read_section, setting, text, unknown, whole, word, wrong
 from optlaws.harness.sections import (
     DATA,
     MODELS,
@@ -43,22 +43,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]*")
 MAX_NAME = 120
 
 
-_SINGLE: dict[str, Any] = {
-    "name": text(optional=True),
-    "seq_len": whole(1),
-    "batch": whole(1),
-    "micro_batch": whole(1, optional=True),
-    "seed": whole(0, MOST_SEED),
-    "data_seed": whole(0, MOST_SEED, optional=True),
-    "log_every": whole(1),
-    "device": text(),
-    "dtype": word("auto", "float32", "bfloat16"),
-    "compile": flag,
-    "threads": whole(1, 1024, optional=True),
-    "parallel": word("ddp", "fsdp"),
-}
 _LENGTHS = ("steps", "tokens")
-KEYS = ("name", "model", "data", "schedule", *_LENGTHS, *SECTIONS, *[key for key in _SINGLE if key != "name"])
 NOT_THE_RUN = ("name", "device", "compile", "threads", "parallel", "checkpoint", "log_every")
 """Settings that change nothing about what is learnt; two runs that differ in these alone are the same run."""
 MAY_DIFFER = ("schedule", "optimizer.weight_decay", "seed", "data_seed")
@@ -75,19 +60,8 @@ class TrainConfig:
         The sections above.
     schedule
         One rate for each of the T updates.
-    name
-        The run's `run_id`; made from the digest unless given.
-    seq_len, batch, micro_batch
-        Tokens a sequence, sequences an update, sequences at once (gradients of the rest are added up; default: all).
-    seed, data_seed
-        Seeds of the first parameters and of the order of the data (default: the same).
-    log_every
-        Updates from one row of the curve to the next.
-    device, dtype, compile, threads
-        "auto" is CUDA where there is one, in bfloat16, else the CPU in float32; `compile` uses torch.compile.
-    parallel
-        How several processes train one run under torchrun: "ddp", the whole model in each, or "fsdp", parameters,
-        gradients and optimizer states shared out among them.
+
+    The others say themselves what they are; `optlaws train --keys` prints them.
     """
 
     model: TransformerConfig | MLPConfig | QuadraticConfig
@@ -97,18 +71,28 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     divergence: DivergenceConfig = field(default_factory=DivergenceConfig)
-    name: str | None = None
-    seq_len: int = 128
-    batch: int = 16
-    micro_batch: int | None = None
-    seed: int = 0
-    data_seed: int | None = None
-    log_every: int = 1
-    device: str = "auto"
-    dtype: str = "auto"
-    compile: bool = False
-    threads: int | None = None
-    parallel: str = "ddp"
+    name: str | None = setting(text(optional=True), None, "the run's run_id and folder; null: made from the settings")
+    seq_len: int = setting(whole(1), 128, "tokens a sequence; 1, also by default, for a quadratic model")
+    batch: int = setting(whole(1), 16, "sequences an update")
+    micro_batch: int | None = setting(
+        whole(1, optional=True), None, "sequences at once, a divisor of batch, gradients added up; null: all"
+    )
+    seed: int = setting(whole(0, MOST_SEED), 0, "seed of the first parameters")
+    data_seed: int | None = setting(
+        whole(0, MOST_SEED, optional=True), None, "seed of the order of the data; null: that of the parameters"
+    )
+    log_every: int = setting(whole(1), 1, "updates from one row of the curve to the next")
+    device: str = setting(text(), "auto", "cpu, cuda or cuda:N; auto: CUDA where there is one")
+    dtype: str = setting(
+        word("auto", "float32", "bfloat16"), "auto", "numbers of the model; auto: bfloat16 on CUDA, float32 elsewhere"
+    )
+    compile: bool = setting(flag, False, "whether to use torch.compile")
+    threads: int | None = setting(whole(1, 1024, optional=True), None, "threads of the CPU; null: as torch chooses")
+    parallel: str = setting(
+        word("ddp", "fsdp"),
+        "ddp",
+        "under torchrun: the whole model in each process, or parameters, gradients and optimizer shared out",
+    )
 
     def __post_init__(self) -> None:
         """Check what several settings say together."""
@@ -181,6 +165,10 @@ class TrainConfig:
     def with_(self, **changes: Any) -> TrainConfig:
         """Return the configuration with some attributes replaced."""
         return replace(self, **changes)
+
+
+_SINGLE: dict[str, Any] = {f.name: f.metadata["check"] for f in fields(TrainConfig) if "check" in f.metadata}
+KEYS = ("name", "model", "data", "schedule", *_LENGTHS, *SECTIONS, *[key for key in _SINGLE if key != "name"])
 
 
 def stack_digest(runs: Sequence[TrainConfig]) -> str:

@@ -143,11 +143,14 @@ class Loop:
         stop: Callable[[], bool] | None = None,
         done: Callable[[RunRecord], None] | None = None,
         world: World | None = None,
+        ready: Callable[[], None] | None = None,
+        fresh: bool = False,
     ) -> None:
         """Take the runs, the folder of their checkpoints and the digest that ties these to the runs.
 
         `done` is called for each run as soon as it has ended, unless it was interrupted. `world` are the processes that
-        train a single run together.
+        train a single run together. `ready` is called once data, models and optimizers are made, so that nothing is
+        wrong with the configuration, and before the first update; `fresh` leaves checkpoints in the folder alone.
         """
         self.world = world or World()
         self.config = configs[0]
@@ -156,7 +159,7 @@ class Loop:
         self.active = list(range(len(configs)))
         self.folder, self.digest, self.stacked = folder, digest, stacked
         self.progress, self.predict, self.stop = progress, predict, stop or (lambda: False)
-        self.done = done or (lambda record: None)
+        self.done, self.ready, self.fresh = done or (lambda record: None), ready or (lambda: None), fresh
         self.steps = max(config.steps for config in configs)
         self.clock = Clock()
         self.step = 0
@@ -179,6 +182,7 @@ class Loop:
         """
         with self._memory(), self.machine.set_up(self.config.threads), interruptible() as interrupted:
             self._start()
+            self.ready()
             self.first, self.mark = self.step, time.perf_counter()
             while self.active:
                 self._finish_runs()
@@ -223,7 +227,7 @@ class Loop:
     def _start(self) -> None:
         """Make source and engine, at the newest checkpoint if there is one."""
         saved: dict[str, Any] | None = None
-        found = list_checkpoints(self.folder) if self.folder else []
+        found = list_checkpoints(self.folder) if self.folder and not self.fresh else []
         if found:
             saved = load_checkpoint(found[-1], self.digest)
             for member, state in zip(self.members, saved["members"], strict=True):

@@ -1,4 +1,7 @@
-"""The sections of a configuration, each a frozen dataclass whose fields carry their own checks. Loads no torch."""
+"""The sections of a configuration, each a frozen dataclass whose fields carry check, default and meaning.
+
+What a setting is stands beside it, once: `optlaws train --keys` prints it. Loads no torch.
+"""
 
 from __future__ import annotations
 
@@ -15,44 +18,38 @@ MOST_SEED = 2**53 - 1
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A decoder-only transformer: RMSNorm, rotary positions, SwiGLU, causal attention.
+    """A decoder-only transformer: RMSNorm, rotary positions, SwiGLU, causal attention."""
 
-    Attributes
-    ----------
-    depth, width
-        Layers and model width: the dials.
-    heads, kv_heads
-        Query heads (default: one a 64 of width) and key-value heads (default: as many; 1 is multi-query).
-    hidden
-        Width of the SwiGLU layer, an expert's if there are experts (default: 8/3 of the width, up to a multiple of 8).
-    qk_norm
-        RMSNorm of queries and keys.
-    tied
-        One matrix for embedding and output.
-    experts, experts_per_token, balance
-        Experts a layer (0: a dense layer), experts used by each token, weight of the load-balancing loss.
-    parametrisation, base_width, base_heads
-        "standard", or "mup": rates, logits and attention scaled so that the best rate at `base_width` holds at others.
-        `base_heads` are the heads at `base_width` (default: one a 64 of it if `heads` is not given, else `heads`).
-    rope_base
-        Longest wavelength of the rotary positions, tokens / (2 pi).
-    """
-
-    kind: str = setting(word("transformer"), "transformer")
-    depth: int = setting(whole(1), 4)
-    width: int = setting(whole(2), 256)
-    heads: int | None = setting(whole(1, optional=True), None)
-    kv_heads: int | None = setting(whole(1, optional=True), None)
-    hidden: int | None = setting(whole(1, optional=True), None)
-    qk_norm: bool = setting(flag, False)
-    tied: bool = setting(flag, True)
-    experts: int = setting(whole(0), 0)
-    experts_per_token: int = setting(whole(1), 2)
-    balance: float = setting(real(0), 0.01)
-    parametrisation: str = setting(word("standard", "mup"), "standard")
-    base_width: int = setting(whole(1), 256)
-    base_heads: int | None = setting(whole(1, optional=True), None, quiet=True)
-    rope_base: float = setting(real(1), 10_000.0)
+    kind: str = setting(word("transformer"), "transformer", "the kind of model")
+    depth: int = setting(whole(1), 4, "layers")
+    width: int = setting(whole(2), 256, "width of the model")
+    heads: int | None = setting(whole(1, optional=True), None, "query heads; null: one a 64 of width")
+    kv_heads: int | None = setting(
+        whole(1, optional=True), None, "key-value heads; null: as many as heads, 1 is multi-query"
+    )
+    hidden: int | None = setting(
+        whole(1, optional=True),
+        None,
+        "width of the SwiGLU layer, an expert's if there are experts; null: 8/3 of width, up to a multiple of 8",
+    )
+    qk_norm: bool = setting(flag, False, "RMSNorm of queries and keys")
+    tied: bool = setting(flag, True, "one matrix for embedding and output")
+    experts: int = setting(whole(0), 0, "experts a layer; 0: a dense layer")
+    experts_per_token: int = setting(whole(1), 2, "experts used by each token")
+    balance: float = setting(real(0), 0.01, "weight of the load-balancing loss")
+    parametrisation: str = setting(
+        word("standard", "mup"),
+        "standard",
+        "mup scales rates, logits and attention so that the best rate at base_width holds at others",
+    )
+    base_width: int = setting(whole(1), 256, "width of the model that muP carries the rate over from")
+    base_heads: int | None = setting(
+        whole(1, optional=True),
+        None,
+        "heads at base_width; null: one a 64 of it, or heads where that is given",
+        quiet=True,
+    )
+    rope_base: float = setting(real(1), 10_000.0, "longest wavelength of the rotary positions, tokens / (2 pi)")
 
     def __post_init__(self) -> None:
         """Fill the defaults that follow from the width, and check that the parts fit together."""
@@ -92,10 +89,10 @@ class TransformerConfig:
 class MLPConfig:
     """A small language model: the embeddings of the last `context` tokens through `depth` layers of `width` units."""
 
-    kind: str = setting(word("mlp"), "mlp")
-    depth: int = setting(whole(1), 2)
-    width: int = setting(whole(1), 64)
-    context: int = setting(whole(1), 4)
+    kind: str = setting(word("mlp"), "mlp", "the kind of model")
+    depth: int = setting(whole(1), 2, "layers")
+    width: int = setting(whole(1), 64, "units a layer")
+    context: int = setting(whole(1), 4, "last tokens that the model sees")
 
 
 @dataclass(frozen=True)
@@ -105,80 +102,54 @@ class QuadraticConfig:
     The gradient of update k is l_i w_i + noise sqrt(l_i / batch) xi_i, xi_i normal: a batch of `batch` samples.
     """
 
-    kind: str = setting(word("quadratic"), "quadratic")
-    dimension: int = setting(whole(1), 64)
-    decay: float = setting(real(0), 1.0)
-    noise: float = setting(real(0), 1.0)
-    floor: float = setting(real(0, above=True), 1.0)
+    kind: str = setting(word("quadratic"), "quadratic", "the kind of model")
+    dimension: int = setting(whole(1), 64, "directions i")
+    decay: float = setting(real(0), 1.0, "exponent of the curvatures i^-decay")
+    noise: float = setting(real(0), 1.0, "noise of the gradients")
+    floor: float = setting(real(0, above=True), 1.0, "lowest loss")
 
 
 @dataclass(frozen=True)
 class SyntheticData:
-    """An endless language with known entropy and power-law structure; see `optlaws.harness.synthetic`.
+    """An endless language with known entropy and power-law structure; see `optlaws.harness.synthetic`."""
 
-    Attributes
-    ----------
-    vocab
-        Tokens in the vocabulary.
-    language
-        Seed of the language: another number is another language of the same kind.
-    zipf
-        Exponent of the token frequencies.
-    branching, successor_zipf
-        Successors of a context, and the exponent of their probabilities.
-    weights
-        Shares of tokens drawn without context, from the last token, and from the last two.
-    """
-
-    kind: str = setting(word("synthetic"), "synthetic")
-    vocab: int = setting(whole(2, 65_536), 512)
-    language: int = setting(whole(0, MOST_SEED), 0)
-    zipf: float = setting(real(0), 1.0)
-    branching: int = setting(whole(1, 4096), 16)
-    successor_zipf: float = setting(real(0), 1.5)
-    weights: tuple[float, ...] = setting(weights, (0.1, 0.3, 0.6))
+    kind: str = setting(word("synthetic"), "synthetic", "the kind of data")
+    vocab: int = setting(whole(2, 65_536), 512, "tokens in the vocabulary")
+    language: int = setting(
+        whole(0, MOST_SEED), 0, "seed of the language: another number is another language of the same kind"
+    )
+    zipf: float = setting(real(0), 1.0, "exponent of the token frequencies")
+    branching: int = setting(whole(1, 4096), 16, "successors of a context")
+    successor_zipf: float = setting(real(0), 1.5, "exponent of the successors' probabilities")
+    weights: tuple[float, ...] = setting(
+        weights, (0.1, 0.3, 0.6), "shares of tokens drawn without context, from the last token, and from the last two"
+    )
 
 
 @dataclass(frozen=True)
 class CorpusData:
-    """Source and documentation of the installed packages that this one needs; see `optlaws.harness.corpus`.
+    """Source and documentation of the installed packages that this one needs; see `optlaws.harness.corpus`."""
 
-    Attributes
-    ----------
-    vocab
-        Tokens of the byte-pair vocabulary; 257 or less is one token a byte.
-    megabytes
-        Text read at most, 1e6 bytes.
-    folder
-        Where the token files are kept (default: a cache folder of the user).
-    """
-
-    kind: str = setting(word("corpus"), "corpus")
-    vocab: int = setting(whole(257, 65_536), 4096)
-    megabytes: float = setting(real(0, above=True), 8.0)
-    folder: str | None = setting(text(optional=True), None)
+    kind: str = setting(word("corpus"), "corpus", "the kind of data")
+    vocab: int = setting(whole(257, 65_536), 4096, "tokens of the byte-pair vocabulary; 257 is one token a byte")
+    megabytes: float = setting(real(0, above=True), 8.0, "text read at most, 1e6 bytes")
+    folder: str | None = setting(
+        text(optional=True), None, "where the token files are kept; null: a cache folder of the user"
+    )
 
 
 @dataclass(frozen=True)
 class TokenData:
-    """Token files of the user: one flat array of token ids each, .npy or raw.
+    """Token files of the user: one flat array of token ids each, .npy or raw."""
 
-    Attributes
-    ----------
-    train, val
-        The two files; without `val` the last `val_fraction` of `train` is held out.
-    vocab
-        Tokens in the vocabulary; every id is below it.
-    dtype
-        Of a raw file: uint8, uint16, uint32, int32 or int64.
-    """
-
-    kind: str = setting(word("tokens"), "tokens")
-    train: str = setting(text(), "")
-    val: str | None = setting(text(optional=True), None)
-    vocab: int = setting(whole(2), 65_536)
-    dtype: str = setting(word("uint8", "uint16", "uint32", "int32", "int64"), "uint16")
-    val_fraction: float = setting(real(0, 1, above=True), 0.01)
+    kind: str = setting(word("tokens"), "tokens", "the kind of data")
+    train: str = setting(text(), "", "file to train on, .npy or raw")
+    val: str | None = setting(
+        text(optional=True), None, "file to evaluate on; null: the last val_fraction of train is held out"
+    )
+    vocab: int = setting(whole(2), 65_536, "tokens in the vocabulary; every id is below it")
+    dtype: str = setting(word("uint8", "uint16", "uint32", "int32", "int64"), "uint16", "type of the ids in a raw file")
+    val_fraction: float = setting(real(0, 1, above=True), 0.01, "share of train that is held out where there is no val")
 
     def __post_init__(self) -> None:
         """Check that there is a file to train on."""
@@ -188,27 +159,20 @@ class TokenData:
 
 @dataclass(frozen=True)
 class HubData:
-    """A Hugging Face data set of token ids, on disk or by name; read with the `datasets` library, row by row.
+    """A Hugging Face data set of token ids, on disk or by name; read with the `datasets` library, row by row."""
 
-    Attributes
-    ----------
-    path, name, split, val_split
-        As for `datasets.load_dataset` (or a folder for `load_from_disk`); without `val_split` the last rows are held
-        out.
-    column
-        The column with the list of token ids of each row.
-    vocab, val_fraction
-        As for token files.
-    """
-
-    kind: str = setting(word("huggingface"), "huggingface")
-    path: str = setting(text(), "")
-    name: str | None = setting(text(optional=True), None)
-    split: str = setting(text(), "train")
-    val_split: str | None = setting(text(optional=True), None)
-    column: str = setting(text(), "input_ids")
-    vocab: int = setting(whole(2), 65_536)
-    val_fraction: float = setting(real(0, 1, above=True), 0.01)
+    kind: str = setting(word("huggingface"), "huggingface", "the kind of data")
+    path: str = setting(text(), "", "data set as for datasets.load_dataset, or a folder for load_from_disk")
+    name: str | None = setting(text(optional=True), None, "its configuration, as for load_dataset")
+    split: str = setting(text(), "train", "split to train on")
+    val_split: str | None = setting(
+        text(optional=True), None, "split to evaluate on; null: the last val_fraction of the rows is held out"
+    )
+    column: str = setting(text(), "input_ids", "column with the list of token ids of each row")
+    vocab: int = setting(whole(2), 65_536, "tokens in the vocabulary; every id is below it")
+    val_fraction: float = setting(
+        real(0, 1, above=True), 0.01, "share of the rows that is held out where there is no val_split"
+    )
 
     def __post_init__(self) -> None:
         """Check that a data set is named."""
@@ -220,35 +184,38 @@ class HubData:
 class NoiseData:
     """The noise of a quadratic problem; it has no settings."""
 
-    kind: str = setting(word("noise"), "noise")
+    kind: str = setting(word("noise"), "noise", "the kind of data")
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """An optimizer; its learning rate is the schedule's.
+    """An optimizer; its learning rate is the schedule's."""
 
-    Attributes
-    ----------
-    name
-        sgd, adam, adamw, adafactor, muon (torch's own), or one of the library pytorch_optimizer, such as lion or soap.
-    beta1, beta2, eps
-        Averaging factors of gradient and squared gradient (for sgd and muon beta1 is the momentum), and the term that
-        keeps divisions finite; the optimizer's usual values unless given.
-    weight_decay
-        Decoupled: every update first multiplies the matrices by 1 - rate * weight_decay (norm gains are left alone).
-    clip
-        Largest norm of the gradient; null for no clipping.
-    settings
-        Further arguments of the optimizer, passed as they are.
-    """
-
-    name: str = setting(text(), "adamw")
-    beta1: float | None = setting(real(0, 1, optional=True), None)
-    beta2: float | None = setting(real(0, 1, optional=True), None)
-    eps: float | None = setting(real(0, optional=True), None)
-    weight_decay: float = setting(real(0), 0.0)
-    clip: float | None = setting(real(0, optional=True, above=True), 1.0)
-    settings: tuple[tuple[str, Any], ...] = setting(settings, ())
+    name: str = setting(
+        text(),
+        "adamw",
+        "sgd, adam, adamw, adafactor, muon (torch's own), or one of pytorch_optimizer, such as lion or soap",
+    )
+    beta1: float | None = setting(
+        real(0, 1, optional=True),
+        None,
+        "averaging factor of the gradient (for sgd and muon the momentum); null: the usual one",
+    )
+    beta2: float | None = setting(
+        real(0, 1, optional=True), None, "averaging factor of the squared gradient; null: the usual one"
+    )
+    eps: float | None = setting(real(0, optional=True), None, "term that keeps divisions finite; null: the usual one")
+    weight_decay: float = setting(
+        real(0),
+        0.0,
+        "decoupled: every update first multiplies the matrices by 1 - rate * weight_decay (norm gains are left alone)",
+    )
+    clip: float | None = setting(
+        real(0, optional=True, above=True), 1.0, "largest norm of the gradient; null: no clipping"
+    )
+    settings: tuple[tuple[str, Any], ...] = setting(
+        settings, (), "further arguments of the optimizer, passed as they are"
+    )
 
     def __post_init__(self) -> None:
         """Write the name as the run table does."""
@@ -259,33 +226,33 @@ class OptimizerConfig:
 class EvalConfig:
     """Evaluation on the fixed slice: every so many updates (0: only at the end), on so many sequences."""
 
-    every: int = setting(whole(0), 0)
-    sequences: int = setting(whole(1), 64)
+    every: int = setting(whole(0), 0, "updates from one evaluation to the next; 0: only at the end")
+    sequences: int = setting(whole(1), 64, "sequences of the fixed slice that is evaluated")
 
 
 @dataclass(frozen=True)
 class CheckpointConfig:
     """Checkpoints: every so many updates (0: only when interrupted), the newest `keep` are kept (null: all)."""
 
-    every: int = setting(whole(0), 0)
-    keep: int | None = setting(whole(1, optional=True), 1)
+    every: int = setting(whole(0), 0, "updates from one checkpoint to the next; 0: only when interrupted")
+    keep: int | None = setting(whole(1, optional=True), 1, "newest checkpoints that are kept; null: all")
 
 
 @dataclass(frozen=True)
 class DivergenceConfig:
-    """When a run counts as diverged; see `optlaws.harness.record.Verdict`.
+    """When a run counts as diverged; see `optlaws.harness.record.Verdict`."""
 
-    Attributes
-    ----------
-    factor
-        The smoothed loss must stay below this many times its lowest value so far; null switches the rule off.
-    window, patience
-        Time scale of the smoothing, and how long the loss may stay above, in fractions of the run (at least 10 steps).
-    """
-
-    factor: float | None = setting(real(1, optional=True, above=True), 1.2)
-    window: float = setting(real(0, 1), 0.01)
-    patience: float = setting(real(0, 1), 0.1)
+    factor: float | None = setting(
+        real(1, optional=True, above=True),
+        1.2,
+        "the smoothed loss must stay below this many times its lowest value so far; null switches the rule off",
+    )
+    window: float = setting(
+        real(0, 1), 0.01, "time scale of the smoothing, as a fraction of the run (10 steps at least)"
+    )
+    patience: float = setting(
+        real(0, 1), 0.1, "how long the loss may stay above, as a fraction of the run (10 steps at least)"
+    )
 
 
 MODELS: dict[str, Any] = {"transformer": TransformerConfig, "mlp": MLPConfig, "quadratic": QuadraticConfig}

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,10 @@ def train(
     config
         Configuration, mapping, or file; see `read_config`.
     out
-        The run's folder, made if it is not there: config.json, curve.csv, run.csv (last), checkpoints/. None writes
-        nothing.
+        The run's folder, made if it is not there: config.json (once the configuration has passed all checks),
+        curve.csv, run.csv (last), checkpoints/. None writes nothing.
     restart
-        Remove what an earlier run left in the folder.
+        Remove what an earlier run left in the folder, once the configuration has passed all checks.
     progress
         Called every now and then.
     predict
@@ -80,13 +81,19 @@ def train(
             folder = Path(out) if out is not None else None
             progress = predict = None
         world.wait()
-        record = read_record(folder) if folder else None
+        record = read_record(folder) if folder and not restart else None
         if record is not None and record.status != "interrupted":
             return record
         checkpoints = folder / CHECKPOINT_FOLDER if folder else None
+
+        def begin() -> None:
+            if folder and world.first:
+                _begin_folder(folder, config, restart)
+            world.wait()
+
         loop = Loop(
             [config], checkpoints, config.digest(), stacked=False, progress=progress, predict=predict, stop=stop,
-            world=world,
+            world=world, ready=begin, fresh=restart,
         )  # fmt: skip
         record = loop.run()[0]
         world.wait()
@@ -146,34 +153,32 @@ def train_stacked(
     for run in runs:
         folder = _run_folder(run, Path(out) / run.run_id if out else None, restart)
         folders[run.run_id] = folder
-        record = read_record(folder) if folder else None
+        record = read_record(folder) if folder and not restart else None
         if record is not None and record.status != "interrupted":
             records[run.run_id] = record
     for begin in range(0, len(runs), at_once):
         group = runs[begin : begin + at_once]
         digest = stack_digest(group)
         place = Path(out) / stack_folder(group) if out else None
-        if restart and place:
-            shutil.rmtree(place, ignore_errors=True)
         if place and all(run.run_id in records for run in group):  # killed after its last run had ended
             shutil.rmtree(place, ignore_errors=True)
             continue
-        saved = saved_names(place, digest) if place else None
+        saved = saved_names(place, digest) if place and not restart else None
         names = [run.run_id for run in group if run.run_id not in records] if saved is None else saved
         if not names:
             continue
-        if place:
-            place.mkdir(parents=True, exist_ok=True)
-            with atomic_write(place / MEMBERS_FILE) as stream:  # a grown grid would put other runs together
-                json.dump([run.run_id for run in group], stream)
-        group = [run for run in group if run.run_id in names]
+        members, group = [run.run_id for run in group], [run for run in group if run.run_id in names]
+        homes = {folders[run.run_id]: run for run in (group if begin else runs)}  # what is to be cleared is so at once
+        ready = partial(_begin_stack, homes, place, members, restart and not begin, restart)
 
         def keep(record: RunRecord) -> None:
             home = folders[record.run_id]
             if record.run_id not in records:
                 records[record.run_id] = record.write(home) if home else record
 
-        made = Loop(group, place, digest, stacked=True, progress=progress, stop=stop, done=keep).run()
+        made = Loop(
+            group, place, digest, stacked=True, progress=progress, stop=stop, done=keep, ready=ready, fresh=restart
+        ).run()
         for record in made:
             keep(record)
         if any(record.status == "interrupted" for record in made):
@@ -203,7 +208,7 @@ def _check_stack(runs: Sequence[TrainConfig]) -> None:
 
 
 def _run_folder(config: TrainConfig, out: str | os.PathLike[str] | None, restart: bool) -> Path | None:
-    """Return the run's folder with config.json in it, checked to be empty or this run's."""
+    """Return the run's folder, made if it is not there and checked to be empty, this run's or to be cleared."""
     if out is None:
         return None
     folder = Path(out)
@@ -213,18 +218,37 @@ def _run_folder(config: TrainConfig, out: str | os.PathLike[str] | None, restart
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as bad:
         raise InputError(f"out: the folder {str(out)!r} cannot be made ({bad.strerror}); name another one") from None
-    if restart:
-        for name in (RUN_FILE, CURVE_FILE, CONFIG_FILE):
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
     place = folder / CONFIG_FILE
-    if place.exists():
+    if place.exists() and not restart:
         before = read_config(place)
         if (before.run_id, before.digest()) != (config.run_id, config.digest()):
             raise InputError(
                 f"out: {folder} holds the run {before.run_id!r} with other settings; name another folder, or use "
                 "--restart to remove that run"
             )
-    with atomic_write(place) as stream:
-        stream.write(json.dumps(config.to_dict(), indent=1) + "\n")
     return folder
+
+
+def _begin_stack(
+    homes: Mapping[Path | None, TrainConfig], place: Path | None, members: list[str], clear: bool, restart: bool
+) -> None:
+    """Write config.json of every run and, in the stack's own folder, the names of its members."""
+    for home, run in homes.items():
+        if home:
+            _begin_folder(home, run, clear)
+    if place:
+        if restart:
+            shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True, exist_ok=True)
+        with atomic_write(place / MEMBERS_FILE) as stream:  # a grown grid would put other runs together
+            json.dump(members, stream)
+
+
+def _begin_folder(folder: Path, config: TrainConfig, restart: bool) -> None:
+    """Write config.json, after removing an earlier run if told so: a configuration that fails leaves no trace."""
+    if restart:
+        for name in (RUN_FILE, CURVE_FILE, CONFIG_FILE):
+            (folder / name).unlink(missing_ok=True)
+        shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
+    with atomic_write(folder / CONFIG_FILE) as stream:
+        stream.write(json.dumps(config.to_dict(), indent=1) + "\n")

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from optlaws.errors import TableError, nearest
 
-STEP_NAMES = ("step", "global_step")
-LOSS_NAMES = ("loss", "val_loss", "train_loss")
-GRAD_NAMES = ("grad_norm", "gradient_norm")
+STEP_NAMES = ("step", "global_step", "_step", "trainer/global_step")
+LOSS_NAMES = ("loss", "val_loss", "train_loss", "eval_loss", "train/loss", "val/loss", "eval/loss")
+GRAD_NAMES = ("grad_norm", "gradient_norm", "train/grad_norm")
 STDIN = "-"
 
 
@@ -32,8 +32,8 @@ class LiveLog:
     Parameters
     ----------
     path : path
-        JSON lines if it ends in .jsonl, .ndjson or .json, else CSV with a header. Columns: step, loss (or val_loss,
-        train_loss) and, if wanted, grad_norm; others are not looked at, lines without a loss are passed over.
+        JSON lines if it ends in .jsonl, .ndjson or .json, else CSV with a header. Columns: step, loss (or another of
+        `LOSS_NAMES`) and, if wanted, grad_norm; others are not looked at, lines without a loss are passed over.
         "-" is standard input: JSON lines if it begins with a brace. One log has one kind of loss: the first of these
         names that the header, or the first line with a loss, has.
     run_id : str, optional
@@ -56,6 +56,11 @@ class LiveLog:
         self._loss: str | None = None  # the loss that is followed
         self._first: str | None = None  # run_id of the first reading, where none was asked for
         self._rest = b""
+
+    @property
+    def pending(self) -> bool:
+        """Whether there is a last line without an end, which may be half written."""
+        return bool(self._rest.strip())
 
     def new(self, whole: bool = False) -> Iterator[Reading]:
         """Yield the readings written since the last call; `whole`: the file is complete, its last line too.

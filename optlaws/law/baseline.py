@@ -2,40 +2,65 @@
 
 A rival law predicts a loss and nothing else. Its intervals come from residuals: groups of runs are left out in turn,
 the law is fitted to the rest, and loss / prediction of these runs make the interval (`tails`); where no group can be
-left out they are those of the training runs themselves, which is optimistic, and the file says so. Errors of two runs
-are taken as independent, so that a difference of two candidates is less sure than either loss.
+left out they are those of the training runs themselves, which is optimistic, and the file says so.
+
+Residuals of left-out groups are split into what the runs of a group share (the law is wrong about this size, say) and
+what each run has of its own (`shared_and_own`). Candidates that would have been left out together, those with the same
+value of the column whose groups were left out, share the former: it drops out of their differences. Between candidates
+of different values it is drawn anew, because that is what leaving groups out has measured; and where a candidate does
+not say its value, all candidates are taken to be of one unknown group. Residuals of training runs are not split: a law
+fitted to a group has no error in common with it that these could show.
 """
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from optlaws._version import __version__
+from optlaws._normal import NORMAL_90
 from optlaws.baselines import get_baseline
-from optlaws.baselines.base import DERIVED, FloatArray, column, not_above_zero, usable
+from optlaws.baselines._readings import logged
+from optlaws.baselines.advice import bootstrap
+from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_kind, not_above_zero, usable
 from optlaws.errors import FitError, InputError, LawError, OptlawsError
+from optlaws.law.doubts import doubts, doubts_warning, unlike, unseen
 from optlaws.law.entries import number, ranges
 from optlaws.law.groups import group_labels
 from optlaws.law.model import SLACK, UNITS, in_domain_text, rows_of_steps
+from optlaws.law.residuals import Parts, group_texts, same_level, shared_and_own, summary, tails, versions
 from optlaws.runs import CurveTable, RunTable
 
 KIND = "baseline"
-TAIL = 0.05
 GROUPS = 6  # neighbours are put together until there are no more groups than this
 READINGS = 40  # of a curve, evenly spread, whose residuals count
 SHOWN = 12  # parameters named in a text
 LARGEST_RESIDUAL = 100.0  # of ln loss in a law file: intervals of more run out of range
+LEAST_SD = 1e-9  # of a residual
+SAME = 1.01  # values of the groups' column within this factor are one: whole steps move a run's tokens
+DRAW_FIGURES = 6
 GROUP_COLUMNS = ("params", "tokens", "steps", "peak_lr", "batch_tokens")
 
 
 @dataclass(frozen=True)
 class BaselinePrediction:
-    """Predictions of a rival law for n points, as `optlaws.law.Prediction`; all error is noise, independent."""
+    """Predictions of a rival law for n points, as `optlaws.law.Prediction`.
+
+    Attributes
+    ----------
+    loss, sd, lower, upper, noise, in_domain, reasons, assumed
+        As there; `noise` is what a run's error has of its own.
+    shared_sd : float
+        Relative standard deviation of the error that points of one level share.
+    level : (n,) labels
+        None: all are of one.
+    factor : float, optional
+        Half-widths per standard deviation of the intervals of differences, which lack the few groups' errors that the
+        tails of single losses are made of. None: as single losses.
+    """
 
     loss: FloatArray
     sd: FloatArray
@@ -45,15 +70,31 @@ class BaselinePrediction:
     in_domain: np.ndarray
     reasons: Sequence[str]
     assumed: Mapping[str, float] = field(default_factory=dict)
+    shared_sd: float = 0.0
+    level: np.ndarray | None = None
+    factor: float | None = None
 
     def __len__(self) -> int:
         """Return the number of points."""
         return len(self.loss)
 
     def covariance(self, i: Any) -> FloatArray:
-        """Return zeros (m, m): the expected losses are taken as known, all error is in `noise`."""
-        count = np.arange(len(self))[i].size
-        return np.zeros((count, count))
+        """Return the joint covariance of the expected losses of points i, shape (m, m), nats^2, run noise left out.
+
+        `i` is a place, places, a mask (n,) or a slice.
+        """
+        rows = np.atleast_1d(np.arange(len(self))[i])
+        return self._cross(rows[:, None], rows)
+
+    def covariance_with(self, j: int, rows: Any = None) -> FloatArray:
+        """Return the covariances of expected losses (all, or those of `rows`) with that of point j, nats^2."""
+        every = np.arange(len(self))
+        return self._cross(every if rows is None else every[rows], every[j])
+
+    def _cross(self, a: Any, b: Any) -> FloatArray:
+        """Return the covariances of points a and b, which are broadcast against each other."""
+        together = True if self.level is None else self.level[a] == self.level[b]
+        return np.asarray(self.shared_sd**2 * self.loss[a] * self.loss[b] * together)
 
 
 @dataclass(frozen=True)
@@ -67,10 +108,16 @@ class BaselineFit:
         The fitted rival.
     residuals : mapping
         `lower`, `upper`: 5 and 95 % points of ln(loss / prediction) of a new run; `sd`: root mean square of what was
-        left out, so that a law that is wrong on average is not called sure; `from`: what they are residuals of.
+        left out, so that a law that is wrong on average is not called sure; `shared_sd`, `own_sd`: its parts, of what
+        runs with the same value of the column `by` share ("": all runs), and of each run's own; `own_factor`: standard
+        deviations on either side of a 90 % interval of the latter's differences; `from`: what they are residuals of. In
+        files from before the split nothing is shared.
     domain : dict of (lowest, highest)
     info : dict
-        Number and digest of the runs, left-out errors, source and formula of the law, versions.
+        Number and digest of the runs, left-out errors, source and formula of the law, versions; `doubts`, in words;
+        `unseen`, by column lowest, median and highest value in training of what the law does not look at.
+    draws : sequence of BaselineLaw
+        The law fitted to bootstrap samples of the runs, for laws that have a `band`: how sure their advice is.
     """
 
     name: str
@@ -79,6 +126,7 @@ class BaselineFit:
     domain: Mapping[str, tuple[float, float]]
     info: Mapping[str, Any]
     defaults: Mapping[str, float] = field(default_factory=dict)
+    draws: Sequence[Any] = ()
 
     @property
     def basis_id(self) -> str:
@@ -125,6 +173,7 @@ class BaselineFit:
             "residuals": dict(self.residuals),
             "domain": {key: list(value) for key, value in self.domain.items()},
             "info": dict(self.info),
+            **({"draws": [list(law.parameters().values()) for law in self.draws]} if self.draws else {}),
         }
 
     @classmethod
@@ -153,8 +202,23 @@ class BaselineFit:
             raise ValueError("residuals must have lower at most upper, and sd above 0")
         if not isinstance(data["name"], str):
             raise TypeError(f"name must be text, got {data['name']!r}")
-        origin = {"from": str(data["residuals"]["from"])}
-        return cls(data["name"], law, {**residuals, **origin}, ranges(data["domain"]), dict(data["info"]))
+        given = data["residuals"]
+        for key, usual in (("shared_sd", 0.0), ("own_sd", residuals["sd"])):
+            residuals[key] = number(given.get(key, usual), f"residuals.{key}", 0.0, LARGEST_RESIDUAL)
+        if (
+            abs(residuals["shared_sd"] ** 2 + residuals["own_sd"] ** 2 - residuals["sd"] ** 2)
+            > 1e-6 * residuals["sd"] ** 2
+        ):
+            raise ValueError("the squares of shared_sd and own_sd must add up to that of sd")
+        residuals["own_factor"] = number(
+            given.get("own_factor", NORMAL_90), "residuals.own_factor", 0.0, LARGEST_RESIDUAL
+        )
+        by = given.get("by", "")
+        if not isinstance(by, str):
+            raise TypeError(f"residuals.by must be text, got {by!r}")
+        about = {**residuals, "by": by, "from": str(given["from"])}
+        draws = _read_draws(data.get("draws", []), make or (lambda row: kind(**row)), list(values))
+        return cls(data["name"], law, about, ranges(data["domain"]), dict(data["info"]), draws=draws)
 
     def predict(self, runs: RunTable, *, threads: int | None = None) -> BaselinePrediction:
         """Predict the loss at the end of every run; `threads` changes nothing.
@@ -204,10 +268,14 @@ class BaselineFit:
         """Return the losses with their intervals."""
         r = self.residuals
         inside, reasons = self._domain_check(runs)
+        level = same_level(runs, r["by"], SAME) if r["by"] else np.zeros(len(runs), dtype=np.intp)
         if index is not None:
-            inside, reasons = inside[index], [reasons[i] for i in index]
-        sd = r["sd"] * loss
-        return BaselinePrediction(loss, sd, loss * np.exp(r["lower"]), loss * np.exp(r["upper"]), sd, inside, reasons)
+            inside, reasons, level = inside[index], [reasons[i] for i in index], level[index]
+        return BaselinePrediction(
+            loss, r["sd"] * loss, loss * np.exp(r["lower"]), loss * np.exp(r["upper"]), r["own_sd"] * loss,
+            inside, reasons, shared_sd=r["shared_sd"], level=level,
+            factor=r["own_factor"] if r["shared_sd"] else None,
+        )  # fmt: skip
 
     def _domain_check(self, runs: RunTable) -> tuple[np.ndarray, list[str]]:
         """Return which runs lie in the range of the training runs, and why the others do not."""
@@ -218,6 +286,10 @@ class BaselineFit:
                 word, edge, far = ("below", low, "lowest") if values[i] < low else ("above", high, "highest")
                 value, end = (in_domain_text(name, x) for x in (values[i], edge))
                 texts[i].append(f"{name} {value} {word} {end}, the {far} in training")
+        for name, seen in self.info.get("unseen", {}).items():
+            for text, value in zip(texts, column(runs, name).tolist(), strict=True):
+                if reason := unlike(name, value, seen):
+                    text.append(reason)
         return np.array([not text for text in texts], dtype=bool), ["; ".join(text) for text in texts]
 
 
@@ -229,6 +301,7 @@ def fit_baseline(
     group: str | None = None,
     name: str | None = None,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> BaselineFit:
     """Fit a rival law and measure its residuals with groups left out.
 
@@ -244,7 +317,9 @@ def fit_baseline(
     name : str, optional
         Of the law; default: `kind`.
     seed : int
-        Of the starts that are drawn, 0 or more.
+        Of the starts that are drawn, and of the bootstrap samples of a law with a band; 0 or more.
+    progress : callable, optional
+        Called with a word at every start and every fit; it changes nothing.
 
     Raises
     ------
@@ -254,11 +329,17 @@ def fit_baseline(
         There is no column `group`.
     InputError
         A name that is no text.
+
+    Warns
+    -----
+    OptlawsWarning
+        What makes the law doubtful (`optlaws.law.doubts`): left-out groups that it does not predict, constants without
+        a part in it, rates tried on one side of the best only, sizes that it does not look at. `info["doubts"]` too.
     """
     if name is not None and not isinstance(name, str):
         raise InputError(f"name must be text, got {name!r}; leave it out for the law's own")
     law_class = get_baseline(kind)
-    law = law_class.fit(runs, curves, seed=seed)
+    law = fit_kind(law_class, runs, curves, seed=seed, progress=_said("all runs", progress))
     for key, value in law.parameters().items():
         if not np.isfinite(value):
             raise FitError(
@@ -271,56 +352,66 @@ def fit_baseline(
             f"{wrong}: these runs do not follow the law; add runs of other sizes, lengths or rates, or choose another"
         )
     kept = runs.select(usable(runs))
-    left_out, errors = _left_out(law_class, kept, group, seed) if curves is None else (np.empty(0), {})
-    residuals, origin = left_out, "groups left out"
-    if len(residuals) < 2 and hasattr(law, "predict"):
-        residuals, origin = _training(law, kept, runs, curves), "the training runs themselves, which is optimistic"
+    left_out = _left_out(law_class, kept, group, seed, progress) if curves is None else None
+    if left_out is not None:
+        residuals, origin = left_out.residuals, "groups left out"
+        label = left_out.label
+    else:
+        residuals, origin = np.empty(0), "the training runs themselves, which is optimistic"
+        if hasattr(law, "predict"):
+            residuals = _training(law, kept, runs, curves)
+        label = np.arange(len(residuals))
     if not hasattr(law, "predict"):
         origin = "nothing: the law predicts no losses"
     low, high = tails(residuals)
-    sd = max(float(np.sqrt((residuals**2).mean())), 1e-9) if len(residuals) else 1e-9
+    sd = max(float(np.sqrt((residuals**2).mean())), LEAST_SD) if len(residuals) else LEAST_SD
     info: dict[str, Any] = {
         "n_runs": len(kept),
         "n_curves": 0 if curves is None else len(set(curves.run_id) & set(runs.run_id)),
         "n_left_out": len(runs) - len(kept),
         "digest": runs.digest(),
         "sources": sorted({s for s in runs.source if s}),
-        "leave_group_out": errors,
+        "leave_group_out": {} if left_out is None else {left_out.by: left_out.errors},
+        "left_out_groups": {} if left_out is None else {left_out.by: left_out.groups},
         "formula": law.formula,
         "parameters": law.parameters(),
-        "versions": {"optlaws": __version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
+    used = kept if curves is None else runs.select(logged(runs, curves))
+    info["unseen"] = unseen(law, used)
+    by, groups = ("", {}) if left_out is None else (left_out.by, left_out.means)
+    info["doubts"] = doubts(law, used, groups, by)
+    if info["doubts"]:
+        warnings.warn(doubts_warning(law, info["doubts"]), stacklevel=2)
     quantities = [name for name in dict.fromkeys((*law.needs, "peak_lr", "steps")) if name in (*DERIVED, *UNITS)]
     domain = {}
     for quantity in quantities:
         values = column(runs if curves is not None else kept, quantity)
         if np.isfinite(values).all() and len(values):
             domain[quantity] = (float(values.min()), float(values.max()))
-    about: dict[str, Any] = {"lower": low, "upper": high, "sd": sd, "from": origin}
-    fitted = BaselineFit(name or kind, law, about, domain, info)
+    parts = shared_and_own(residuals, label)._asdict() if sd > LEAST_SD else Parts(0.0, sd, NORMAL_90)._asdict()
+    about: dict[str, Any] = {"lower": low, "upper": high, "sd": sd, **parts, "by": by, "from": origin}
+    draws = [rounded(one) for one in bootstrap(law_class, runs, seed=seed)]
+    fitted = BaselineFit(name or kind, law, about, domain, info, draws=tuple(draws))
     info["notes"] = f"{law.formula}, with {fitted.parameters_text()}; {law.source}; intervals from {origin}"
     return fitted
 
 
-def tails(residuals: FloatArray) -> tuple[float, float]:
-    """Return what a new residual lies below, and above, with a chance of 5 % each.
+def _said(what: str, progress: Progress | None) -> Progress | None:
+    """Return a callback that says what its words are about."""
+    return None if progress is None else lambda word: progress(f"{what}, {word}")
 
-    Of n residuals, shape (n,), those with the ranks k and n + 1 - k, k = 0.05 (n + 1) rounded down: one more of the
-    same kind lies outside of them with a chance of at most 2 k / (n + 1), whatever their distribution (order
-    statistics; Vovk et al., Algorithmic Learning in a Random World, 2005). Fewer than 19 have no such rank: then
-    Student's t interval about 0 with n degrees of freedom, which is exact for normal ones. Without any: (0, 0).
-    """
-    from scipy.special import stdtrit
 
-    count = len(residuals)
-    if not count:
-        return 0.0, 0.0
-    rank = int(TAIL * (count + 1) + 1e-9)
-    if rank:
-        ordered = np.sort(residuals)
-        return float(ordered[rank - 1]), float(ordered[count - rank])
-    half = float(stdtrit(count, 1.0 - TAIL) * np.sqrt((residuals**2).mean()))
-    return -half, half
+def rounded(law: Any) -> Any:
+    """Return the law with parameters of so many figures as a file keeps of a bootstrap sample's."""
+    return type(law)(**{key: float(f"{value:.{DRAW_FIGURES}g}") for key, value in law.parameters().items()})
+
+
+def _read_draws(rows: Any, make: Callable[[dict[str, float]], Any], names: Sequence[str]) -> tuple[Any, ...]:
+    """Return the laws in the entry `draws` of a law file."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        raise TypeError("draws must be a list of lists, one number a parameter")
+    return tuple(make({key: number(x, f"draws.{key}") for key, x in zip(names, row, strict=True)}) for row in rows)
 
 
 def _groups(runs: RunTable, group: str | None) -> tuple[str, np.ndarray] | None:
@@ -339,28 +430,51 @@ def _groups(runs: RunTable, group: str | None) -> tuple[str, np.ndarray] | None:
     return None
 
 
-def _left_out(kind: Any, runs: RunTable, group: str | None, seed: int) -> tuple[FloatArray, dict[str, Any]]:
-    """Return ln(loss / prediction) of runs whose group was left out, and a summary by the partition's name."""
+@dataclass(frozen=True)
+class _LeftOut:
+    """Residuals ln(loss / prediction) of runs whose group was left out, (n,), labels of the groups (n,), summaries.
+
+    `means` are the mean errors of the groups, in %, by the group in words.
+    """
+
+    residuals: FloatArray
+    label: np.ndarray
+    by: str
+    errors: dict[str, float]
+    groups: dict[str, Any]
+    means: dict[str, float]
+
+
+def _left_out(kind: Any, runs: RunTable, group: str | None, seed: int, progress: Progress | None) -> _LeftOut | None:
+    """Return the residuals of runs whose group was left out, None where there are not two of them."""
     found = _groups(runs, group)
     if found is None or not hasattr(kind, "predict"):
-        return np.empty(0), {}
-    name, label = found
-    parts = []
-    for value in np.unique(label):
+        return None
+    by, label = found
+    residuals = np.full(len(runs), np.nan)
+    values = np.unique(label)
+    for place, value in enumerate(values, start=1):
         held = label == value
+        where = f"{by} left out, {place} of {len(values)}"
+        if progress is not None:
+            progress(where)
         try:
-            law = kind.fit(runs.select(~held), seed=seed)
-            parts.append(np.log(runs.final_loss[held] / law.predict(runs.select(held))))
+            law = fit_kind(kind, runs.select(~held), seed=seed, progress=_said(where, progress))
+            residuals[held] = np.log(runs.final_loss[held] / law.predict(runs.select(held)))
         except OptlawsError:  # too little is left without this group
             continue
-    residuals = np.concatenate(parts) if parts else np.empty(0)
-    residuals = residuals[np.isfinite(residuals)]
-    if len(residuals) < 2:
-        return np.empty(0), {}
-    error = 100 * np.abs(np.expm1(-residuals))
-    return residuals, {
-        name: {"mean_error_pct": float(error.mean()), "max_error_pct": float(error.max()), "n_runs": len(residuals)}
-    }
+    order = np.argsort(label, kind="stable")
+    good = order[np.isfinite(residuals[order])]
+    if len(good) < 2:
+        return None
+    kept, residuals, label = runs.select(good), residuals[good], label[good]
+    relative = -np.expm1(-residuals)  # 1 - prediction / loss
+    error = 100 * np.abs(relative)
+    errors = {"mean_error_pct": float(error.mean()), "max_error_pct": float(error.max()), "n_runs": len(residuals)}
+    values = column(kept, by) if by in DERIVED else kept.column(by)
+    texts = group_texts(values, label)
+    means = {text: float(error[label == value].mean()) for text, value in zip(texts, np.unique(label), strict=True)}
+    return _LeftOut(residuals, label, by, errors, summary(relative, label, texts), means)
 
 
 def _training(law: Any, kept: RunTable, runs: RunTable, curves: CurveTable | None) -> FloatArray:

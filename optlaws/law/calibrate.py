@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from optlaws.baselines.base import Progress
 from optlaws.dynamics import States, final_states
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError, nearest
@@ -97,6 +98,7 @@ def profile_exponents(
     trials: int = TRIALS,
     use_params: bool = True,
     use_batch: bool = True,
+    progress: Progress | None = None,
 ) -> Profile:
     """Return the exponents of a basis that the runs make most probable.
 
@@ -117,6 +119,8 @@ def profile_exponents(
         for the least squared residual, which is smooth and quick, twice more from the best, and last for the evidence.
     use_params, use_batch : bool
         False: no run states its size (batch).
+    progress : callable, optional
+        Called with a word at every evaluation; it changes nothing.
 
     Raises
     ------
@@ -142,9 +146,13 @@ def profile_exponents(
         return basis.with_constants(exponents=dict(zip(free, values.tolist(), strict=True)))
 
     def misfit(x: FloatArray) -> float:
+        if progress is not None:
+            progress("trial of exponents")
         return 0.5 * float(x @ x) + len(runs) * float(np.log(evidence.residual(build(x))))
 
     def cost(x: FloatArray) -> float:
+        if progress is not None:
+            progress("trial of exponents, by evidence")
         return 0.5 * float(x @ x) - evidence(build(x))
 
     def search(function: Callable[[FloatArray], float], x: FloatArray, size: float) -> tuple[float, FloatArray]:

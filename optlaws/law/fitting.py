@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,8 +10,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from optlaws._version import __version__
-from optlaws.baselines.base import usable
+from optlaws.baselines.base import Progress, usable
 from optlaws.dynamics import (
     States,
     curve_grid,
@@ -29,6 +27,8 @@ from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
 from optlaws.law.groups import partitions
 from optlaws.law.model import UNITS, Law, domain_values
+from optlaws.law.outliers import outliers, outliers_warning
+from optlaws.law.residuals import group_texts, partition_values, summary, versions
 from optlaws.law.units import units_of
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import FEWEST_CHECKED, Posterior, Problem, fit_trend_field, trend_evidence
@@ -70,7 +70,7 @@ class _Fit:
     def __init__(
         self, runs: RunTable, curves: CurveTable | None, basis: Basis, settings: Settings, group: str | None
     ) -> None:
-        self.runs, self.basis, self.settings = runs, basis, settings
+        self.runs, self.basis, self.settings, self.group = runs, basis, settings, group
         sizes = runs.size
         self.use_params = _known(sizes, "params", runs)
         self.use_batch = _known(runs.batch_tokens, "batch_tokens", runs)
@@ -157,7 +157,7 @@ class _Fit:
         """Return the posterior under a basis."""
         problem, rows = self.problem(basis)
         groups = [part[rows] for part in self.partitions.values()] if calibrate else []
-        return fit_trend_field(
+        posterior, quality = fit_trend_field(
             problem,
             basis.prior,
             self.settings,
@@ -166,6 +166,18 @@ class _Fit:
             names=list(self.partitions) if calibrate else [],
             pool=pool,
         )
+        quality["outliers"] = outliers(problem, posterior, quality["left_out"], self.runs.select(self.final))
+        quality["left_out"] = {name: self._summary(name, e, rows) for name, e in quality["left_out"].items()}
+        return posterior, quality
+
+    def _summary(self, name: str, errors: FloatArray, rows: np.ndarray) -> dict[str, Any]:
+        """Return what a law file keeps of left-out residuals of points of the runs `rows`, both (m,), by group."""
+        good = np.isfinite(errors)
+        which, place = np.unique(rows[good], return_inverse=True)
+        of_run = np.bincount(place, weights=errors[good]) / np.bincount(place)
+        kept, label = self.runs.select(which), self.partitions[name][which]
+        values = partition_values(kept, name) if self.group is None else kept.column(name)
+        return summary(of_run, label, group_texts(values, label))
 
 
 def fit_law(
@@ -180,6 +192,7 @@ def fit_law(
     settings: Settings | None = None,
     inducing_pool: RunTable | None = None,
     info: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> Law:
     """Fit a law to the completed runs of a table.
 
@@ -210,6 +223,8 @@ def fit_law(
         the runs it was fitted to takes a space-filling design here.
     info : mapping, optional
         Further entries of `Law.info`.
+    progress : callable, optional
+        Called with a word at every trial of the constants that are calibrated; it changes nothing.
 
     Raises
     ------
@@ -223,7 +238,8 @@ def fit_law(
     Warns
     -----
     OptlawsWarning
-        Fewer runs than columns, interval widths that no groups calibrate, or runs that scatter by more than laws know.
+        Fewer runs than columns, interval widths that no groups calibrate, runs that stand apart from the law of the
+        others, or runs that scatter by more than laws know.
 
     Notes
     -----
@@ -232,7 +248,15 @@ def fit_law(
 
     `info["leave_group_out"]` holds the residuals that calibrated the intervals, by a formula that does not fit again:
     active columns, noise and weights are those of all runs, and `coverage` is that after the calibration. For errors
-    of laws that never saw a group, see `optlaws.validation.cross_validate`.
+    of laws that never saw a group, see `optlaws.validation.cross_validate`. `info["left_out_groups"]` holds the means
+    of the same residuals, with their sign, by partition and by group (`optlaws.law.residuals.summary`), of no group of
+    fewer than three runs. `info["outliers"]` names the runs that stand apart (`optlaws.law.outliers`), if there are
+    any, and never where there is an `inducing_pool`.
+
+    No weights are given to groups of runs; what balances them is that runs of one configuration share the field and the
+    offset of their size, whose variance repeats do not lower, so that repeats count as one run up to the run noise that
+    they average, and that the noise variances of one curve's points are multiplied until together they count as at most
+    `FREE_POINTS_PER_CURVE`.
     """
     if not isinstance(name, str):
         raise InputError(f"name must be text, got {name!r}; leave it out for 'law'")
@@ -245,8 +269,8 @@ def fit_law(
         if units:
             chosen, about["units"] = chosen.with_constants(units), units
         if calibrate:
-            chosen, about["calibrated"] = _calibrated_exponents(runs, curves, chosen, calibrate)
-        return _fit_law(runs, curves, group, chosen, name, settings or Settings(), inducing_pool, about)
+            chosen, about["calibrated"] = _calibrated_exponents(runs, curves, chosen, calibrate, progress)
+        return _fit_law(runs, curves, group, chosen, name, settings or Settings(), inducing_pool, about, progress)
 
 
 def _own_units(runs: RunTable, basis: Basis, settings: Settings) -> dict[str, float]:
@@ -268,7 +292,7 @@ def _own_units(runs: RunTable, basis: Basis, settings: Settings) -> dict[str, fl
 
 
 def _calibrated_exponents(
-    runs: RunTable, curves: CurveTable | None, basis: Basis, names: Sequence[str]
+    runs: RunTable, curves: CurveTable | None, basis: Basis, names: Sequence[str], progress: Progress | None
 ) -> tuple[Basis, dict[str, float]]:
     """Return the basis with exponents at their most probable values given the completed runs, and those values."""
     done = runs.select(usable(runs))
@@ -285,13 +309,14 @@ def _calibrated_exponents(
     profile = profile_exponents(
         done, basis, names,
         use_params=_known(done.size, "params", done), use_batch=_known(done.batch_tokens, "batch_tokens", done),
+        progress=progress,
     )  # fmt: skip
     return profile.basis, profile.values
 
 
 def _fit_law(
     runs: RunTable, curves: CurveTable | None, group: str | None, basis: Basis, name: str, settings: Settings,
-    inducing_pool: RunTable | None, info: Mapping[str, Any],
+    inducing_pool: RunTable | None, info: Mapping[str, Any], progress: Progress | None,
 ) -> Law:  # fmt: skip
     """See `fit_law`."""
     keep = usable(runs)
@@ -336,13 +361,13 @@ def _fit_law(
     if work.readings:
         own = settings.curve_field_sd
         work.settings = settings = replace(settings, trend_sd=own, field_sd=own, spreads=settings.curve_spreads)
-        basis, calibrated = _calibrate(work, basis)
+        basis, calibrated = _calibrate(work, basis, progress)
     pool = None
     if inducing_pool is not None:
         states = final_states(inducing_pool, basis.dynamics, use_params=work.use_params, use_batch=work.use_batch)
         pool = basis.coordinates(states, np.asarray(inducing_pool.batch().peak), work.peak_scale)
     posterior, quality = work.solve(basis, pool)
-    residuals = quality.pop("residuals")
+    residuals, odd = quality.pop("residuals"), quality.pop("outliers")
     count = len(work.final)
     if curves is None and count < 16:
         warnings.warn(
@@ -360,7 +385,9 @@ def _fit_law(
             ),
             stacklevel=3,
         )
-    if posterior.noise >= max(settings.noise_grid):
+    if odd:
+        warnings.warn(outliers_warning(odd), stacklevel=3)
+    elif posterior.noise >= max(settings.noise_grid):
         warnings.warn(
             OptlawsWarning(
                 f"these runs scatter by {100 * posterior.noise:g} % or more about any law of these columns: are they"
@@ -381,10 +408,12 @@ def _fit_law(
         "digest": runs.digest(),
         "sources": list(sources),
         "leave_group_out": quality.pop("groups"),
+        "left_out_groups": quality.pop("left_out"),
         "calibrated": calibrated,
         "fit": quality,
         "undetermined": undetermined(work.problem(basis)[0].columns, basis.names),
-        "versions": {"optlaws": __version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": versions(),
+        **({"outliers": odd} if odd and inducing_pool is None else {}),  # with a pool the law carries no run
         **info,
     }
     return Law(
@@ -416,7 +445,7 @@ def undetermined(columns: FloatArray, names: Sequence[str]) -> list[str]:
     return lost
 
 
-def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
+def _calibrate(work: _Fit, basis: Basis, progress: Progress | None) -> tuple[Basis, dict[str, float]]:
     """Return the basis with its time-scales at their most probable values given the curves, and those values."""
     from scipy.optimize import minimize
 
@@ -434,6 +463,8 @@ def _calibrate(work: _Fit, basis: Basis) -> tuple[Basis, dict[str, float]]:
         return basis.with_constants(dynamics, exponents), values
 
     def cost(x: FloatArray) -> float:
+        if progress is not None:
+            progress("trial of constants")
         trial = build(x)[0]
         return 0.5 * float(x @ x) - trend_evidence(work.problem(trial)[0], trial.prior, settings, centre=trial.centre)
 

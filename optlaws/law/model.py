@@ -23,7 +23,7 @@ from optlaws.regression.trend_field import (
     new_size_variance,
     predict_trend_field,
 )
-from optlaws.runs import RunTable, format_quantity
+from optlaws.runs import RunTable, check_runs, format_quantity
 from optlaws.schedules import ScheduleBatch
 from optlaws.schedules.cells import cells
 
@@ -161,6 +161,13 @@ class Law:
     info: Mapping[str, Any]
     risk: RiskModel | None = None
 
+    def __repr__(self) -> str:
+        """Return a short description: name, basis, number of runs, domain."""
+        texts = {name: [in_domain_text(name, end) for end in ends] for name, ends in self.domain.items()}
+        ends = (f"{name} {' .. '.join(dict.fromkeys(text))}" for name, text in texts.items())
+        runs = self.info.get("n_runs", "unknown number of")
+        return f"<Law {self.name!r}, basis {self.basis.id}, {runs} runs; domain {', '.join(ends) or 'not known'}>"
+
     @property
     def basis_id(self) -> str:
         """Id of the basis."""
@@ -185,10 +192,11 @@ class Law:
         Raises
         ------
         InputError
-            A size or batch that the law needs is neither given nor has a default.
+            `runs` is no run table, or a size or batch that the law needs is neither given nor has a default.
         """
         from dataclasses import replace
 
+        check_runs(runs)
         filled: dict[str, float] = {}
         changes: dict[str, FloatArray] = {}
         for name, needed in (("params", self.use_params), ("batch_tokens", self.use_batch)):
@@ -228,10 +236,10 @@ class Law:
         Raises
         ------
         InputError
-            There is no run, a size or batch that the law needs is neither given nor has a default, or `threads` is no
-            whole number above 0.
+            `runs` is no run table or has no run, a size or batch that the law needs is neither given nor has a default,
+            or `threads` is no whole number above 0.
         """
-        if not len(runs):
+        if not len(check_runs(runs)):
             raise InputError("runs must be at least one, got an empty table; add a run")
         full, assumed = self.complete(runs)
         states = final_states(
@@ -277,10 +285,10 @@ class Law:
         Raises
         ------
         InputError
-            A step lies outside its run, `steps` is neither one row of numbers nor one row for each run, or a size or
-            batch that the law needs is neither given nor has a default.
+            `runs` is no run table, a step lies outside its run, `steps` is neither one row of numbers nor one row for
+            each run, or a size or batch that the law needs is neither given nor has a default.
         """
-        steps = rows_of_steps(steps, len(runs))
+        steps = rows_of_steps(steps, len(check_runs(runs)))
         full, assumed = self.complete(runs)
         schedules = full.schedule_tuple()
         lengths = [len(at) for at in steps]

@@ -14,6 +14,7 @@ from optlaws.dynamics import Dynamics
 from optlaws.errors import LawError, OptlawsError
 from optlaws.features import COORDINATES, get_basis
 from optlaws.law.baseline import KIND, BaselineFit
+from optlaws.law.doubts import UNSEEN
 from optlaws.law.entries import number, numbers, ranges
 from optlaws.law.model import Law
 from optlaws.regression.settings import LARGEST, SMALLEST
@@ -221,8 +222,25 @@ def _info(info: Any) -> dict[str, Any]:
     errors, sources = info.get("leave_group_out", {}), info.get("sources", [])
     if not isinstance(errors, dict) or not all(isinstance(split, dict) for split in errors.values()):
         raise TypeError("info.leave_group_out must be an object of objects")
+    if not isinstance(info.get("left_out_groups", {}), dict):
+        raise TypeError("info.left_out_groups must be an object")
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         raise TypeError("info.sources must be a list of texts")
+    if not isinstance(info.get("doubts", []), list) or not all(isinstance(x, str) for x in info.get("doubts", [])):
+        raise TypeError("info.doubts must be a list of texts")
+    if not isinstance(info.get("outliers", []), list) or not all(isinstance(x, dict) for x in info.get("outliers", [])):
+        raise TypeError("info.outliers must be a list of objects")
+    for run in info.get("outliers", []):
+        if not isinstance(run.get("run_id"), str):
+            raise TypeError("info.outliers must name runs")
+        for key in ("loss", "predicted"):
+            number(run.get(key), f"info.outliers.{key}")
+    unseen = info.get("unseen", {})
+    if not isinstance(unseen, dict) or not set(unseen) <= set(UNSEEN):
+        raise TypeError(f"info.unseen must be an object with {' and '.join(UNSEEN)} at most")
+    for name, values in unseen.items():
+        if (numbers(values, 3) <= 0).any():
+            raise ValueError(f"info.unseen.{name} must be three numbers above 0")
     return dict(info)
 
 

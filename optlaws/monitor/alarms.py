@@ -7,8 +7,8 @@ how often a run is logged decide. Over the latest blocks (the *window*: `patienc
 
 Divergence is a rise above `rise`, and above `noise` standard errors of a window, that is not still falling (a spike on
 its way back has `recovery` of the run to do so). A rise that the law expects, where the rate goes up again, is taken
-off twice over. A loss that is not finite is divergence at once, and so is one that stays far above the law and does not
-fall where the law says that it must.
+off twice over. A loss that is not finite is divergence at once, and so is one that stays far above what the law holds
+to be within reach (of this schedule at the best lower peak rate) and does not fall where that must.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class Thresholds:
     noise : standard errors of a window's level that a rise must exceed.
     recovery : how long a spike that is still falling may take.
     grad_norm : a gradient norm above this many times its running median, over a window, halves `rise` and `patience`.
-    stuck : loss above the law's by this much that is divergence, if it does not fall: less than a fifth of what the law
-        expects within `off_patience`.
+    stuck : loss above what is within reach (`Path.reach`) by this much that is divergence, if it does not fall: less
+        than a fifth of what that falls within `off_patience`.
     off_track : sds between curve and law that put a run off its track, if exceeded by every block of `off_patience`.
     off_patience : see there.
     off_from : fraction of the run before which no run is called off its track or stuck.
@@ -56,7 +56,7 @@ class Thresholds:
     noise: float = 6.0
     recovery: float = 0.06
     grad_norm: float = 3.0
-    stuck: float = 0.3
+    stuck: float = 0.2
     off_track: float = 3.5
     off_patience: float = 0.05
     off_from: float = 0.1
@@ -265,13 +265,18 @@ class Divergence:
 def stuck(
     path: Path, prior: CurvePrior, t: Thresholds, steps: FloatArray, logs: FloatArray
 ) -> tuple[float, float] | None:
-    """Return (excess over the law, allowed) if the loss stays far above the law and does not fall as it must."""
+    """Return (excess, allowed) if the loss stays far above what is within reach and does not fall as it must."""
     span = t.off_patience * path.total
     late = steps >= steps[-1] - span
+    if late.sum() < t.fewest:
+        late[-t.fewest :] = True
     if late.sum() < t.fewest or steps[-1] < max(t.off_from * path.total, path.start + span) or late.all():
         return None
-    expected = path.at(steps[late])[0]
-    excess = float(np.median(logs[late] - expected)) + float(prior.mean[0])
+    expected = path.reach_at(steps[late])
+    above = logs[late] - expected + float(prior.mean[0])
+    excess = float(np.median(above))
+    if above[0] < 0.5 * math.log1p(t.stuck):  # it has only just risen: a spike may be on its way back
+        return None
     fall, wanted = float(logs[late][0] - logs[late][-1]), float(expected[0] - expected[-1])
     if excess > math.log1p(t.stuck) and wanted > 0.005 and fall < 0.2 * wanted:
         return excess, math.log1p(t.stuck)

@@ -24,11 +24,12 @@ from optlaws.monitor.alarms import (
     stuck,
 )
 from optlaws.monitor.forecast import CurvePrior, Forecast, check_prior, reforecast
-from optlaws.monitor.path import Path, paths
+from optlaws.monitor.path import Path, paths, with_reach
 from optlaws.runs import RunTable
 from optlaws.schedules import Schedule
 
 FORMAT, VERSION = "optlaws-monitor", 1
+FORECAST = ("loss", "lower", "upper", "last_reading", "last_lower", "last_upper")  # what a diverged run has not
 LOOKS = 4  # alarms are looked for at most this many times a block
 
 
@@ -88,7 +89,13 @@ class Status:
         return self._path.in_domain
 
     def to_dict(self) -> dict[str, Any]:
-        """Return status and forecast as plain values that JSON knows, for a log: what is not finite is None."""
+        """Return status and forecast as plain values that JSON knows, for a log: what is not finite is None.
+
+        Once the run has diverged no forecast holds: what it says of the end is None, what was expected before stays.
+        """
+        forecast: dict[str, Any] = dict(self.forecast.to_dict())
+        if self.diverged:
+            forecast.update(dict.fromkeys(FORECAST))
         return {
             "step": self.step,
             "fraction": self.fraction,
@@ -97,7 +104,7 @@ class Status:
             "off_track": self.off_track,
             "alarms": [_alarm_dict(alarm) for alarm in self.alarms],
             "in_domain": self.in_domain,
-            "forecast": self.forecast.to_dict(),
+            "forecast": forecast,
         }
 
 
@@ -162,7 +169,7 @@ class Monitor:
             raise InputError(f"run must be one run, got a table of {len(run)}; select one row")
         chosen = CurvePrior.of(law) if prior is None else prior
         check_prior(chosen)
-        self._start(paths(law, run)[0], chosen, thresholds or Thresholds())
+        self._start(with_reach(paths(law, run)[0], law, run), chosen, thresholds or Thresholds())
 
     def _start(self, path: Path, prior: CurvePrior, thresholds: Thresholds) -> None:
         self.path, self.prior, self.thresholds = path, prior, thresholds
@@ -349,9 +356,10 @@ class Monitor:
             excess = 100 * math.expm1(over[0])
             self._raise(
                 DIVERGENCE, "stuck", math.expm1(over[0]), t.stuck,
-                f"loss is {excess:.0f} % above the law's and does not fall at step {self._step:g}",
+                f"loss is {excess:.0f} % above what the law holds to be within reach and does not fall as it must"
+                f" at step {self._step:g}",
             )  # fmt: skip
-        elif log[-1] - self.path.log_loss_at(at[-1]) + self.prior.mean[0] < math.log1p(t.stuck):
+        elif log[-1] - float(self.path.reach_at(at[-1:])[0]) + self.prior.mean[0] < math.log1p(t.stuck):
             self._end(DIVERGENCE, "stuck")
         away = off_track(self.path, self.prior, t, at, log)
         if away is not None:

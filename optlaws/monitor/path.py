@@ -15,18 +15,19 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from optlaws.dynamics import States, curve_states
+from optlaws.dynamics import States, curve_grid, curve_states, integrate
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
 from optlaws.law import Law
 from optlaws.law.model import View
 from optlaws.regression.trend_field import expected_loss
 from optlaws.runs import RunTable
+from optlaws.schedules.cells import Cells
 
 EFFECTS = ("slow_bias", "fast_bias", "slow_noise", "noise", "fast_noise")
 FALLBACK_POWER = 0.4  # of intrinsic time, for a basis without a bias column
@@ -34,6 +35,7 @@ FAST_POWER, FAST_SCALE = 1.5, 3.0
 LEAST_BIAS = 0.01  # share of the final loss that is not yet learnt, at the least
 MOST_BIAS_RATIO = 30.0  # B(s) / B(T) beyond which a run has hardly begun
 GRID = 160  # points of a path, half of them evenly spread in steps, half in their logarithm
+PEAKS = 9  # rates among which the best within reach is looked for
 TRUSTED_FROM = 0.02  # fraction of the run (or the end of warm-up, if later) from which the path is compared with losses
 
 
@@ -52,6 +54,9 @@ class Path:
     start : first step whose loss is compared with the path.
     has_curves : whether the law was fitted to curves.
     in_domain, reason : whether the run lies in the law's domain, and why not.
+    reach : (g,) the lower of `log_loss` and what the law expects of the same schedule at the best peak rate that it
+        knows below the run's own: at far too high a rate a law says nothing, but a run that learns nothing stays far
+        above what it could have reached. None = not looked at.
     """
 
     steps: FloatArray
@@ -64,6 +69,7 @@ class Path:
     has_curves: bool = False
     in_domain: bool = True
     reason: str = ""
+    reach: FloatArray | None = None
 
     @property
     def total(self) -> float:
@@ -77,6 +83,10 @@ class Path:
         u = np.clip((steps - self.steps[left]) / (self.steps[right] - self.steps[left]), 0.0, 1.0)
         loss = self.log_loss[left] + u * (self.log_loss[right] - self.log_loss[left])
         return loss, self.effects[left] + u[:, None] * (self.effects[right] - self.effects[left])
+
+    def reach_at(self, steps: FloatArray) -> FloatArray:
+        """Return ln loss within reach (m,) at any steps; the expected one where nothing better was looked at."""
+        return np.asarray(np.interp(steps, self.steps, self.log_loss if self.reach is None else self.reach))
 
     def log_loss_at(self, step: float) -> float:
         """Return ln expected loss at one step."""
@@ -98,12 +108,14 @@ class Path:
             "has_curves": self.has_curves,
             "in_domain": self.in_domain,
             "reason": self.reason,
+            "reach": None if self.reach is None else self.reach.tolist(),
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Path:
         """Return the path of `to_dict`."""
-        arrays = {name: np.array(values[name], dtype=float) for name in ("steps", "log_loss", "effects")}
+        names = ["steps", "log_loss", "effects"] + ["reach"] * (values.get("reach") is not None)
+        arrays = {name: np.array(values[name], dtype=float) for name in names}
         return cls(**{**values, **arrays})
 
 
@@ -159,6 +171,30 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
     return out
 
 
+def with_reach(path: Path, law: Law, run: RunTable) -> Path:
+    """Return the path of one run with what the law holds to be within its reach; see `Path.reach`.
+
+    Peak rates are tried from the lowest of the law's domain to the run's own or the highest of the domain, whichever is
+    lower; the best is that of lowest expected final loss.
+    """
+    full, _ = law.complete(run)
+    own = float(np.asarray(full.batch().peak)[0])
+    low, high = law.domain.get("peak_lr", (own, own))
+    top = min(high, own)
+    if not 0 < low < top:
+        return replace(path, reach=path.log_loss)
+    peaks = np.geomspace(low, top, PEAKS)
+    schedule, grid = full.schedule_tuple()[0], path.steps
+    cells, where = curve_grid([schedule] * PEAKS, [grid] * PEAKS)
+    scale = (peaks / own)[:, None]
+    cells = Cells(cells.edges, cells.left * scale, cells.mean * scale, cells.right * scale)
+    states = integrate(cells, law.drive(full.select(np.zeros(PEAKS, dtype=int))), law.basis.dynamics, along=True)
+    view = law.view(states.take(where), np.repeat(peaks, len(grid)), curve=law.has_curves)
+    loss = expected_loss(law.posterior, view.columns, view.coordinates, view.size, curve=law.has_curves)
+    along = loss.reshape(PEAKS, len(grid))
+    return replace(path, reach=np.minimum(path.log_loss, np.log(along[int(along[:, -1].argmin())])))
+
+
 def _grid(total: int, breakpoints: Sequence[int]) -> FloatArray:
     """Return steps for a path of `total` steps: breakpoints, even steps, and even steps of the logarithm."""
     half = GRID // 2
@@ -186,4 +222,4 @@ def _effects(law: Law, states: States, view: View, loss: FloatArray) -> FloatArr
     return np.asarray(columns - columns[-1])
 
 
-__all__ = ["EFFECTS", "Path", "paths"]
+__all__ = ["EFFECTS", "Path", "paths", "with_reach"]

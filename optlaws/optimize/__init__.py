@@ -18,7 +18,7 @@ from scipy.special import ndtr
 
 from optlaws._advice import number_text, percent
 from optlaws.errors import InputError
-from optlaws.optimize.families import Best, Shape, search, standard_shapes, warmups
+from optlaws.optimize.families import Best, Shape, search, standard_shapes, unseen_warmups, warmups
 from optlaws.optimize.free import KNOTS, cautious, differences, refine
 from optlaws.optimize.task import Task, make_task, risk_notes
 from optlaws.ranking import LawLike, Ranking, Z, rank
@@ -171,7 +171,12 @@ def optimize_schedule(
     ranking = rank(task.runs([m.schedule for m in members]), task.law, [m.family for m in members])
     gains = _gains(task, chosen, [m for m in members if m.family in COMPARED and m.schedule != chosen])
     risk = float(judged.risk[winner])
-    notes = (*task.notes, *risk_notes(task.law, risk), *_notes(task, chosen))
+    notes = (
+        *task.notes,
+        *unseen_warmups(task, warmup),
+        *risk_notes(task.law, risk, task.max_risk),
+        *_notes(task, chosen),
+    )
     if not judged.sd.any():
         notes += ("the law states no error of its expected losses: caution has no effect on the search",)
     return Optimum(
@@ -230,12 +235,16 @@ def _advice(
     if family == FREE:
         other = ranking.names.index(standard.family)
         gain = number_text(float(ranking.loss[other] - ranking.loss[row]), max(digits, 4))
-        text = f"Run the free schedule: its predicted loss is {gain} below that of the best standard one"
-        text += f" ({standard.family})"
+        free = f"its predicted loss is {gain} below that of the best standard one ({standard.family})"
         noise = float(np.hypot(*_noise(task, [m.schedule for m in members if m.family in (FREE, standard.family)])))
         if float(ranking.loss[other] - ranking.loss[row]) < noise:
             shown = number_text(noise, max(digits, 4))
-            text += f", which is less than one run of each would show (noise {shown}); the standard one will do as well"
+            text = (
+                f"Run the free schedule or, as well, {standard.schedule}: {free}, less than one run of each would show"
+            )
+            text += f" (noise {shown})"
+        else:
+            text = f"Run the free schedule: {free}"
     else:
         why = "no free schedule was surely better" if tried_free else "the best of the standard families"
         text = f"Run {standard.schedule}: {why}"

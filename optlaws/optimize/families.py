@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, RiskError
+from optlaws.law.model import SLACKS
 from optlaws.optimize.task import FloatArray, Task
 from optlaws.ranking import too_risky
 from optlaws.schedules import Schedule, ScheduleBatch
@@ -116,6 +117,23 @@ def warmups(task: Task, given: Sequence[float] | None = None) -> tuple[int, ...]
     low, high = known
     tried = {round(x) for x in (low, np.sqrt(low * high), high) if x <= longest}
     return tuple(sorted(tried)) or (max(min(longest, round(low)), 1),)
+
+
+def unseen_warmups(task: Task, given: Sequence[float] | None = None) -> tuple[str, ...]:
+    """Return a sentence on the given warm-ups that were not tried since the law has seen none so long or short."""
+    known = task.law.domain.get("warmup_steps")
+    if known is None or not given or task.outside:
+        return ()
+    low, high = known
+    slack = SLACKS["warmup_steps"]
+    left = [w for w in sorted(set(given)) if not low / slack - 1e-12 <= w <= high * slack + 1e-12]
+    if not left:
+        return ()
+    seen = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return (
+        f"warm-ups of {', '.join(f'{w:g}' for w in left)} steps were left out: the law has seen {seen}"
+        " (--outside-domain of optimize tries them)",
+    )
 
 
 def parameters(task: Task, shape: Shape, points: Mapping[str, FloatArray]) -> dict[str, Any]:

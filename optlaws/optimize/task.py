@@ -23,6 +23,7 @@ SIZES = ("params", "tokens", "batch_tokens", "steps", "weight_decay", "plain_sgd
 UNLIKE = "schedule unlike"
 BEYOND = 4.0  # factor beyond the law's own peak rates that is searched where leaving the domain is allowed
 ROUNDING = 0.05  # of tokens = steps * batch_tokens
+AT_LIMIT = 0.8  # part of the accepted risk above which the risk is said to bound a plan
 SHORTEST = 4  # steps of a run that can be planned
 
 
@@ -219,12 +220,17 @@ def peak_bounds(
     return max(low, min_peak or low), min(high, max_peak or high), notes
 
 
-def risk_notes(law: Any, risk: float) -> tuple[str, ...]:
-    """Return what is to be said of a plan whose divergence risk is not known; nothing if it is."""
-    if not np.isnan(risk):
-        return ()
-    why = "the law has no risk model" if getattr(law, "risk", None) is None else "the law has no model of such runs"
-    return (f"the divergence risk is not known, and nothing was left out because of it: {why}",)
+def risk_notes(law: Any, risk: float, accepted: float = np.inf) -> tuple[str, ...]:
+    """Return what is to be said of a plan's divergence risk: that it is not known, or that it bounds the plan."""
+    if np.isnan(risk):
+        why = "the law has no risk model" if getattr(law, "risk", None) is None else "the law has no model of such runs"
+        return (f"the divergence risk is not known, and nothing was left out because of it: {why}",)
+    if risk > AT_LIMIT * accepted:
+        return (
+            f"the accepted divergence risk bounds this plan ({100 * risk:.2g} % of at most {100 * accepted:.2g} %): a"
+            " longer warm-up may allow a lower loss, a lower --max-risk a safer run",
+        )
+    return ()
 
 
 def check_knows_rates(law: Any) -> None:

@@ -251,6 +251,8 @@ def fit_trend_field(
         evidence : log evidence of the trend, up to a constant. noise, spread : as in `Posterior`. groups : by the
         partition's name mean error, coverage (after calibration on the same residuals) and mean width, %.
         residuals : how many left-out residuals calibrated; below `FEWEST_CHECKED` they did not.
+        left_out : these residuals, relative and above 0 where the loss was higher than predicted, by the partition's
+        name (m,); NaN for a group that is all points.
         fit_error : mean absolute relative residual of the points themselves.
 
     Raises
@@ -276,7 +278,7 @@ def fit_trend_field(
     information = (whole / diagonal[:, None]).T @ whole + np.diag(whole_precision)
     scale = 1.0 / np.sqrt(np.diag(information))
     root = np.linalg.cholesky(information * scale[:, None] * scale[None]).T / scale[None]
-    spread, checked, residuals = _calibrate(
+    spread, checked, left_out = _calibrate(
         1.0 - x[:, active] @ trend.centre[active],
         features,
         x[:, active],
@@ -293,7 +295,8 @@ def fit_trend_field(
         "noise": noise,
         "spread": spread,
         "groups": checked,
-        "residuals": residuals,
+        "residuals": sum(int(np.isfinite(errors).sum()) for errors in left_out.values()),
+        "left_out": left_out,
         "fit_error": float(np.abs(r - features @ inner_mean).mean()),
     }
     return posterior, info
@@ -303,11 +306,11 @@ def _calibrate(
     r: FloatArray, features: FloatArray, x: FloatArray, precision: FloatArray, diagonal: FloatArray,
     noise_variance: FloatArray, weighted_noise: FloatArray, groups: dict[str, FloatArray],
     spreads: tuple[float, float],
-) -> tuple[float, dict[str, dict[str, float]], int]:  # fmt: skip
+) -> tuple[float, dict[str, dict[str, float]], dict[str, FloatArray]]:  # fmt: skip
     """Return the factor of the model's sds with which 90 % intervals cover 90 % of left-out residuals, and errors.
 
-    The third value is the number of these residuals; fewer than `FEWEST_CHECKED` leave the factor at 1, or at the
-    lower end of its range where that is higher.
+    The third value is these residuals, (m,), by the partition's name; fewer than `FEWEST_CHECKED` in all leave the
+    factor at 1, or at the lower end of its range where that is higher.
 
     With r the residuals of the trend that the priors expect before any run was seen, and K their joint covariance,
     trend coefficients included, leaving group g out gives the residual (K^-1)_gg^-1 (K^-1 r)_g with covariance
@@ -318,10 +321,11 @@ def _calibrate(
     """
     m = len(r)
     if not groups or m > MOST_CHECKED:
-        return max(1.0, spreads[0]), {}, 0
+        return max(1.0, spreads[0]), {}, {}
     full = Whitened(np.hstack([features, x / np.sqrt(precision)]), diagonal)
     inverse = full.solve(np.eye(m))
     solved = inverse @ r
+    signed: dict[str, FloatArray] = {}
     left: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = {}  # squared errors, model variances, noise variances
     for name, partition in groups.items():
         errors, own = np.full(m, np.nan), np.full(m, np.nan)
@@ -332,6 +336,7 @@ def _calibrate(
                 errors[g], own[g] = block @ solved[g], np.diag(block) - weighted_noise[g]
         good = np.isfinite(errors)
         if good.any():
+            signed[name] = errors
             left[name] = (errors[good] ** 2, np.maximum(own[good], 0.0), noise_variance[good])
     spread, count = max(1.0, spreads[0]), sum(len(squares) for squares, _, _ in left.values())
     if count >= FEWEST_CHECKED:
@@ -348,7 +353,7 @@ def _calibrate(
             "coverage": float((squares <= NORMAL_90**2 * variance).mean()),
             "width_pct": 200.0 * NORMAL_90 * float(np.sqrt(variance).mean()),
         }
-    return spread, checked, count
+    return spread, checked, signed
 
 
 def new_size_variance(posterior: Posterior, known: FloatArray) -> FloatArray:

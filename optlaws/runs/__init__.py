@@ -13,11 +13,13 @@ from optlaws.runs._imports import LoggedRun, read_logs
 from optlaws.runs._logs import log_file
 from optlaws.runs._quantity import format_quantity, parse_quantity
 from optlaws.runs._read import read_runs
-from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable
+from optlaws.runs._recognise import RECOGNISED
+from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable, check_runs
 from optlaws.runs._write import check_table_name, write_columns, write_runs
 
 __all__ = [
     "NUMBER_COLUMNS",
+    "RECOGNISED",
     "RUN_COLUMNS",
     "STATUSES",
     "Candidates",
@@ -25,6 +27,7 @@ __all__ = [
     "LoggedRun",
     "RunTable",
     "atomic_write",
+    "check_runs",
     "check_table_name",
     "check_target",
     "format_quantity",

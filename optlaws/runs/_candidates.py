@@ -15,10 +15,12 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
 from optlaws.runs._cells import RawTable, as_text, clip, raw_from_csv, raw_from_json, read_raw
+from optlaws.runs._checks import COUNTS, FloatArray
 from optlaws.runs._files import read_text
 from optlaws.runs._quantity import parse_quantity
+from optlaws.runs._rates import RATE_COLUMNS, is_rates, raw_from_rates
 from optlaws.runs._read import runs_from_raw
-from optlaws.runs._table import COUNTS, NUMBER_COLUMNS, RUN_COLUMNS, FloatArray, RunTable, assemble
+from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
 from optlaws.schedules import FAMILIES
 from optlaws.schedules.schedule import no_repeats
 
@@ -79,6 +81,8 @@ def gather_candidates(
     mapping with such a list under `candidates` and values shared by all of them beside it. Numbers may be written like
     85M or 2.56B. A CSV, JSON-lines or Parquet file is a run table whose `run_id` (or `name`) may be missing. A text
     file has a short form or a JSON text on every line (a JSON-lines file may, too); lines starting with # are skipped.
+    A table with the columns step and lr and no others, as `optlaws schedule` writes it, is one candidate, called by the
+    file's name.
 
     What a candidate leaves open is taken from `options`, then from `fallback`. Two of tokens, batch_tokens and the
     schedule's steps give the third; a schedule without a length gets steps = tokens / batch_tokens, rounded.
@@ -175,12 +179,14 @@ def _read_file(path: str, suffix: str) -> RawTable:
             raw = _raw_from_lines(text, name)
         elif suffix in _TABLES:
             raw = raw_from_json(text, name)
-        elif suffix == "" and "schedule" in [cell.strip(' "\r') for cell in first.split(",")]:
+        elif suffix == "" and _is_header(first):
             raw = raw_from_csv(text, name)
         elif suffix == "" and _is_json(first) and not {"kind", "candidates"} & json.loads(first).keys():
             raw = raw_from_json(text, name)
         else:
             raw = _raw_from_document(_load(text, name, suffix), name)
+    if is_rates(raw):
+        return raw_from_rates(raw, path)
     raw.require(["schedule"])
     for column in (*COUNTS, _WIDTH):
         if column in raw.columns:
@@ -195,6 +201,12 @@ def _count(raw: RawTable, column: str, row: int, cell: Any) -> float | None:
         return parse_quantity(cell, column)
     except InputError as bad:
         raise TableError(f"{raw.where(row)}: {bad}") from None
+
+
+def _is_header(line: str) -> bool:
+    """Tell whether a line is the header of a table of candidates or of rates."""
+    names = {cell.strip(' "\r') for cell in line.split(",")}
+    return "schedule" in names or names == set(RATE_COLUMNS)
 
 
 def _is_entry(line: str) -> bool:
@@ -252,6 +264,9 @@ def _raw_from_document(document: Any, name: str) -> RawTable:
         document = [document]
     if not isinstance(document, list) or not document:
         raise TableError(f"{name}: a list of schedules or of candidates is needed, got {clip(document)}")
+    if all(isinstance(entry, dict) and entry.keys() == set(RATE_COLUMNS) for entry in document):
+        columns = {key: [entry[key] for entry in document] for key in RATE_COLUMNS}
+        return RawTable(columns, range(1, len(document) + 1), "entry", name)
     return _raw_from_entries(enumerate(document, start=1), "entry", name, shared)
 
 

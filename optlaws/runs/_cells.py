@@ -41,12 +41,15 @@ class RawTable:
         "line" or "row".
     name
         The file's name in messages.
+    what
+        What the table is in messages.
     """
 
     columns: dict[str, list[Any]]
     places: Sequence[int]
     unit: str
     name: str
+    what: str = "the file"
 
     def where(self, row: int) -> str:
         """Return "runs.csv, line 7" for a row index from 0."""
@@ -64,7 +67,7 @@ class RawTable:
                 other = next(mark for mark in ";\t|" if mark in only)
                 hint = f"; its cells are parted by {other!r}: write commas, or name a tab-separated file .tsv"
             what = f"column{'s' if len(lost) > 1 else ''} {', '.join(map(repr, lost))}"
-            raise TableError(f"{self.name}: missing {what}; the file has {', '.join(self.columns)}{hint}")
+            raise TableError(f"{self.name}: missing {what}; {self.what} has {', '.join(self.columns)}{hint}")
 
     def numbers(
         self, name: str, missing: Callable[[int], bool] | None = None, count: bool = False
@@ -182,7 +185,7 @@ def raw_from_csv(text: str, name: str, delimiter: str = ",") -> RawTable:
         except csv.Error as bad:
             raise TableError(f"{name}, line {reader.line_num}: not a CSV table ({bad}); check the quotes") from None
     header = [cell.strip() for cell in header]
-    _check_header(header, name)
+    check_header(header, name)
     width = len(header)
     for row, place in zip(rows, places, strict=True):
         if len(row) != width:
@@ -217,7 +220,7 @@ def raw_from_json(text: str, name: str) -> RawTable:
     if not records:
         raise TableError(f"{name}: no row; at least one run is needed")
     header = list(dict.fromkeys(key for _, record in records for key in record))
-    _check_header(header, name)
+    check_header(header, name)
     columns = {key: [record.get(key) for _, record in records] for key in header}
     return RawTable(columns, [place for place, _ in records], unit, name)
 
@@ -236,14 +239,15 @@ def _read_parquet(path: str | os.PathLike[str]) -> RawTable:
     except (pa.ArrowException, OSError, ValueError) as bad:
         reason = str(bad).splitlines()[0].split(". ")[0]
         raise TableError(f"{path}: not a Parquet file ({reason}); is it cut off?") from None
-    _check_header(list(table.column_names), str(path))
+    check_header(list(table.column_names), str(path))
     if not table.num_rows:
         raise TableError(f"{path}: no row; at least one run is needed")
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
     return RawTable(columns, range(1, table.num_rows + 1), "row", str(path))
 
 
-def _check_header(header: list[str], name: str) -> None:
+def check_header(header: list[str], name: str) -> None:
+    """Raise a `TableError` for a column without a name, or one that occurs twice."""
     if "" in header:
         raise TableError(f"{name}: column {header.index('') + 1} of the header has no name; name it or remove it")
     if len(set(header)) < len(header):

@@ -58,8 +58,10 @@ class CurveTable:
         return len(self.run_id)
 
     def __repr__(self) -> str:
-        """Return a short description, not the columns."""
-        return f"<CurveTable of {len(self)} readings of {len(set(self.run_id))} runs>"
+        """Return a short description: the number of readings and runs, and the columns."""
+        counts = ((len(self), "reading"), (len(set(self.run_id)), "run"))
+        readings, runs = (f"{count:,} {word}{'s' if count != 1 else ''}" for count, word in counts)
+        return f"<CurveTable of {readings} of {runs}; columns {', '.join(('run_id', 'step', 'loss', *self.extra))}>"
 
     def runs(self) -> dict[str, npt.NDArray[np.intp]]:
         """Return, for every run in order of appearance, the indices of its readings in order of their steps."""

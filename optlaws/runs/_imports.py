@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import ScheduleError, TableError, nearest
+from optlaws.runs._checks import FloatArray
 from optlaws.runs._curves import CurveTable
 from optlaws.runs._logs import OWN_STEP, Columns, Part, Series, read_parts
 from optlaws.runs._read import parse_with_steps
-from optlaws.runs._table import FloatArray
+from optlaws.runs._recognise import recognise
 from optlaws.runs._write import number_text
 from optlaws.schedules import Schedule, from_array, piecewise
 from optlaws.schedules.keys import MAX_POINTS
@@ -166,10 +167,14 @@ class LoggedRun:
         return bool(slope > 0 and abs(self.rate[0] - slope * self.rate_step[0]) <= 1.5 * slope)
 
     def schedule(self) -> Schedule:
-        """Return the schedule that passes through the logged rates, straight lines between them.
+        """Return the schedule that the logged rates are of: one of a standard family, else straight lines between them.
 
-        Rates that lie on a line with their neighbours (to 2.5e-7 of the highest) are left out. Before the first logged
-        rate the line through the first two goes on, not below 0; after the last one it is held.
+        A constant, linear, cosine or WSD schedule (linear or sqrt decay), with a linear warm-up or without, is
+        recognised if it meets every logged rate within 1e-6, whatever the distance of the readings. It may end up to
+        one such distance after the last reading (1 % of the run at most) where the log does not say the length.
+
+        Else rates that lie on a line with their neighbours (to 2.5e-7 of the highest) are left out. Before the first
+        logged rate the line through the first two goes on, not below 0; after the last one it is held.
 
         Raises
         ------
@@ -180,6 +185,9 @@ class LoggedRun:
         if missing:
             raise ScheduleError(f"run {self.run_id!r}: {missing}; give its schedule yourself")
         step, rate = self.rate_step, self.rate
+        family = recognise(step, rate, self.steps, self._longest())
+        if family is not None:
+            return family
         if step[0] > 0:
             slope = (rate[1] - rate[0]) / (step[1] - step[0]) if len(step) > 1 else 0.0
             step = np.append(0.0, step)
@@ -191,6 +199,13 @@ class LoggedRun:
         if len(keep) > MAX_POINTS:
             return from_array(np.interp(np.arange(self.steps), step, rate))
         return piecewise([(int(step[i]), float(rate[i])) for i in keep], self.steps)
+
+    def _longest(self) -> int:
+        """Return the longest that the run can have been, steps."""
+        if not math.isnan(self.planned) or len(self.rate_step) < 2:
+            return self.steps
+        last, gap = float(self.rate_step[-1]), float(np.median(np.diff(self.rate_step)))
+        return max(self.steps, int(min(last + gap, last / (1 - LAST_SHARE))))
 
     def planned_schedule(self, text: str) -> Schedule:
         """Return the schedule that a user wrote for this run; one without a length gets the run's.

@@ -1,4 +1,4 @@
-"""Numbers as people write them: 85M, 10B, 1e9, 2.56B."""
+"""Numbers as people write them: 85M, 10B, 1e9, 2.56B, 512Ki."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from numbers import Real
 
 from optlaws.errors import InputError
 
-_SCALE = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
-_PATTERN = re.compile(r"^\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*([kKmMbBgGtT]?)\s*$")
+_DECIMAL = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
+_BINARY = {"ki": 2.0**10, "mi": 2.0**20, "gi": 2.0**30, "ti": 2.0**40}
+_SCALE = _DECIMAL | _BINARY
+_PATTERN = re.compile(
+    r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgt]i|[kmbgt]?)\s*", re.IGNORECASE | re.ASCII
+)
 
 
 def parse_quantity(text: str | int | float, name: str = "value", zero: bool = False) -> float:
     """Return the number written in `text`, with the suffixes K, M, B (or G) and T for 1e3, 1e6, 1e9 and 1e12.
+
+    The binary suffixes Ki, Mi, Gi and Ti are the powers of 1024.
 
     Parameters
     ----------
@@ -33,12 +39,12 @@ def parse_quantity(text: str | int | float, name: str = "value", zero: bool = Fa
     --------
     >>> parse_quantity("2.5B")
     2500000000.0
-    >>> parse_quantity("51200")
-    51200.0
+    >>> parse_quantity("51200"), parse_quantity("512K"), parse_quantity("512Ki")
+    (51200.0, 512000.0, 524288.0)
     """
     value = math.nan
     if isinstance(text, str):
-        found = _PATTERN.match(text)
+        found = _PATTERN.fullmatch(text)
         if found:
             mantissa, suffix = found.groups()
             exact = float(mantissa.replace("_", ""))

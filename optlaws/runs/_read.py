@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, OptlawsWarning, ScheduleError, TableError
-from optlaws.runs._cells import RawTable, clip, read_raw
-from optlaws.runs._table import COUNTS, NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
+from optlaws.runs._cells import RawTable, as_text, clip, read_raw
+from optlaws.runs._checks import COUNTS
+from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
 from optlaws.schedules import Schedule, parse
 from optlaws.schedules.schedule import no_repeats
 
@@ -49,7 +50,11 @@ def read_runs(path: str | os.PathLike[str], need_loss: bool = False) -> RunTable
         a number out of range, a schedule that is not one, a status that is not known, a loss that is missing
         or not finite where it must not be.
     """
-    raw = read_raw(path)
+    return checked_runs(read_raw(path), need_loss)
+
+
+def checked_runs(raw: RawTable, need_loss: bool) -> RunTable:
+    """Make a run table of raw columns as `read_runs` does, with its checks and errors."""
     raw.require(["run_id", "schedule", "final_loss"] if need_loss else ["run_id", "schedule"])
     table = runs_from_raw(raw, raw.texts("run_id"))
     if need_loss:
@@ -67,7 +72,7 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
     """Check raw columns and make them a run table with the given run ids.
 
     `lengths` (steps, shape (n,), NaN = unknown) fills the length of schedules that state none; the column `steps` if
-    left out.
+    left out, and then the texts of the schedules are kept, since nothing is needed to read them but that column.
     """
     n = len(names)
     _warn_misspelled(raw)
@@ -82,6 +87,7 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
             numbers[name] = raw.numbers(name, count=name in COUNTS)
     fill = numbers["steps"] if lengths is None else lengths
     schedules = tuple(read_schedules(raw.columns["schedule"], fill.tolist(), raw.where))
+    cells = None if lengths is not None else tuple(map(as_text, raw.columns["schedule"]))
     text = {name: raw.texts(name) if name in raw.columns else [""] * n for name in ("source", "optimizer")}
     known = {*RUN_COLUMNS, "name"} if "run_id" not in raw.columns else set(RUN_COLUMNS)
     extra = {name: tuple(raw.texts(name)) for name in raw.columns if name not in known}
@@ -95,6 +101,7 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
         extra=extra,
         columns=tuple("run_id" if name == "name" and name in known else name for name in raw.columns),
         where=raw.where,
+        cells=cells,
     )
 
 

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import TableError, nearest
+from optlaws.errors import InputError, TableError, nearest
+from optlaws.runs._checks import FloatArray, Text, check_names, check_numbers, fill_counts
 from optlaws.schedules import Schedule, ScheduleBatch, parse
 
-FloatArray = npt.NDArray[np.float64]
-Text = str | None
 Scalars = float | Sequence[float | None] | npt.NDArray[Any] | None
 Texts = str | None | Sequence[str | None]
 
@@ -56,9 +55,6 @@ NUMBER_COLUMNS = (
 )
 """The columns that hold numbers; NaN = missing."""
 
-COUNTS = ("params", "active_params", "tokens", "steps", "batch_tokens", "seq_len")
-TOLERANCE = 0.05  # tokens against steps * batch_tokens: published numbers are rounded, the public tables by up to 0.2 %
-
 
 @dataclass(frozen=True, eq=False)
 class RunTable:
@@ -85,6 +81,9 @@ class RunTable:
         Columns that this package does not know, as text, kept as they were.
     columns
         The columns of the file that the table came from, in its order; `write_runs` writes these.
+    as_read
+        The schedules and the texts that they were read from, which are written again; None where there are none. Other
+        schedules in place of these drop it.
 
     Notes
     -----
@@ -108,6 +107,7 @@ class RunTable:
     final_loss: FloatArray
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
     columns: tuple[str, ...] = RUN_COLUMNS
+    as_read: tuple[tuple[Schedule, ...], tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         """Check that all columns have one entry a run and make the arrays read-only."""
@@ -118,6 +118,8 @@ class RunTable:
                 raise TableError(f"column {name!r} must have shape ({n},), one entry a run, got {array.shape}")
             array.flags.writeable = False
             object.__setattr__(self, name, array)
+        if self.as_read is not None and self.as_read[0] is not self.schedules:
+            object.__setattr__(self, "as_read", None)
         texts = {"source": self.source, "optimizer": self.optimizer, "schedule": self.schedules, "status": self.status}
         for name, values in (texts | self.extra).items():
             if len(values) != n:
@@ -128,9 +130,15 @@ class RunTable:
         return len(self.run_id)
 
     def __repr__(self) -> str:
-        """Return a short description, not the columns."""
-        names = ", ".join(self.run_id[:3]) + (", ..." if len(self) > 3 else "")
-        return f"<RunTable of {len(self)} run{'s' if len(self) != 1 else ''}: {names}>"
+        """Return a short description: the number of runs, and the columns that hold something."""
+        return f"<RunTable of {len(self):,} run{'s' if len(self) != 1 else ''}; columns {', '.join(self._filled())}>"
+
+    def _filled(self) -> list[str]:
+        """Return the names of the columns that hold something, in the order in which they are written."""
+        numbers = [name for name in NUMBER_COLUMNS if not np.isnan(getattr(self, name)).all()]
+        texts = [name for name in ("source", "optimizer", "status") if any(getattr(self, name))]
+        known = ("run_id", "schedule", *numbers, *texts)
+        return [*(name for name in RUN_COLUMNS if name in known), *self.extra]
 
     @classmethod
     def build(
@@ -211,6 +219,45 @@ final_loss, extra
         )
 
     @classmethod
+    def from_frame(cls, frame: Any, need_loss: bool = False) -> RunTable:
+        """Make a table from a data frame or a mapping of columns, with the columns and checks of `read_runs`.
+
+        Parameters
+        ----------
+        frame
+            A pandas DataFrame, or anything with `columns` and a column by its name, or a mapping of column name to
+            cells; n >= 1 rows. None, NaN and pandas' NA are missing. A schedule may also be a `Schedule`.
+        need_loss
+            As for `read_runs`.
+
+        Raises
+        ------
+        TableError
+            As for `read_runs`, with the row, counted from 1.
+
+        Examples
+        --------
+        >>> RunTable.from_frame({"run_id": ["a"], "schedule": ["cosine:peak=1e-3,steps=100"], "params": ["85M"]})
+        <RunTable of 1 run; columns run_id, params, steps, schedule>
+        """
+        from optlaws.runs._frames import raw_from_frame
+        from optlaws.runs._read import checked_runs
+
+        return checked_runs(raw_from_frame(frame), need_loss)
+
+    def to_frame(self) -> Any:
+        """Return the columns that `write_runs` writes as a pandas DataFrame; missing texts are None.
+
+        Raises
+        ------
+        InputError
+            If pandas is not installed.
+        """
+        from optlaws.runs._frames import frame_of
+
+        return frame_of(self)
+
+    @classmethod
     def concat(cls, tables: Sequence[RunTable]) -> RunTable:
         """Join tables one below the other; a column that one of them lacks is empty there.
 
@@ -236,14 +283,17 @@ final_loss, extra
             for name in dict.fromkeys(name for table in tables for name in table.extra)
         }
         numbers = {name: np.concatenate([getattr(t, name) for t in tables]) for name in NUMBER_COLUMNS}
+        schedules = tuple(x for t in tables for x in t.schedule_tuple())
+        texts = tuple(x for t in tables for x in t.schedule_cells()) if any(t.as_read for t in tables) else None
         return cls(
             run_id=tuple(x for t in tables for x in t.run_id),
             source=tuple(x for t in tables for x in t.source),
             optimizer=tuple(x for t in tables for x in t.optimizer),
-            schedules=tuple(x for t in tables for x in t.schedule_tuple()),
+            schedules=schedules,
             status=tuple(x for t in tables for x in t.status),
             extra=extra,
             columns=columns,
+            as_read=None if texts is None else (schedules, texts),
             **numbers,
         )
 
@@ -274,10 +324,13 @@ final_loss, extra
         """Return the runs picked by a boolean mask (n,), by indices, or by a slice, in that order."""
         picked = picked_rows(len(self), rows)
         schedules: tuple[Schedule, ...] | ScheduleBatch
+        as_read = None
         if isinstance(self.schedules, ScheduleBatch):
             schedules = self.schedules[np.asarray(picked, dtype=np.intp)]
         else:
             schedules = tuple(self.schedules[i] for i in picked)
+            if self.as_read is not None:
+                as_read = (schedules, tuple(self.as_read[1][i] for i in picked))
         return RunTable(
             run_id=tuple(self.run_id[i] for i in picked),
             source=tuple(self.source[i] for i in picked),
@@ -286,6 +339,7 @@ final_loss, extra
             status=tuple(self.status[i] for i in picked),
             extra={name: tuple(values[i] for i in picked) for name, values in self.extra.items()},
             columns=self.columns,
+            as_read=as_read,
             **{name: getattr(self, name)[picked] for name in NUMBER_COLUMNS},
         )
 
@@ -309,6 +363,12 @@ final_loss, extra
         known = [*RUN_COLUMNS, *self.extra]
         raise TableError(f"no column {name!r} in this table (it has {', '.join(known)}){nearest(name, known)}")
 
+    def schedule_cells(self) -> tuple[str, ...]:
+        """Return the schedules as they are written: the texts that they were read from, JSON where there are none."""
+        if self.as_read is not None:
+            return self.as_read[1]
+        return tuple(schedule.to_json() for schedule in self.schedule_tuple())
+
     def digest(self) -> str:
         """Return the sha256 of the content, whatever the order of rows and columns (64 hexadecimal digits)."""
         numbers = [getattr(self, name).tolist() for name in NUMBER_COLUMNS]
@@ -320,6 +380,22 @@ final_loss, extra
             row += [f"{name}={self.extra[name][i]}" for name in extra if self.extra[name][i]]
             rows.append(json.dumps(row))
         return hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()
+
+
+def check_runs(value: Any, name: str = "runs") -> RunTable:
+    """Return a run table as it is; tell what to do with anything else.
+
+    Raises
+    ------
+    InputError
+        If it is no `RunTable`.
+    """
+    if isinstance(value, RunTable):
+        return value
+    raise InputError(
+        f"{name} must be a RunTable, got {type(value).__name__}; make one with RunTable.build (from schedules), "
+        "RunTable.from_frame (from a data frame) or read_runs (from a file)"
+    )
 
 
 def assemble(
@@ -334,13 +410,15 @@ def assemble(
     columns: tuple[str, ...],
     where: Callable[[int], str],
     numbered: bool = False,
+    cells: tuple[str, ...] | None = None,
 ) -> RunTable:
     """Check every value, fill what follows from the rest, and make the table.
 
-    `where` names a row in messages; `numbered`: the names are numbers just given, none twice.
+    `where` names a row in messages; `numbered`: the names are numbers just given, none twice; `cells` are the texts
+    that the schedules were read from.
     """
     if not numbered:
-        _check_names(names, where)
+        check_names(names, where)
     wrong = set(status) - {None, *STATUSES}
     if wrong:
         row, value = next((row, value) for row, value in enumerate(status) if value in wrong)
@@ -358,74 +436,9 @@ def assemble(
         status=status,
         extra=extra,
         columns=columns,
+        as_read=(schedules, cells) if cells is not None and isinstance(schedules, tuple) else None,
         **numbers,
     )
-
-
-def check_numbers(numbers: dict[str, FloatArray], status: Sequence[Text], where: Callable[[int], str]) -> None:
-    """Raise a `TableError` for the first number out of its range; a NaN is missing and passes, except as a loss."""
-    for name, values in numbers.items():
-        if name == "final_loss":
-            continue
-        if name in COUNTS:
-            bad, rule = ~(values > 0) | np.isinf(values), "a finite number above 0"
-        elif name == "weight_decay":
-            bad, rule = ~(values >= 0) | np.isinf(values), "a finite number of at least 0"
-        else:
-            bad, rule = ~((values >= 0) & (values < 1)), "at least 0 and below 1"
-        bad &= ~np.isnan(values)
-        if bad.any():
-            row = int(np.argmax(bad))
-            got = _plain(values[row])
-            raise TableError(f"{where(row)}: {name} must be {rule}, got {got}; correct it or leave it empty")
-    losses = numbers["final_loss"]
-    done = {value: value is None or value == "completed" for value in set(status)}  # of a million all may be alike
-    finished = np.full(len(status), all(done.values()))
-    if not finished.all():
-        finished[:] = [done[value] for value in status]
-    bad = finished & ~np.isnan(losses) & ~((losses > 0) & np.isfinite(losses))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise TableError(
-            f"{where(row)}: final_loss of a completed run must be a finite number of nats per token above 0, "
-            f"got {_plain(losses[row])}; correct it, leave it empty, or set status to diverged"
-        )
-    numbers["final_loss"] = np.where(np.isfinite(losses), losses, np.nan)
-
-
-def fill_counts(
-    numbers: dict[str, FloatArray], lengths: FloatArray, where: Callable[[int], str]
-) -> dict[str, FloatArray]:
-    """Set steps from the schedules and fill tokens or batch_tokens by tokens = steps * batch_tokens.
-
-    Raises
-    ------
-    TableError
-        If `steps` is given and differs from the schedule's length, or if the three disagree by more than 5 %.
-    """
-    steps = numbers["steps"]
-    wrong = ~np.isnan(steps) & (steps != lengths)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise TableError(
-            f"{where(row)}: steps is {_plain(steps[row])} but the schedule has {_plain(lengths[row])} steps; "
-            "make them equal or leave steps empty"
-        )
-    tokens, batch = numbers["tokens"], numbers["batch_tokens"]
-    with np.errstate(invalid="ignore"):
-        off = np.abs(lengths * batch / tokens - 1) > TOLERANCE
-    if off.any():
-        row = int(np.argmax(off))
-        raise TableError(
-            f"{where(row)}: tokens is {_plain(tokens[row])} but steps * batch_tokens is "
-            f"{_plain(lengths[row])} * {_plain(batch[row])} = {_plain(lengths[row] * batch[row])}; "
-            "correct one of them or leave tokens or batch_tokens empty (batch_tokens counts tokens, not sequences)"
-        )
-    return numbers | {
-        "steps": lengths,
-        "tokens": np.where(np.isnan(tokens), lengths * batch, tokens),
-        "batch_tokens": np.where(np.isnan(batch), tokens / lengths, batch),
-    }
 
 
 def picked_rows(n: int, rows: npt.ArrayLike | slice) -> list[int]:
@@ -442,17 +455,6 @@ def total_steps(schedules: tuple[Schedule, ...] | ScheduleBatch) -> FloatArray:
     if isinstance(schedules, ScheduleBatch):
         return np.array(schedules.total_steps, dtype=np.float64)
     return np.array([schedule.total_steps for schedule in schedules], dtype=np.float64)
-
-
-def _check_names(names: tuple[str, ...], where: Callable[[int], str]) -> None:
-    if len(set(names)) == len(names) and "" not in names:
-        return
-    first: dict[str, int] = {}
-    for row, name in enumerate(names):
-        if not name:
-            raise TableError(f"{where(row)}: run_id is empty; give every run a unique name")
-        if first.setdefault(name, row) != row:
-            raise TableError(f"{where(row)}: run_id {name!r} was used before ({where(first[name])}); it must be unique")
 
 
 def _spread(name: str, value: Scalars, n: int) -> FloatArray:
@@ -473,7 +475,3 @@ def _texts(values: list[str]) -> npt.NDArray[Any]:
     array = np.empty(len(values), dtype=object)
     array[:] = values
     return array
-
-
-def _plain(value: float) -> str:
-    return f"{value:.12g}"

@@ -28,7 +28,8 @@ def write_runs(
 
     The columns are those of the file that the table was read from (all known ones for a table built by hand), in its
     order, then `extra_columns`, which replace columns of the same name. Numbers are written in full, so that reading
-    them back gives the same table. The file takes its name only when it is complete.
+    them back gives the same table; schedules as they were read, in full as JSON where they were not. The file takes its
+    name only when it is complete.
 
     Parameters
     ----------
@@ -45,11 +46,13 @@ def write_runs(
         If the suffix is not known or a column has another length.
     """
     added = dict(extra_columns or {})
-    columns: dict[str, Column] = {}
-    for name in table.columns:
-        if name not in added:
-            columns[name] = table.column(name)
-    write_columns(path, {**columns, **added}, len(table))
+    kept = {name: values for name, values in written_columns(table).items() if name not in added}
+    write_columns(path, {**kept, **added}, len(table))
+
+
+def written_columns(table: RunTable) -> dict[str, Column]:
+    """Return the columns of a run table as they are written: those of its file, schedules as they were read."""
+    return {name: table.schedule_cells() if name == "schedule" else table.column(name) for name in table.columns}
 
 
 def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Column], n: int | None = None) -> None:

@@ -1,7 +1,11 @@
 """Synthetic run tables whose losses follow a given law."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import numpy as np
 
+from optlaws.baselines.base import Parametric
 from optlaws.runs import RunTable
 from optlaws.schedules import parse
 
@@ -29,3 +33,24 @@ def with_law(law, runs, noise=0.0, seed=0):
 
     rng = np.random.default_rng(seed)
     return replace(runs, final_loss=law.predict(runs) * np.exp(noise * rng.standard_normal(len(runs))))
+
+
+@dataclass(frozen=True)
+class KnownLaw(Parametric):
+    """A law that every fit gets right: what is left over are the errors that were put into the losses."""
+
+    E: float
+
+    name: ClassVar[str] = "known"
+    source: ClassVar[str] = "tests"
+    formula: ClassVar[str] = "E + 400 N^-0.34 + 400 D^-0.28"
+    needs: ClassVar[tuple[str, ...]] = ("params", "tokens")
+
+    @classmethod
+    def fit(cls, runs, curves=None, *, seed=0, starts=0):
+        """Return the one law there is."""
+        return cls(1.7)
+
+    def predict(self, runs):
+        """Return final losses, shape (n,)."""
+        return self.E + 400 * runs.size**-0.34 + 400 * runs.tokens**-0.28

@@ -10,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from made import grid, table
 
 from optlaws.baselines import get_baseline
+from optlaws.baselines.advice import rival_advice
 from optlaws.baselines.allocation import budgets
 from optlaws.baselines.base import Advice
 from optlaws.baselines.chinchilla import Chinchilla
@@ -95,6 +96,68 @@ def test_step_law_band_covers_the_fit():
     ]
 
 
+def scattered(law, seed, each=5, sd=0.2):
+    """Return runs of equal loss about a law's advice, rates and batches with a scatter in logarithms."""
+    rng = np.random.default_rng(seed)
+    n, d = (np.repeat(v, each) for v in grid())
+    pairs = np.array([law.recommend(a, b) for a, b in zip(n, d, strict=True)])
+    pairs = pairs * np.exp(sd * rng.standard_normal(pairs.shape))
+    return table(n, d, peak=pairs[:, 0], batch=pairs[:, 1], loss=3.0)
+
+
+def test_the_band_of_the_advice_contains_the_truth():
+    """Nine times in ten, within four standard errors, and the constants come back."""
+    law = StepLaw.published()
+    truth, inside, found = law.recommend(N, D), [], []
+    for seed in range(60):
+        runs = scattered(law, seed, each=3)
+        advice = rival_advice("step_law", N, D, runs, seed=seed)
+        inside.append(advice.peak_lr_low < truth.peak_lr < advice.peak_lr_high)
+        inside.append(advice.batch_tokens_low < truth.batch_tokens < advice.batch_tokens_high)
+        assert advice.peak_lr_low < advice.peak_lr < advice.peak_lr_high
+        found.append(list(StepLaw.fit(runs).parameters().values()))
+    assert np.mean(inside) == pytest.approx(0.9, abs=4 * np.sqrt(0.09 / 120))
+    error = np.std(found, axis=0) / np.sqrt(60)
+    powers = [1, 2, 4]
+    assert (np.abs(np.mean(found, axis=0) - [1.79, 0.713, 0.307, 0.58, 0.571])[powers] < 4 * error[powers]).all()
+
+
+def test_bands_are_seeded_and_only_of_fits():
+    runs = scattered(StepLaw.published(), 0)
+    one, two = (rival_advice("step_law", N, D, runs, seed=3) for _ in range(2))
+    assert one == two
+    assert one.band_draws == 300
+    assert rival_advice("step_law", N, D, runs, seed=4).peak_lr_low != one.peak_lr_low
+    printed = rival_advice("step_law", N, D)
+    assert np.isnan([printed.peak_lr_low, printed.peak_lr_high, printed.batch_tokens_low]).all()
+    assert printed.band_draws == rival_advice("deepseek_rate", N, D, runs).band_draws == 0
+
+
+def few(each):
+    """Return runs at three (N, D) that determine the law, with a scatter."""
+    law = StepLaw.published()
+    n, d = np.repeat([1e8, 2e8, 4e8], each), np.repeat([1e10, 4e9, 2e10], each)
+    pairs = np.array([law.recommend(a, b) for a, b in zip(n, d, strict=True)])
+    pairs = pairs * np.exp(0.1 * np.random.default_rng(0).standard_normal(pairs.shape))
+    return table(n, d, peak=pairs[:, 0], batch=pairs[:, 1], loss=3.0)
+
+
+def test_samples_that_do_not_tell_the_law_are_drawn_again():
+    """A quarter of the samples of two runs at each of three (N, D) lacks one of them."""
+    band = StepLaw.band(few(2), draws=100, seed=0)
+    assert len(band) == 100
+    assert np.isfinite([list(one.parameters().values()) for one in band]).all()
+    assert band == StepLaw.band(few(2), draws=100, seed=0)
+
+
+def test_a_law_through_its_few_runs_is_not_called_sure():
+    with pytest.raises(FitError, match="has a band from 6 near-best runs on, got 3"):
+        StepLaw.band(few(1))
+    advice = rival_advice("step_law", N, D, few(1))
+    assert advice.band_draws == 0
+    assert np.isnan(advice.peak_lr_low)
+
+
 def test_too_few_cells_are_an_error():
     runs = table([1e8, 1e8], [1e9, 2e9], loss=3.0)
     with pytest.raises(FitError, match="needs at least 3 completed runs"):
@@ -103,6 +166,8 @@ def test_too_few_cells_are_an_error():
         StepLaw.fit(table([1e8] * 4, [1e9] * 4, peak=[1e-3, 2e-3, 3e-3, 4e-3], loss=3.0))
     with pytest.raises(FitError, match="cannot be told from these runs"):
         StepLaw.fit(table([1e8] * 4, [1e9, 2e9, 4e9, 8e9], loss=3.0))
+    with pytest.raises(FitError, match="cannot be told from these runs"):
+        StepLaw.band(table([1e8] * 4, [1e9, 2e9, 4e9, 8e9], loss=3.0))
     with pytest.raises(InputError, match="must be above 0"):
         StepLaw.published().recommend(-1.0, 1e9)
 

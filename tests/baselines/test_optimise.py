@@ -1,9 +1,17 @@
 """The optimiser behind the fits: known minima, many starts at once, weights of their own."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from made import grid, table, with_law
+
+from optlaws.baselines.chinchilla import Chinchilla
 from optlaws.baselines.optimise import bfgs, by_differences, huber, minimise_many
+from optlaws.law.baseline import fit_baseline
 
 
 def rosenbrock(x, rows):
@@ -78,3 +86,48 @@ def test_huber_and_differences():
     x = np.array([[0.3, -0.7], [1.1, 0.4]])
     assert np.allclose(objective(x, None)[0], rosenbrock(x, None)[0])
     assert np.allclose(objective(x, None)[1], rosenbrock(x, None)[1], rtol=1e-6)
+
+
+class TestProgress:
+    """Long searches say where they are, and find the same."""
+
+    def test_of_many_starts(self):
+        starts, said = np.random.default_rng(0).uniform(-2, 2, (50, 2)), []
+        told, silent = (minimise_many(rosenbrock, starts, progress=hear) for hear in (said.append, None))
+        assert np.array_equal(told[0], silent[0])
+        assert told[1] == silent[1]
+        assert said[0] == "50 starts"
+        assert said.count("last steps") == 2
+
+    @pytest.mark.filterwarnings("ignore:law .* is doubtful")
+    @pytest.mark.parametrize(
+        ("kind", "first"),
+        [
+            ("chinchilla", "500 starts"),
+            ("kaplan", "starts"),
+            ("noisy_quadratic", "start 1 of 48"),
+            ("critical_batch", "starts"),
+            ("data_constrained", "starts"),
+            ("annealing", "start 1 of "),
+            ("multi_power", "start 1 of 64"),
+        ],
+    )
+    def test_of_fits_and_of_groups_left_out(self, kind, first):
+        n, d = grid((1e8, 4e8), (1e9, 3e9, 1e10, 3e10))
+        runs = table(n, d, batch=d / 500, peak=1e-3 + 1e-4 * np.arange(8))
+        runs = with_law(Chinchilla.refit(), runs, noise=0.002)
+        said = []
+        told, silent = (fit_baseline(kind, runs, group="params", progress=hear) for hear in (said.append, None))
+        assert told.to_dict() == silent.to_dict()
+        assert said[0].startswith("all runs, ")
+        assert first in said[0]
+        assert "params left out, 2 of 2" in said
+        assert any(word.endswith("last steps") for word in said)
+
+    def test_of_laws_without_a_search(self):
+        runs = with_law(
+            Chinchilla.refit(), table(*grid(), peak=np.tile([1e-3, 2e-3, 3e-3, 4e-3, 6e-3], 5)), noise=0.002
+        )
+        said = []
+        fit_baseline("cubic_ridge", runs, progress=said.append)
+        assert said == [f"params left out, {place} of 5" for place in range(1, 6)]

@@ -13,6 +13,7 @@ import pytest
 from refusal import refused
 
 from optlaws import parse
+from optlaws.runs import RunTable, write_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ["--params", "85M", "--tokens", "2.56B", "--steps", "50000"]
@@ -153,6 +154,39 @@ class TestRecommend:
         assert json.loads(out)["peak_lr"] == pytest.approx(0.002546884)
         code, out, _ = run("recommend", *RUN, "--law", "minicpm_batch", "--format", "csv")
         assert code == 0
+
+    def test_a_fitted_law_says_how_sure_it_is(self, run, tmp_path):
+        """The band of 300 bootstrap samples, from runs and from a law file of the same runs."""
+        rng = np.random.default_rng(0)
+        n, d = (np.repeat(v.ravel(), 4) for v in np.meshgrid([1e8, 2e8, 4e8], [4e9, 2e10, 1e11]))
+        peak, batch = (1.79 * n**-0.713 * d**0.307, 0.58 * d**0.571) * np.exp(0.2 * rng.standard_normal((2, len(n))))
+        steps = np.round(d / batch)
+        specs = [parse(f"constant:peak={p!r},steps={int(s)}") for p, s in zip(peak.tolist(), steps, strict=True)]
+        runs, law = tmp_path / "runs.csv", tmp_path / "own.json"
+        write_runs(runs, RunTable.build(specs, params=n, tokens=d, batch_tokens=d / steps, final_loss=3.0))
+        assert run("fit", runs, "--law", "step_law", "-o", law)[0] == 0
+        sources = (["--law", "step_law", "--from", runs], ["--law", law])
+        found = []
+        for source in sources:
+            code, out, err = run("recommend", *RUN, *source)
+            assert (code, err) == (0, "")
+            assert "5 and 95 % points over fits to 300 bootstrap samples" in out
+            assert "nothing is said" not in out
+            found.append(json.loads(run("recommend", *RUN, *source, "--format", "json")[1]))
+            row = next(csv.DictReader(io.StringIO(run("recommend", *RUN, *source, "--format", "csv")[1])))
+            for name in ("peak_lr", "batch_tokens"):
+                low, middle, high = (found[-1][name + end] for end in ("_low", "", "_high"))
+                assert 0.7 * middle < low < middle < high < 1.4 * middle
+                assert [float(row[name + end]) for end in ("_low", "_high")] == pytest.approx([low, high], rel=1e-6)
+                assert f"{low:.4g} .. {high:.4g}" in out or name == "batch_tokens"
+        for name in ("peak_lr_low", "peak_lr_high", "batch_tokens_low", "batch_tokens_high"):
+            assert found[0][name] == pytest.approx(found[1][name], rel=1e-4)
+
+    def test_printed_constants_do_not(self, run):
+        assert "so nothing is said of how sure that is" in run("recommend", *RUN, "--law", "step_law")[1]
+        out = run("recommend", *RUN, "--law", "step_law", "--format", "json")[1]
+        assert json.loads(out)["peak_lr_low"] is None
+        assert json.loads(out)["band_draws"] == 0
 
     @pytest.mark.parametrize(
         ("args", "word"),

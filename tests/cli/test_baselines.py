@@ -91,6 +91,7 @@ def test_fit_predict_laws_and_rank(folder, runs, capsys):
     assert [row["steps"] for row in table["candidates"]] == [50000, 3000]
 
 
+@pytest.mark.filterwarnings("ignore:law .* is doubtful")  # a cubic of few sizes
 def test_files_give_the_same_digits(folder, runs):
     for kind in ("chinchilla", "kaplan", "cubic_ridge", "critical_batch"):
         fitted = fit_baseline(kind, runs)
@@ -114,7 +115,8 @@ def test_intervals_come_from_groups_left_out(runs):
     assert list(fit_baseline("kaplan", one).info["leave_group_out"]) == ["tokens"]
 
 
-def test_rank_takes_the_errors_as_independent(runs):
+@pytest.mark.filterwarnings("ignore:law .* is doubtful")  # a cubic of few sizes
+def test_rank_takes_the_errors_of_different_groups_as_independent(runs):
     fitted = fit_baseline("cubic_ridge", runs)
     few = runs.select([4, 19, 34])
     ranking = rank(few, fitted)
@@ -126,8 +128,30 @@ def test_rank_takes_the_errors_as_independent(runs):
     )
     single = np.log(p.upper / p.lower)[0] / 2
     assert width == pytest.approx(np.sqrt(2) * single, rel=0.35)
-    assert (p.covariance([0, 2]) == 0).all()
+    assert p.covariance([0, 2])[0, 1] == p.covariance_with(0)[2] == 0
     assert ranking.p_best.sum() == pytest.approx(1)
+
+
+def test_rank_lets_candidates_of_one_group_share_their_error(folder, runs, capsys):
+    """Two lengths of one size: what the law gets wrong of the size drops out of the difference."""
+    law = folder / "shared.json"
+    fit_baseline("chinchilla", runs).save(law)
+    specs = [f"{kind}:peak=1e-3,steps=20000,warmup=100" for kind in ("cosine", "constant")]
+    command = ["rank", *specs, "--params", "1e8", "--batch-tokens", "5e5", "--law", str(law), "--format", "json"]
+    assert run(command) == 0
+    shared = json.loads(capsys.readouterr().out)["candidates"]
+    document = json.loads(law.read_text())
+    assert document["residuals"]["by"] == "params"
+    for key in ("shared_sd", "own_sd", "own_factor", "by"):
+        del document["residuals"][key]
+    law.write_text(json.dumps(document))
+    assert run(command) == 0
+    alone = json.loads(capsys.readouterr().out)["candidates"]
+    for one, two in zip(shared, alone, strict=True):
+        assert [one[key] for key in ("predicted_loss", "lower", "upper")] == [
+            two[key] for key in ("predicted_loss", "lower", "upper")
+        ]
+    assert 0 < shared[1]["difference_upper"] < alone[1]["difference_upper"]
 
 
 def test_outside_the_training_runs_is_marked(runs):
@@ -219,6 +243,11 @@ def test_damaged_and_unknown_files_are_one_sentence(folder, runs, capsys):
         ({"residuals": {}}, "damaged entry"),
         ({"residuals": {**good["residuals"], "sd": -1.0}}, "sd above 0"),
         ({"residuals": {**good["residuals"], "lower": 9.0}}, "lower at most upper"),
+        ({"residuals": {**good["residuals"], "own_sd": 9.0}}, "must add up to that of sd"),
+        ({"residuals": {**good["residuals"], "shared_sd": -1.0}}, "residuals.shared_sd must be from 0"),
+        ({"residuals": {**good["residuals"], "by": 3}}, "residuals.by must be text"),
+        ({"draws": [[1.0]]}, "draws must be a list of lists"),
+        ({"info": {**good["info"], "left_out_groups": [1]}}, "info.left_out_groups must be an object"),
         ({"info": {**good["info"], "leave_group_out": [1]}}, "info.leave_group_out must be an object"),
         ({"info": {**good["info"], "sources": 5}}, "info.sources must be a list of texts"),
         ({"kind": "other"}, "must have the entry"),
@@ -258,6 +287,28 @@ def test_every_registered_law_goes_through_the_command(folder, capsys):
         else:
             assert code == 2, (name, said.err)
             assert said.err.startswith(f"optlaws: law {kind.name!r}") or name in fewer
+
+
+@pytest.mark.parametrize("law", [["--law", "chinchilla"], ["--calibrate", "aN"]])
+def test_long_fits_tell_how_far_they_are(folder, capsys, monkeypatch, law):
+    """On a terminal, and nowhere else; the file is the same."""
+    from contextlib import contextmanager
+
+    from optlaws.commands import shared
+
+    path, said = folder / "told.json", []
+    assert run(["fit", str(folder / "runs.csv"), *law, "-o", str(path)]) == 0
+    assert capsys.readouterr().err == ""
+    silent = path.read_text()
+
+    @contextmanager
+    def heard(what):
+        yield said.append
+
+    monkeypatch.setattr(shared, "ticking", heard)
+    assert run(["fit", str(folder / "runs.csv"), *law, "-o", str(path)]) == 0
+    assert len(said) > 20
+    assert path.read_text() == silent
 
 
 def test_as_a_process(folder):

@@ -31,7 +31,7 @@ def laws(monkeypatch):
             )
         return FakeLaw(name=name)
 
-    def fit_law(runs, curves=None, group=None, basis=None, calibrate=(), name=None):
+    def fit_law(runs, curves=None, group=None, basis=None, calibrate=(), name=None, progress=None):
         fitted.update(runs=runs, curves=curves, group=group, basis=basis, name=name)
         return FakeLaw(name=name)
 

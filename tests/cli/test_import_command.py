@@ -77,13 +77,13 @@ def test_what_is_written(imported):
         "optlaws: note: run 'a' (and 4 more runs): the first learning rate is logged at step 50"
     )
     assert done.stderr.count("\n") == 1
+    assert "all of them are those of a wsd schedule with a warm-up of 300 steps, which is taken" in done.stderr
     runs, curves = read_runs(folder / "runs.csv", need_loss=True), read_curves(folder / "curves.csv")
     assert runs.run_id == tuple(SPECS)
     assert runs.status == ("completed",) * 5
     assert runs.optimizer == ("adamw",) * 5
     assert runs.tokens.tolist() == [51200 * schedule.total_steps for schedule in schedules.values()]
-    for found, schedule in zip(runs.schedule_tuple(), schedules.values(), strict=True):
-        assert np.abs(found.array() - schedule.array()).max() < 0.001 * schedule.peak
+    assert runs.schedule_tuple() == tuple(schedules.values())  # recognised, though rates are logged every 50 steps
     last = curves.runs()["a"][-3:]  # steps 9,900, 9,950 and 10,000
     assert runs.final_loss[0] == pytest.approx(np.mean(curves.loss[last]), rel=1e-12)
 

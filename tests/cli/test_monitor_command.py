@@ -40,7 +40,31 @@ def test_exit_code_3_when_diverged_and_json(tmp_path, capsys):
     got = json.loads(capsys.readouterr().out)
     assert got["diverged"]
     assert 6000 <= min(alarm["step"] for alarm in got["history"]) <= 6600
-    assert got["forecast"]["lower"] < got["forecast"]["loss"]
+    assert got["forecast"]["loss"] is got["forecast"]["upper"] is None  # no forecast holds
+    assert got["forecast"]["prior_lower"] < got["forecast"]["prior_loss"]
+
+
+def test_half_a_last_line_is_left_out(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    write_log(log, until=9000)
+    with open(log, "a", encoding="utf-8") as stream:
+        stream.write("9100,2.")
+    assert run([*ASK, "--log", str(log)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("step 9000 of 20000")
+    assert "the log's last line has no end and is left out" in captured.err
+
+
+def test_off_track_may_count(tmp_path, capsys):
+    path_of = Monitor(load_law("llama-slimpajama"), parse(SPEC), params=85e6, batch_tokens=51_200).path
+    rows = ["global_step,train/loss"]
+    rows += [f"{s},{0.8 * np.exp(path_of.log_loss_at(float(s))):.5f}" for s in range(100, 10_001, 100)]
+    (tmp_path / "log.csv").write_text("\n".join(rows) + "\n")
+    ask = [*ASK, "--log", str(tmp_path / "log.csv")]
+    assert run(ask) == 0
+    assert "off track" in capsys.readouterr().out
+    assert run([*ask, "--stop-on", "off-track"]) == 3
+    assert run([*ask, "--stop-on", "off-track", "--follow", "--every", "0.05"]) == 3
 
 
 def test_follow_ends_with_the_run_or_its_divergence(tmp_path, capsys):

@@ -217,11 +217,12 @@ class TestRank:
         assert "divergence risk above 5 %: 1 (40 %)" in ranking.advice
         if losses[1] > 3.05:
             expected = (
-                "Do not run 1 as planned: it has the lowest predicted loss, but is likely to diverge; the best safe"
+                "Do not run 1 as planned: it has the lowest predicted loss, but diverges with a probability of 40 %"
+                " by this law's account, above the accepted 5 %; the best safe"
             )
             assert ranking.advice.startswith(f"{expected} one is 2, for 0.100")
         else:
-            assert "prefer 2: it is not likely to diverge" in ranking.advice
+            assert "prefer 2: its divergence risk is at most the accepted 5 %" in ranking.advice
 
     def test_no_safe_candidate(self):
         from fake_law import FixedLaw

@@ -70,6 +70,16 @@ def test_without_torch_one_sentence(config, tmp_path):
     assert "optlaws[train]" in done.stderr
 
 
+def test_keys_are_listed_without_torch(run):
+    code = "import sys\nsys.modules['torch'] = None\nfrom optlaws import cli\nsys.exit(cli.run(['train', '--keys']))\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == run("--keys")[1]
+    for key in ("data.train", "data.vocab", "data.dtype", "data.val_fraction", "eval.sequences", "schedule"):
+        assert f"\n{key} " in done.stdout
+    assert "none is shown without" in " ".join(run("--help")[1].split())
+
+
 def test_train_writes_a_run(config, tmp_path, run):
     pytest.importorskip("torch", reason="torch is not installed: the training harness needs the extra train")
     done = optlaws_train(config, cwd=tmp_path)

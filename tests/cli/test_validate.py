@@ -16,6 +16,7 @@ from optlaws.law import load_law
 from optlaws.law.builtin import public_risk
 from optlaws.runs import CurveTable, RunTable, read_curves, read_runs, write_curves, write_runs
 from optlaws.schedules import parse
+from optlaws.sweeps import load_sweep
 from optlaws.validation import configurations
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,3 +247,41 @@ def test_the_report_says_in_which_units_the_law_is(verdict):
     own = dataclasses.replace(verdict.law, info={**verdict.law.info, "units": {"params_ref": 15000.0, "lr_ref": 0.03}})
     said = report(dataclasses.replace(verdict, law=own))
     assert "the law is in units of their own: params_ref 1.5e+04, lr_ref 0.03." in said
+
+
+def test_a_built_in_sweep_by_name(tmp_path, monkeypatch, capsys):
+    """Its verdict is that of the page, and nothing is written into the package."""
+    monkeypatch.chdir(tmp_path)
+    before = sorted((ROOT / "optlaws" / "data" / "cpu_sweep_rich").iterdir())
+    (tmp_path / "out").mkdir()
+    args = ["validate", "cpu_sweep_rich", "--max-params", "50K", "--max-steps", "2048"]
+    assert cli.run([*args, "--out", "out"]) == 0
+    out = capsys.readouterr().out
+    page = (ROOT / "docs" / "validation_cpu_sweep_rich.md").read_text(encoding="utf-8")
+    for row in ("| mean error |", "| bias |", "| 90 % intervals cover |"):
+        line = next(line for line in page.splitlines() if line.startswith(row))
+        assert line in out
+    assert (tmp_path / "out" / "validation.md").exists()
+    assert sorted((ROOT / "optlaws" / "data" / "cpu_sweep_rich").iterdir()) == before
+    assert cli.run([*args, "--out", "nowhere"]) == 2
+    assert "--out must be a folder" in capsys.readouterr().err
+
+
+def test_sweeps_by_name_from_python():
+    runs, curves = load_sweep("cpu_sweep_rich")
+    assert set(curves.run_id) <= set(runs.run_id)
+    with pytest.raises(InputError, match=r"sweep must be one of cpu_sweep, .* did you mean 'cpu_sweep_long'"):
+        load_sweep("cpu_sweep_lon")
+
+
+def test_without_pools_no_nan_is_printed(tables, tmp_path, capsys):
+    runs, _ = tables
+    small = np.flatnonzero(small_and_short(runs))
+    done = np.array([status == "completed" for status in runs.status])
+    kept = np.concatenate([small, np.flatnonzero(~small_and_short(runs) & done)[:3]])
+    write_runs(tmp_path / "runs.csv", runs.select(np.sort(kept)))
+    limits = [f"{values[small].max():.0f}" for values in (runs.size, runs.steps)]
+    assert cli.run(["validate", str(tmp_path), "--max-params", limits[0], "--max-steps", limits[1]]) == 0
+    out = capsys.readouterr().out
+    assert "nan" not in out.partition("Wrote")[0]
+    assert "no pool: at least 4 held-out runs must have one size and length" in out

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the trainin
 from tiny_runs import tiny
 
 from optlaws.errors import InputError
-from optlaws.harness import entropy, read_config, read_record, train
+from optlaws.harness import entropy, read_config, read_record, train, train_stacked
 from optlaws.harness.record import CurveLog, Verdict
 from optlaws.harness.sections import DivergenceConfig
 from optlaws.runs import read_curves, read_runs
@@ -136,6 +136,34 @@ def test_finished_runs_are_left_alone(tmp_path):
     with pytest.raises(InputError, match=r"holds the run .* with other settings"):
         train(tiny(seed=1), tmp_path)
     assert train(tiny(seed=1), tmp_path, restart=True).status == "completed"
+
+
+def test_a_configuration_that_fails_leaves_no_trace(tmp_path):
+    np.save(tmp_path / "tokens.npy", np.arange(5000) % 32)
+    data = {"kind": "tokens", "train": str(tmp_path / "tokens.npy"), "vocab": 32}
+    wrong = tiny(name="own", data=data, eval={"sequences": 1000})
+    with pytest.raises(InputError, match=r"eval\.sequences"):
+        train(wrong, tmp_path / "own")
+    assert not list((tmp_path / "own").iterdir())
+    first = train(tiny(name="own", data=data, eval={"sequences": 4}), tmp_path / "own")  # the corrected one
+    assert first.status == "completed"
+    with pytest.raises(InputError, match=r"eval\.sequences"):
+        train(wrong, tmp_path / "own", restart=True)
+    assert_same(read_record(tmp_path / "own"), first)
+    with pytest.raises(InputError, match=r"eval\.sequences"):
+        train_stacked([wrong.with_(name="two")], tmp_path)
+    with pytest.raises(InputError, match=r"eval\.sequences"):
+        train_stacked([wrong, wrong.with_(name="two")], tmp_path, restart=True)
+    assert_same(read_record(tmp_path / "own"), first)
+    assert not list(tmp_path.glob("stack-*"))
+
+
+def test_a_restart_ignores_the_checkpoints_that_are_there(tmp_path):
+    asked = iter([False] * 4 + [True] * 100)
+    assert train(tiny(), tmp_path, stop=lambda: next(asked)).status == "interrupted"
+    again = train(tiny(), tmp_path, restart=True)
+    assert_same(again, train(tiny()))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "curve.csv", "run.csv"]
 
 
 def test_gradient_accumulation_changes_only_rounding():

@@ -1,13 +1,16 @@
 """Divergence and off-track alarms: none where a run is well, one soon after a blow-up."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 from monitor_helpers import TOTAL, WSD, expected_curve, feed, new_monitor
 
+import optlaws
+from optlaws import load_law, read_curves, read_runs
 from optlaws.errors import InputError
-from optlaws.monitor import DIVERGENCE, OFF_TRACK, Thresholds
+from optlaws.monitor import DIVERGENCE, OFF_TRACK, Monitor, Thresholds
 from optlaws.monitor.alarms import Blocks, block_noise, expected_rises, window
 
 STEPS = np.arange(50.0, TOTAL + 1, 50.0)
@@ -102,6 +105,63 @@ def test_a_loss_that_never_falls_is_stuck():
     feed(monitor, STEPS, np.full(len(STEPS), 7.5))
     assert [a.reason for a in monitor.history if a.kind == DIVERGENCE][:1] == ["stuck"]
     assert diverged_at(monitor) <= 0.15
+
+
+def test_reach_is_the_best_lower_peak():
+    """Within reach is what the law expects of the same schedule at the best lower peak rate; never above the path."""
+    law, high = load_law("llama-slimpajama"), new_monitor(WSD.replace("1e-3", "2e-2")).path
+    assert (high.reach <= high.log_loss).all()
+    ends = []
+    for peak in np.geomspace(*law.domain["peak_lr"], 9):
+        at = new_monitor(WSD.replace("1e-3", f"{peak:.17g}")).path
+        ends.append((at.log_loss[-1], peak))
+    best = new_monitor(WSD.replace("1e-3", f"{min(ends)[1]:.17g}")).path
+    late = high.steps > 600
+    np.testing.assert_allclose(high.reach[late], np.interp(high.steps, best.steps, best.log_loss)[late], atol=2e-3)
+    low = new_monitor(WSD.replace("1e-3", f"{law.domain['peak_lr'][0]:.17g}")).path
+    assert (low.reach == low.log_loss).all()
+
+
+def test_a_run_at_a_hopeless_rate_is_stuck_though_the_law_expects_worse():
+    """Far outside its domain the law predicts anything; what the run could have reached still tells."""
+    monitor = new_monitor(WSD.replace("1e-3", "1e-1"))
+    feed(monitor, STEPS, np.full(len(STEPS), 7.0))
+    assert monitor.path.log_loss[-1] > np.log(7.0)
+    assert diverged_at(monitor) <= 0.2
+
+
+def test_eight_readings_are_enough_for_stuck():
+    monitor = new_monitor()
+    steps = np.linspace(TOTAL / 8, TOTAL, 8)
+    feed(monitor, steps, np.full(8, 7.5))
+    assert monitor.status.diverged
+
+
+def test_a_state_without_reach_is_read():
+    """States written before paths had a reach."""
+    state = new_monitor().to_dict()
+    del state["path"]["reach"]
+    old = Monitor.from_dict(state)
+    assert old.path.reach is None
+    assert old.update(100, 8.0).diverged is False
+
+
+@pytest.mark.parametrize("sweep", ["cpu_sweep", "cpu_sweep_long", "cpu_sweep_rich"])
+def test_diverged_runs_of_our_sweeps(sweep):
+    """Most runs that learnt nothing raise an alarm, and no completed one does."""
+    folder = Path(optlaws.__file__).parent / "data" / sweep
+    law = load_law(str(folder / "law.json"))
+    runs, curves = read_runs(folder / "runs.csv", need_loss=True), read_curves(folder / "curves.csv")
+    where, found = curves.runs(), {"diverged": [], "completed": []}
+    for i, status in enumerate(runs.status):
+        if status == "diverged" or i % 8 == 0:
+            rows = where[runs.run_id[i]]
+            monitor = Monitor(law, runs.select([i]))
+            for step, loss in zip(curves.step[rows], curves.loss[rows], strict=True):
+                monitor.update(step, loss)
+            found[status].append(any(alarm.kind == DIVERGENCE for alarm in monitor.history))
+    assert np.mean(found["diverged"]) >= 0.7
+    assert not any(found["completed"])
 
 
 def test_rise_ends_where_the_run_recovers():

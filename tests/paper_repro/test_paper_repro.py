@@ -380,6 +380,37 @@ def test_folders_of_files_are_said_to_be_such(monkeypatch, tmp_path, capsys):
         ) in said
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_commit_stands_in_the_address_that_it_pins(name):
+    for source in sources(name):
+        if source.commit:
+            assert len(source.commit) == 40
+            assert source.paths
+            assert f"/{source.commit}/" in source.address
+        assert source.fetch == "file" or source.paths
+
+
+def test_paths_and_commit_of_a_folder_are_said(monkeypatch, tmp_path):
+    fake_pooch(monkeypatch, {})
+    found = fetch(["convex_bound"], tmp_path)
+    source = sources("convex_bound")[0]
+    assert f"get them from {source.address} at {source.commit[:12]}: data, and write the table by hand (" in found[0]
+
+
+def test_sets_of_pairs_whose_mean_is_the_printed_value():
+    from paper_repro.step_law.reproduce import about_pairs, means_of_sets
+
+    values = np.array([1.0, 2.0, 4.0])
+    assert means_of_sets(values, 1.5) == 1
+    assert means_of_sets(values, 2.33) == 1  # of all three: 2.3333
+    assert means_of_sets(values, 2.34) == 0
+    assert means_of_sets(values, 0.9) == 0
+    assert about_pairs(values, 3.0).endswith(
+        "3 pairs of N and D, 1.00 to 4.00; sets of pairs whose mean rounds to 3.0: 1 of 7"
+    )
+    assert about_pairs(values, None) == "3 pairs of N and D, 1.00 to 4.00"
+
+
 def test_fetch_from_a_server(monkeypatch, tmp_path):
     pytest.importorskip("pooch")
     (tmp_path / "served").mkdir()

@@ -421,3 +421,74 @@ def test_one_curve_is_no_surer_than_several(few):
     """No group can be left out of one curve: its intervals are at least as wide as the narrowest of several."""
     one = fit_law(few.select([0]), curves_of(few.select([0]), every=100, noise=0.0005))
     assert one.posterior.spread == Settings().curve_spreads[0]
+
+
+class TestLeftOutGroups:
+    def test_means_by_group(self, runs, law):
+        """What a law file keeps of the residuals that calibrate: signed and absolute means, by partition and group."""
+        kept = law.info["left_out_groups"]
+        assert list(kept) == list(law.info["leave_group_out"]) == ["family", "horizon", "peak rate", "size"]
+        names = {
+            "family": ["constant", "cosine", "wsd"],
+            "horizon": ["3000", "6000", "12000"],
+            "size": ["2e+07", "6e+07"],
+        }
+        for name, part in kept.items():
+            count = [group["n_runs"] for group in part["groups"]]
+            assert sum(count) == len(runs)
+            assert [group["group"] for group in part["groups"]] == names.get(name, ["0.0003", "0.001", "0.002"])
+            for key, whole in (("bias_pct", part["bias_pct"]), ("error_pct", None)):
+                mean = np.average([group[key] for group in part["groups"]], weights=count)
+                expected_mean = law.info["leave_group_out"][name]["mean_error_pct"] if whole is None else whole
+                assert mean == pytest.approx(expected_mean, rel=2e-3, abs=1e-4)
+            assert all(abs(group["bias_pct"]) <= group["error_pct"] * 1.001 for group in part["groups"])
+        assert set(law.info["versions"]) == {"optlaws", "numpy", "scipy", "python"}
+        assert "left_out" not in law.info["fit"]
+
+    def test_their_sign(self, runs):
+        """Losses of one family raised by 2 %: without it the law predicts them too low."""
+        cosine = np.array([schedule.kind == "cosine" for schedule in runs.schedule_tuple()])
+        raised = changed(runs, final_loss=runs.final_loss * np.where(cosine, 1.02, 1.0))
+        groups = fit_law(raised).info["left_out_groups"]["family"]["groups"]
+        bias = {group["group"]: group["bias_pct"] for group in groups}
+        assert bias["cosine"] > 1.0
+        assert bias["wsd"] < 0 or bias["constant"] < 0
+
+    def test_of_a_column_with_the_name_of_a_partition(self, runs):
+        named = RunTable.build(
+            runs.schedules, params=runs.params, batch_tokens=runs.batch_tokens, final_loss=runs.final_loss,
+            status="completed", extra={"size": np.array(["big", "small"])[np.arange(len(runs)) % 2]},
+        )  # fmt: skip
+        groups = fit_law(named, group="size").info["left_out_groups"]["size"]["groups"]
+        assert [(group["group"], group["n_runs"]) for group in groups] == [("big", 27), ("small", 27)]
+
+    def test_a_run_with_a_curve_counts_once(self, few):
+        finals = with_losses(few, noise=0.0005)
+        kept = fit_law(finals, curves_of(few, noise=0.0005)).info["left_out_groups"]["family"]
+        assert [group["n_runs"] for group in kept["groups"]] == [3, 3, 3]
+
+
+def test_progress_is_told_and_changes_nothing(few):
+    said = []
+    curves = curves_of(few, noise=0.0005)
+    told, silent = (fit_law(few, curves, progress=hear) for hear in (said.append, None))
+    assert len(said) > 10
+    assert set(said) == {"trial of constants"}
+    np.testing.assert_array_equal(told.posterior.mean, silent.posterior.mean)
+    assert told.info == silent.info
+
+
+@pytest.mark.parametrize("family", ["cosine", "wsd"])
+def test_repeats_of_one_family_do_not_outvote_the_others(family):
+    """Every run of one family five times: the others' predictions move by less than their noise."""
+    runs = with_losses(plan(), noise=0.002, field=True)
+    kinds = np.array([schedule.kind for schedule in runs.schedule_tuple()])
+    rows = np.concatenate([np.arange(len(runs)), np.repeat(np.flatnonzero(kinds == family), 4)])
+    again = runs.select(rows)
+    again = replace(again, run_id=tuple(f"{name} {place}" for place, name in enumerate(again.run_id)))
+    others = plan(peaks=(5e-4, 1.5e-3), steps=(4000, 9000))
+    others = others.select(np.array([schedule.kind != family for schedule in others.schedule_tuple()]))
+    before, after = (fit_law(table).predict(others) for table in (runs, again))
+    moved = np.abs(after.loss - before.loss)
+    assert (moved < before.noise).all()
+    assert moved.mean() < 0.5 * before.noise.mean()

@@ -285,6 +285,8 @@ class TestUncertainty:
             model[out] = np.diag(k[np.ix_(out, out)] - k[np.ix_(out, rest)] @ gain) - posterior.noise**2
         fold = about["groups"]["fold"]
         assert fold["mean_error_pct"] == pytest.approx(100 * np.abs(errors).mean(), rel=1e-5)
+        np.testing.assert_allclose(about["left_out"]["fold"], errors, rtol=1e-4, atol=1e-9)
+        assert about["residuals"] == 30
         # what each residual needs to lie in its interval; 27 of 30 must: the 27th smallest, rounded up to a grid value
         needed = np.sqrt(np.maximum((errors / 1.6448536269514722) ** 2 - posterior.noise**2, 0.0) / model)
         exact, step = np.sort(needed)[26], 10 ** (1 / 199)

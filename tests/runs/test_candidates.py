@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from optlaws.errors import InputError, OptlawsError, TableError
-from optlaws.runs import format_quantity, gather_candidates, parse_quantity, read_candidates
-from optlaws.schedules import parse
+from optlaws.runs import format_quantity, gather_candidates, parse_quantity, read_candidates, read_runs
+from optlaws.schedules import from_array, parse
 
 SHORT = "cosine:peak=1e-3,steps=1000,warmup=10"
 
@@ -243,3 +243,69 @@ def test_candidates_given_in_python(tmp_path):
     for wrong in (None, parse(SHORT), tmp_path / "c.yaml"):
         with pytest.raises(TableError, match=r"candidate 2 must be text, got .*; write str"):
             read_candidates([SHORT, wrong])
+
+
+class TestRatesOfEveryStep:
+    """What `optlaws schedule` writes is a candidate."""
+
+    def write(self, path, schedule):
+        rates = enumerate(parse(schedule).array().tolist())
+        path.write_text("".join(["step,lr\n", *(f"{step},{rate:.17g}\n" for step, rate in rates)]))
+        return str(path)
+
+    def test_a_family_is_found_where_all_rates_are_its_own(self, tmp_path):
+        spec = "wsd:peak=1e-3,steps=5000,warmup=300,shape=sqrt"
+        found = gather_candidates([self.write(tmp_path / "my plan.csv", spec), "cosine:peak=1e-3,steps=100"])
+        assert (found.runs.run_id[0], found.named.tolist()) == ("my plan", [True, False])
+        assert found.runs.schedules[0] == parse(spec)
+
+    def test_others_are_arrays(self, tmp_path):
+        spec = parse("inverse_sqrt:peak=1e-3,steps=500,warmup=30")
+        runs = gather_candidates([self.write(tmp_path / "x.csv", str(spec))], {"batch_tokens": 1e3}).runs
+        assert runs.schedules[0] == from_array(spec.array())
+        assert (runs.run_id, runs.tokens.tolist()) == (("x",), [5e5])
+
+    def test_json_too(self, tmp_path):
+        rates = [{"step": 0, "lr": 0.5}, {"step": 1, "lr": 0.25}, {"step": 2, "lr": 0.5}]
+        (tmp_path / "x.json").write_text(json.dumps(rates))
+        assert read_candidates([str(tmp_path / "x.json")]).schedules[0].array().tolist() == [0.5, 0.25, 0.5]
+
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            ("step,lr\n1,1e-3\n", "line 2: step must be 0, as a schedule has one row a step, from step 0 on, got '1'"),
+            ("step,lr\n0,1e-3\n2,1e-3\n", "line 3: step must be 1, .* got '2'; add the rows that are missing"),
+            ("step,lr\n0,1e-3\n1,x\n", "line 3: lr must be a number, got 'x'"),
+            ("step,lr\n0,1e-3\n1,\n", "line 3: lr is empty"),
+            ("step,lr\n0,1e-3\n1,-1e-3\n", "values must be finite rates from 0"),
+            ("step,lr\n0,0\n1,0\n", "values must be rates with one above 0"),
+            ("step,lr\n", "only a header"),
+            ("step,rate\n0,1e-3\n", "missing column 'schedule'; the file has step, rate"),
+            ("step,lr,loss\n0,1e-3,3\n", "missing column 'schedule'; the file has step, lr, loss"),
+        ],
+    )
+    def test_one_sentence_for_what_is_none(self, tmp_path, text, why):
+        path = tmp_path / "lr.csv"
+        path.write_text(text)
+        with pytest.raises(InputError, match=why) as error:
+            gather_candidates([str(path)])
+        assert "lr.csv" in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("512K", 512_000), ("512Ki", 524_288), ("512ki", 524_288), ("1Mi", 2**20), ("2Gi", 2**31), ("1.5Ti", 1.5 * 2**40)],
+)
+def test_binary_quantities(tmp_path, text, value):
+    assert parse_quantity(text) == value
+    path = tmp_path / "runs.csv"
+    path.write_text(f'run_id,schedule,batch_tokens\na,"cosine:peak=1e-3,steps=10",{text}\n')
+    assert read_runs(path).batch_tokens.tolist() == [value]
+    assert read_candidates([str(path)]).batch_tokens.tolist() == [value]
+
+
+@pytest.mark.parametrize("text", ["512i", "1Bi", "1 K i", "1Kib", "Ki", "1ſ"])
+def test_what_is_no_binary_quantity(text):
+    with pytest.raises(InputError, match="write it like 85M"):
+        parse_quantity(text)

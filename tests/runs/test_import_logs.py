@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from optlaws.errors import InputError, ScheduleError, TableError
 from optlaws.runs import log_file, read_curves, read_logs, write_curves
 from optlaws.runs._imports import SAME_RATE
+from optlaws.runs._recognise import MEETS, RECOGNISED
 from optlaws.schedules import parse
 
 T = 400
@@ -64,9 +65,7 @@ class TestTrainer:
 
     def test_the_rates_give_back_the_schedule(self, tmp_path):
         run = one(write(tmp_path / "r" / "trainer_state.json", json.dumps(trainer_state())))
-        schedule = run.schedule()
-        assert schedule.breakpoints == WSD.breakpoints
-        np.testing.assert_allclose(schedule.array(), WSD.array(), atol=1e-15)
+        assert run.schedule() == WSD
 
     def test_folders(self, tmp_path):
         for step in (90, 100, 1000):
@@ -240,7 +239,7 @@ class TestLightning:
         assert run.columns["loss"] == "train_loss_step"
         assert run.final_loss() == (2.75, "evaluation")
         assert one(tmp_path / "version_3").run_id == "version_3"
-        np.testing.assert_allclose(run.schedule().array(), WSD.array(), atol=2.5e-5)  # the kinks lie between readings
+        assert run.schedule() == WSD  # though the kinks lie between readings
 
 
 class TestTables:
@@ -327,15 +326,21 @@ class TestSchedules:
             with pytest.raises(ScheduleError, match="give its schedule yourself"):
                 run.schedule()
             return
-        inside = steps < run.steps
-        found = np.asarray(run.schedule().lr(steps[inside]))
-        assert np.abs(found - np.array(rates)[inside]).max() <= 1.01 * SAME_RATE * max(rates)
-
-    def test_a_cosine_needs_fewer_points_than_steps(self, tmp_path):
-        cosine = parse("cosine:peak=1e-3,steps=5000,warmup=100")
-        run = self.run(tmp_path, range(5000), np.asarray(cosine.array()).tolist())
         schedule = run.schedule()
-        assert np.abs(schedule.array() - cosine.array()).max() <= 1.01 * SAME_RATE * 1e-3
+        inside = steps < run.steps
+        late = schedule.kind in RECOGNISED and bool((steps > 0).all())  # then a rate may be that of the update before
+        off = [
+            np.abs(np.asarray(schedule.lr(steps[inside] - back)) - np.array(rates)[inside]).max()
+            for back in ((0, 1) if late else (0,))
+        ]
+        assert min(off) <= 1.01 * MEETS * max(rates)
+
+    def test_a_curve_of_another_family_needs_fewer_points_than_steps(self, tmp_path):
+        curve = parse("polynomial:peak=1e-3,steps=5000,warmup=100")
+        run = self.run(tmp_path, range(5000), np.asarray(curve.array()).tolist())
+        schedule = run.schedule()
+        assert schedule.kind == "piecewise"
+        assert np.abs(schedule.array() - curve.array()).max() <= 1.01 * SAME_RATE * 1e-3
         assert len(schedule.breakpoints) < 2500
 
     def test_noise_becomes_an_array(self, tmp_path):
@@ -369,7 +374,7 @@ class TestSchedules:
         assert run.rates_missing() == ""
         run = self.run(tmp_path, range(10, 401, 10), [rate_at(k - 1) for k in range(10, 401, 10)])  # one step late
         assert run.rates_missing() == ""
-        assert run.schedule().lr(0) == 0.0
+        assert run.schedule() == WSD
 
     def test_a_schedule_of_the_users_own(self, tmp_path):
         run = self.run(tmp_path, [1, 2, 400], ["", "", ""])

@@ -354,7 +354,7 @@ def test_names_given_in_python():
     schedule = parse("cosine:peak=1e-3,steps=10")
     table = RunTable.build([schedule] * 2, run_id=[7, 8])
     assert table.run_id == ("7", "8")
-    assert repr(table) == "<RunTable of 2 runs: 7, 8>"
+    assert repr(table) == "<RunTable of 2 runs; columns run_id, steps, schedule>"
     assert RunTable.build(schedule, run_id="mine").run_id == ("mine",)
     with pytest.raises(TableError, match="run_id must have 1 entries, one a schedule, got 2; name every run once"):
         RunTable.build(schedule, run_id=["a", "b"])

@@ -1,0 +1,94 @@
+"""Runs that stand apart from the law of the others: mistyped losses, and runs that were called completed by mistake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from optlaws.dynamics.model import FloatArray
+from optlaws.errors import OptlawsWarning
+from optlaws.regression.trend_field import Posterior, Problem, damage, expected_loss
+from optlaws.runs import RunTable
+
+FEWEST = 12  # runs: fewer do not say which of them is the odd one
+LEAST = 0.01  # of the loss: less is not worth a word
+ROBUST_SDS = 5.0
+APART = 3.0  # times as far as the next run: tails that fall off step by step are no mistakes
+MOST = 0.2  # of the runs: more of them are no exception
+NAMED = 5
+NORMAL_MAD = 1.4826  # standard deviations per median absolute deviation of normal errors
+WAY_OUT = "correct or drop them, or set their status to diverged"
+WAY_OUT_OF_ONE = "correct or drop it, or set its status to diverged"
+
+
+def apart(residuals: FloatArray, growth: FloatArray) -> np.ndarray:
+    """Return the places of runs that stand apart, the farthest first.
+
+    A run counts with the least of its residuals, 0 where they disagree in sign: what is left out together with runs of
+    its kind may be far off without being wrong. In units of the noise that grows with damage, these are put in order;
+    the largest k <= `MOST` n whose last is `APART` times as far as the next run, and all of them beyond `ROBUST_SDS`
+    robust standard deviations (1.4826 times the median), stand apart if they are off by more than `LEAST` too.
+
+    Parameters
+    ----------
+    residuals : (p, n) relative, one row for the fit and each partition; NaN where a run was not left out.
+    growth : (n,) noise sd in units of that of an undamaged run, at least 1.
+
+    >>> apart(np.array([[0.001, -0.002, 0.09, *9 * [0.001]]]), np.ones(12)).tolist()
+    [2]
+    """
+    count = residuals.shape[1]
+    if count < FEWEST:
+        return np.empty(0, dtype=np.intp)
+    known = np.isfinite(residuals)
+    least = np.where(known, np.abs(residuals), np.inf).min(axis=0)
+    sign = np.where(known, np.sign(residuals), 0.0)
+    least[(sign.max(axis=0) > 0) & (sign.min(axis=0) < 0)] = 0.0
+    far = least / growth
+    order = np.argsort(-far, kind="stable")
+    ranked, limit = far[order], ROBUST_SDS * NORMAL_MAD * float(np.median(far))
+    gaps = [k for k in range(1, int(MOST * count) + 1) if ranked[k - 1] > max(limit, APART * ranked[k])]
+    if not gaps:
+        return np.empty(0, dtype=np.intp)
+    found = order[: gaps[-1]]
+    return np.asarray(found[least[found] > LEAST])
+
+
+def outliers(
+    problem: Problem, posterior: Posterior, left_out: Mapping[str, FloatArray], runs: RunTable
+) -> list[dict[str, Any]]:
+    """Return the runs that stand apart, as `run_id`, `loss` and `predicted`, the farthest first.
+
+    Parameters
+    ----------
+    problem, posterior : a fit and its points, of which the first n are the final losses of the n runs.
+    left_out : residuals of points whose group was left out, (m,) each, by partition.
+    runs : the n runs.
+    """
+    if len(runs) < FEWEST:
+        return []
+    first = slice(len(runs))
+    columns, loss = problem.columns[first], problem.loss[first]
+    predicted = expected_loss(posterior, columns, problem.coordinates[first], problem.size[first])
+    share = damage(columns, posterior.coefficients, posterior.damage_columns, predicted)
+    growth = np.sqrt(1.0 + (share / posterior.settings.noise_growth) ** 2)
+    residuals = np.stack([1.0 - predicted / loss, *(errors[first] for errors in left_out.values())])
+    return [
+        {"run_id": runs.run_id[i], "loss": float(loss[i]), "predicted": float(predicted[i])}
+        for i in apart(residuals, growth).tolist()
+    ]
+
+
+def outliers_text(found: Sequence[Mapping[str, Any]]) -> str:
+    """Return runs that stand apart in words, `NAMED` of them."""
+    named = ", ".join(f"{x['run_id']!r} (loss {x['loss']:.5g}, predicted {x['predicted']:.5g})" for x in found[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    noun = "1 run does" if len(found) == 1 else f"{len(found)} runs do"
+    return f"{noun} not fit the others and may spoil the law: {named}{more}"
+
+
+def outliers_warning(found: Sequence[Mapping[str, Any]]) -> OptlawsWarning:
+    """Return the warning about them, with the way out."""
+    return OptlawsWarning(f"{outliers_text(found)}; {WAY_OUT if len(found) > 1 else WAY_OUT_OF_ONE}")

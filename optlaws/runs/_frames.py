@@ -1,0 +1,94 @@
+"""Run tables from and to data frames, without needing a library of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from optlaws.errors import InputError, TableError
+from optlaws.runs._cells import RawTable, check_header
+from optlaws.schedules import Schedule
+
+if TYPE_CHECKING:
+    from optlaws.runs._table import RunTable
+
+_NAME = "data frame"
+_LISTS = ("tolist", "to_list", "to_pylist")
+_MISSING = ("NAType", "NaTType")  # of pandas, which is not imported
+
+
+def raw_from_frame(frame: Any) -> RawTable:
+    """Return the columns of a data frame, or of a mapping of columns, as raw cells; rows are counted from 1.
+
+    Raises
+    ------
+    TableError
+        If it is neither, a column's name is no text or occurs twice, the columns differ in length, or there is no row.
+    """
+    if isinstance(frame, Mapping):
+        names = list(frame)
+    elif hasattr(frame, "columns") and hasattr(frame, "__getitem__"):
+        names = list(frame.columns)
+    else:
+        raise TableError(
+            f"frame must be a data frame or a mapping of column name to cells, got {type(frame).__name__}; "
+            "use RunTable.build to make a table of schedules"
+        )
+    for name in names:
+        if not isinstance(name, str):
+            raise TableError(f"{_NAME}: names of columns must be text, got {name!r:.60}; rename the column")
+    if not names:
+        raise TableError(f"{_NAME}: no column; run_id and schedule are needed")
+    check_header(names, _NAME)
+    columns = {name: _cells(name, frame[name]) for name in names}
+    count = max(map(len, columns.values()))
+    for name, cells in columns.items():
+        if len(cells) != count:
+            raise TableError(f"{_NAME}: column {name!r} must have {count} cells as the others, got {len(cells)}")
+    if not count:
+        raise TableError(f"{_NAME}: no row; at least one run is needed")
+    return RawTable(columns, range(1, count + 1), "row", _NAME, "it")
+
+
+def _cells(name: str, column: Any) -> list[Any]:
+    """Return the cells of one column as plain Python values, missing ones as None."""
+    if isinstance(column, str) or not hasattr(column, "__iter__"):
+        raise TableError(f"{_NAME}: column {name!r} must be a list of cells, got {column!r:.60}; put it into a list")
+    given = next((getattr(column, way) for way in _LISTS if hasattr(column, way)), None)
+    return [_plain(cell) for cell in (list(column) if given is None else given())]
+
+
+def _plain(cell: Any) -> Any:
+    if isinstance(cell, np.generic):
+        cell = cell.item()
+    if type(cell).__name__ in _MISSING or (isinstance(cell, float) and cell != cell):
+        return None
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e16:
+        return int(cell)  # whole numbers beside missing ones, which pandas keeps as 1.0
+    return cell.to_json() if isinstance(cell, Schedule) else cell
+
+
+def frame_of(table: RunTable) -> Any:
+    """Return a run table as a pandas DataFrame, with the columns that are written to files.
+
+    Raises
+    ------
+    InputError
+        If pandas is not installed.
+    """
+    try:
+        pandas = import_module("pandas")
+    except ImportError:
+        raise InputError(
+            "to_frame needs pandas, which is not installed; install it (pip install pandas) or use RunTable.column"
+        ) from None
+    from optlaws.runs._write import written_columns
+
+    columns = {
+        name: values if isinstance(values, np.ndarray) and values.dtype == np.float64 else [v or None for v in values]
+        for name, values in written_columns(table).items()
+    }
+    return pandas.DataFrame(columns)

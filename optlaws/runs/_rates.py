@@ -1,0 +1,54 @@
+"""A table of one rate a step, as `optlaws schedule` writes it, as one candidate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from optlaws.errors import ScheduleError, TableError
+from optlaws.runs._cells import RawTable
+from optlaws.runs._checks import FloatArray
+from optlaws.runs._recognise import recognise
+from optlaws.schedules import Schedule, from_array
+
+RATE_COLUMNS = ("step", "lr")
+
+
+def is_rates(raw: RawTable) -> bool:
+    """Tell whether a table has the columns of one rate a step, and no others."""
+    return set(raw.columns) == set(RATE_COLUMNS)
+
+
+def raw_from_rates(raw: RawTable, path: str) -> RawTable:
+    """Return a table with one candidate: the schedule that has these rates, called by the file's name.
+
+    Raises
+    ------
+    TableError
+        If the steps are not 0, 1, 2, ..., or a rate is none.
+    """
+    step, rate = (raw.numbers(name) for name in RATE_COLUMNS)
+    wrong = np.flatnonzero(step != np.arange(len(step)))
+    if len(wrong):
+        row = int(wrong[0])
+        raise TableError(
+            f"{raw.where(row)}: step must be {row}, as a schedule has one row a step, from step 0 on, got "
+            f"{raw.columns['step'][row]!r}; add the rows that are missing"
+        )
+    missing = np.flatnonzero(np.isnan(rate))
+    if len(missing):
+        raise TableError(f"{raw.where(int(missing[0]))}: lr is empty; every step needs its rate")
+    try:
+        schedule = _schedule(rate)
+    except ScheduleError as bad:
+        raise TableError(f"{raw.name}: {bad}") from None
+    columns = {"run_id": [Path(path).stem if path != "-" else ""], "schedule": [schedule.to_json()]}
+    return RawTable(columns, [raw.places[0]], raw.unit, raw.name)
+
+
+def _schedule(rate: FloatArray) -> Schedule:
+    """Return the schedule with exactly these rates: of a standard family if there is one, else an array."""
+    array = from_array(rate)
+    family = recognise(np.arange(len(rate), dtype=np.float64), rate, len(rate))
+    return family if family is not None and np.array_equal(family.array(), array.array()) else array

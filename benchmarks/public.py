@@ -158,12 +158,13 @@ def mpl_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, float]]:
             covers.append(((y >= p.lower) & (y <= p.upper)).mean())
             widths.append((100 * (p.upper - p.lower) / p.loss).mean())
         mean = np.mean(figures, axis=0)
-        out[size] = dict(zip(("r2", "mae", "rmse", "pred_e", "worst_e", "final"), map(float, mean), strict=True))
+        names = ("r2", "mae", "rmse", "pred_e", "worst_e", "final")
+        out[size] = dict(zip(names, map(float, mean), strict=True))
+        out[size] |= {f"{name}_sd": float(sd) for name, sd in zip(names, np.std(figures, axis=0), strict=True)}
         out[size] |= {
             "cover": float(np.mean(covers)),
             "width": float(np.mean(widths)),
             "curves": len(test),
             "seconds": seconds,
-            "pred_e_sd": float(np.std([row[3] for row in figures])),
         }
     return out

@@ -130,8 +130,7 @@ def curves_task(rival: Rival) -> dict[str, Any]:
     """Return the Multi-Power-Law protocol's figures of each size."""
     if not rival.offers("predict_curve") or {"tokens", "batch_tokens"} & set(rival.needs):
         return {}
-    has_size = np.isfinite(sizes(load("mpl"))).all()
-    if "params" in rival.needs and not has_size:
+    if "params" in rival.needs and not np.isfinite(sizes(load("mpl"))).all():
         return {}
 
     def fit(train: RunTable, curves: CurveTable) -> Any:
@@ -181,6 +180,7 @@ def schaipp_task(rival: Rival) -> dict[str, Any]:
             "error": float(np.mean(errors)),
             "spread": float(np.std(errors)) if len(errors) > 1 else None,
             "spearman": float(np.mean(ranks)) if ranks else None,
+            "spearman_spread": float(np.std(ranks)) if len(ranks) > 1 else None,
             "hits": sum(row["hits"] for row in found) if ranks else None,
             "pools": sum(row["pools"] for row in found),
             "share": min(row["share"] for row in found),
@@ -247,6 +247,7 @@ def steplaw_task(rival: Rival) -> dict[str, Any]:
             "regret": None if constant else float(np.mean(regrets)),
             "regret_spread": None if constant or len(regrets) < 2 else float(np.std(regrets)),
             "mae": float(np.mean(mae)) if mae else None,
+            "mae_spread": float(np.std(mae)) if len(mae) > 1 else None,
         }
     return out
 
@@ -334,7 +335,7 @@ SHORT: tuple[Column, ...] = (
 )
 LONG: dict[str, tuple[Column, ...]] = {
     "Whole curves (Multi-Power-Law protocol: fitted on three curves of a size, mean over its held-out curves)": tuple(
-        (f"{size} {label}", f"curves {size}", key, "pred_e_sd" if key == "pred_e" else None, digits)
+        (f"{size} {label}", f"curves {size}", key, f"{key}_sd", digits)
         for size in ("25M", "100M", "400M")
         for key, label, digits in (
             ("r2", "R2", 4), ("mae", "MAE", 5), ("rmse", "RMSE", 5), ("pred_e", "PredE x 1e5", 1),
@@ -342,15 +343,18 @@ LONG: dict[str, tuple[Column, ...]] = {
         )
     ),
     "Schedules, horizons, rates, sizes (runs of arXiv 2501.18965; error %, Spearman within pools, Top-2)": tuple(
-        (f"{group} {label}", f"schedules {group}", key, "spread" if key == "error" else None, 3)
+        (f"{group} {label}", f"schedules {group}", key, spread, 3)
         for group in SCHAIPP
-        for key, label in (("error", "error %"), ("spearman", "Spearman"), ("hits", "Top-2"))
+        for key, label, spread in (
+            ("error", "error %", "spread"), ("spearman", "Spearman", "spearman_spread"), ("hits", "Top-2", None),
+        )
     ),
     "Peak rate, batch, size, data (dense Step Law grid; laws without a loss have only a regret)": tuple(
         (f"{name} {label}", f"Step Law {name}", key, spread, digits)
         for name in ("cell left out", "N left out", "N = 537M")
         for key, label, spread, digits in (
-            ("error", "error %", "spread", 3), ("regret", "regret %", "regret_spread", 3), ("mae", "MAE nats", None, 4),
+            ("error", "error %", "spread", 3), ("regret", "regret %", "regret_spread", 3),
+            ("mae", "MAE nats", "mae_spread", 4),
         )
     ),
     "Tiny batches and few steps (noisy-quadratic runs, largest compute left out)": tuple(
@@ -358,20 +362,17 @@ LONG: dict[str, tuple[Column, ...]] = {
         for part in ("1/15.6", "1/4")
         for key in ("rmsle", "error", "worst")
     ),
-    "Time (142 runs of one size; 1,000 WSD candidates of 50,000 steps)": (
-        ("fit, s", "speed", "fit", None, 2),
-        ("1,000 predictions, s", "speed", "predict", None, 4),
-    ),
+    "Time (142 runs of one size; 1,000 WSD candidates of 50,000 steps)": SHORT[-2:],
 }  # fmt: skip
 LARGER = {"r2", "spearman", "hits"}
+SMALL = {"pred_e", "worst_e"}  # shown times 1e5
 
 
 def value(figures: dict[str, Any], column: Column) -> float | None:
     """Return a figure in the unit of its column, None where the law has none."""
     _, task, key, _, _ = column
     found = figures.get(task, {}).get(key)
-    unit = 1e5 if key in ("pred_e", "worst_e") else 1
-    return None if found is None or not np.isfinite(found) else float(found) * unit
+    return None if found is None or not np.isfinite(found) else float(found) * (1e5 if key in SMALL else 1)
 
 
 def cell(figures: dict[str, Any], column: Column) -> str:
@@ -385,7 +386,7 @@ def cell(figures: dict[str, Any], column: Column) -> str:
         return f"{found:.0f} of {row['pools']}"
     text = f"{found:.{digits}f}"
     if spread and row.get(spread) is not None:
-        text += f" ± {row[spread] * (1e5 if key == 'pred_e' else 1):.{digits}f}"
+        text += f" ± {row[spread] * (1e5 if key in SMALL else 1):.{digits}f}"
     if row.get("share", 1.0) < 0.995:
         text += f" ({100 * row['share']:.0f} % of runs)"
     return text
@@ -430,8 +431,8 @@ def text_table(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) 
 INTRO = (
     "Every law on the same runs, splits and process, each fitted by its own procedure with its defaults inside every"
     " fold, written by `python benchmarks/rivals.py --write`. The best of a column is bold; ± is the standard deviation"
-    " over the folds (of the curves in PredE): two laws closer than that are not told apart. A dash: the law does not"
-    " answer that question, cannot be fitted there, or was left out for its time."
+    " over the folds, or over the curves of a size: two laws closer than that are not told apart; an error without has"
+    " one fold. A dash: the law does not answer that question, cannot be fitted there, or was left out for its time."
 )
 NOTES = (
     "All laws are given final losses, and curves only in the first table; laws that read a schedule but no size are"

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SWEEPS = {"cpu_sweep": (30e3, 1024.0), "cpu_sweep_long": (50e3, 2048.0), "cpu_sweep_rich": (50e3, 2048.0)}
+SWEEPS = {
+    "cpu_sweep": (30e3, 1024.0),
+    "cpu_sweep_long": (50e3, 2048.0),
+    "cpu_sweep_rich": (50e3, 2048.0),
+    "cpu_sweep_wide": (50e3, 2048.0),
+}
 
 
 @pytest.mark.parametrize("name", SWEEPS)

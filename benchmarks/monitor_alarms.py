@@ -323,7 +323,7 @@ def own_sweeps() -> str:
         "readings of a diverged run (median)",
     ]  # fmt: skip
     return (
-        "## Runs of our own sweeps that learnt nothing\n\nThe diverged runs of `optlaws/data` carry that status by the rule of Step Law's table, a loss above 1.2 times the best of their size and tokens: at rates ten to a hundred times too high they stay near the loss of guessing by frequency, most with no rise at all, so that a detector of one finished curve cannot tell them. The monitor can, for the law knows what the same schedule would have reached at a lower peak rate (`Path.reach`). That comparison, and the threshold `stuck` = 0.2 (0.3 before), which is that rule's, were set with these runs in view: before, none of the 50 raised a divergence alarm. Watched are the committed readings of the validation loss.\n\n"
+        "## Runs of our own sweeps that learnt nothing\n\nThe diverged runs of `optlaws/data` carry that status by the rule of Step Law's table, a loss above 1.2 times the best of their size and tokens: at rates ten to a hundred times too high they stay near the loss of guessing by frequency, most with no rise at all, so that a detector of one finished curve cannot tell them. The monitor can, for the law knows what the same schedule would have reached at a lower peak rate (`Path.reach`). That comparison, and the threshold `stuck` = 0.2 (0.3 before), which is that rule's, were set with these runs in view: before, none of the 50 raised a divergence alarm. Of `cpu_sweep_wide` two came after, and nine are those of `cpu_sweep_rich`. Watched are the committed readings of the validation loss.\n\n"
         + table(head, rows)
     )
 

@@ -157,7 +157,8 @@ def _undecided(
     text = f"{_list(rivals + 1)} cannot be told apart ({numbers}); prefer {choice + 1}: {why}{cost}"
     if other is not None:
         more = number_text(difference[order[other]] - difference[order[choice]], digits)
-        text += f"; {other + 1} could be extended without a restart, for {more} more"
+        dearer = f", for {more} more" if float(more) > 0 else ""
+        text += f"; {other + 1} could be extended without a restart{dearer}"
     return text, choice
 
 

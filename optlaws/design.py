@@ -145,7 +145,9 @@ def design_runs(
     if len(pool) > MOST:
         raise InputError(f"pool must hold at most {MOST:,} runs, got {len(pool):,}; thin it out")
     if not whole or not 1 <= count <= len(pool):
-        raise InputError(f"runs must be a whole number from 1 to {len(pool)}, the pool's, got {count!r}; choose fewer")
+        raise InputError(
+            f"runs must be a whole number from 1 to {len(pool)}, the pool's, got {count!r}; choose one of these"
+        )
     expected, units = _expected(done, get_basis(basis), settings)
     everything = _join(targets, pool, done)
     use_params = _all_or_none(everything.size, "params", len(targets))

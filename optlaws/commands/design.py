@@ -11,7 +11,7 @@ import numpy as np
 
 from optlaws import report
 from optlaws._advice import percent
-from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet
+from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, write_text
 from optlaws.design import Design, design_runs, standard_pool
 from optlaws.errors import InputError
 from optlaws.risk import ACCEPTED
@@ -63,9 +63,9 @@ def design(
     if style == "csv":
         write_runs("-", table)
     elif style == "json":
-        print(report.to_json(record(found, table)), end="")
+        write_text("-", report.to_json(record(found, table)))
     else:
-        print(_text(found, table, targets, accepted, output), end="")
+        write_text("-", _text(found, table, targets, accepted, output))
 
 
 def _sizes(text: str) -> list[float]:

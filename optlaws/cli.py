@@ -23,6 +23,7 @@ from optlaws.commands.options import (
     Quantity,
     format_option,
     max_risk_option,
+    other_corpus_option,
     output_option,
     sizes,
     warmup_option,
@@ -67,6 +68,7 @@ def cli() -> None:
 @click.option("--html", metavar="FILE", help="Write one self-contained page.")
 @click.option("--curves", is_flag=True, help="Add predicted loss curves to the figure, the page and the JSON.")
 @max_risk_option("Leave out candidates likelier than this to diverge; exit code 3 if all are.")
+@other_corpus_option
 @output_option(help="Write the ranking there instead of to standard output.")
 def rank(**options: Any) -> None:
     """Rank candidate schedules by predicted final loss.
@@ -215,6 +217,7 @@ def fit(**options: Any) -> None:
     metavar="[FILE]",
     help="Predict along the curve: at the (run_id, step) pairs in FILE, or at 200 steps a run without one.",
 )
+@other_corpus_option
 @output_option(required=True, help="Table to write: .csv, .jsonl, .parquet, or -.")
 def predict(**options: Any) -> None:
     """Predict the loss of every run in a table.

@@ -128,6 +128,8 @@ class Ranking:
         Index of the candidate that the advice names; None where it names none.
     left_out
         Names and risks of the candidates that `max_risk` left out.
+    other_corpus
+        Whether the uncertainty is the one that the law has on another corpus than its own.
     """
 
     runs: RunTable
@@ -148,6 +150,7 @@ class Ranking:
     max_risk: float = RISKY
     preferred: int | None = None
     left_out: tuple[tuple[str, float], ...] = ()
+    other_corpus: bool = False
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -283,6 +286,7 @@ def _rank(
         max_risk=limit,
         preferred=preferred,
         left_out=left_out,
+        other_corpus=getattr(law, "discrepancy", None) is not None,
         **result,
     )
 
@@ -370,6 +374,7 @@ def _rank_many(
         max_risk=near.max_risk,
         preferred=None if near.preferred is None else int(head[near.preferred]),
         left_out=left_out,
+        other_corpus=near.other_corpus,
         **whole,
     )
 

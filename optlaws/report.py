@@ -52,7 +52,7 @@ def schedule_text(runs: RunTable, row: int, full: bool = False) -> str:
 def rank_header(ranking: Ranking, assumed: Mapping[str, float] | None = None) -> str:
     """Return one line: the law, the sizes that all candidates share, and what was assumed where they say nothing."""
     given = assumed or {}
-    parts = [f"Law {one_line(ranking.law)}"]
+    parts = [f"Law {one_line(ranking.law)}{' on another corpus' if ranking.other_corpus else ''}"]
     for name, _, words in SIZES:
         if not _varies(ranking, name) and name not in given:
             parts.append(_size_text(name, words, float(getattr(ranking.runs, name)[0])))
@@ -181,9 +181,10 @@ def rank_json(
 ) -> str:
     """Return the ranking as one JSON object: law, assumed, advice, candidates (best first); unknown numbers are null.
 
-    `preferred` is the name of the candidate that the advice names (null: none), `left_out` holds names and risks of
-    those above the accepted risk, where one was asked for. `curves` maps a candidate's index to its predicted curve
-    (step, loss, lower, upper).
+    `other_corpus` says whether intervals and odds are those of another corpus than the law's own. `preferred` is the
+    name of the candidate that the advice names (null: none), `left_out` holds names and risks of those above the
+    accepted risk, where one was asked for. `curves` maps a candidate's index to its predicted curve (step, loss,
+    lower, upper).
     """
     candidates = []
     for record, row in zip(rank_records(ranking), ranking.order.tolist(), strict=True):
@@ -196,6 +197,7 @@ def rank_json(
         candidates.append(record)
     document = {
         "law": ranking.law,
+        "other_corpus": ranking.other_corpus,
         "assumed": dict(assumed or {}),
         "advice": ranking.advice,
         "preferred": None if ranking.preferred is None else ranking.names[ranking.preferred],

@@ -10,6 +10,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._advice import percent
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
@@ -38,9 +39,11 @@ from optlaws.runs import (
 if TYPE_CHECKING:
     from optlaws.law import Law
     from optlaws.law.baseline import BaselineFit
+    from optlaws.ranking import Ranking
     from optlaws.schedules import Schedule
 
 CURVE_STEPS = 200
+MOST_TOLD = 1000  # candidates that are ranked a second time for a note
 CURVES_TO_LEARN_FROM = 3  # what `optlaws.monitor.learn_prior` needs
 
 
@@ -52,6 +55,7 @@ def rank(
     html: str | None,
     curves: bool,
     max_risk: float | None,
+    other_corpus: bool,
     output: str,
     **sizes: float | None,
 ) -> None:
@@ -68,7 +72,7 @@ def rank(
     for target in (html, output):
         if target:
             keep_inputs(target, law_name, *candidates)
-    law = load_any_law(law_name)
+    law = elsewhere(load_any_law(law_name), other_corpus)
     tell_doubts(law)
     found = gather_candidates(candidates, sizes, law.defaults)
     with quiet():
@@ -88,10 +92,35 @@ def rank(
     elif style == "json":
         text = report.rank_json(ranking, found.assumed, drawn)
     else:
-        text = report.rank_table(ranking, found.assumed)
+        text = report.rank_table(ranking, found.assumed) + _elsewhere_text(law_name, law, ranking)
     write_text(output, text)
     if not ranking.in_domain.any():
         _tell_nearer(law_name, ranking.runs.select(ranking.order[: report.TABLE_ROWS]))
+
+
+def elsewhere(law: Law | BaselineFit, asked: bool) -> Law | BaselineFit:
+    """Return the law, with the uncertainty that it has on another corpus where that is asked for."""
+    if not asked:
+        return law
+    if not hasattr(law, "on_other_corpus"):
+        raise InputError(
+            f"--other-corpus needs a law of this package's basis, got {law.name!r}, a rival law; leave the option out"
+        )
+    return law.on_other_corpus()
+
+
+def _elsewhere_text(law_name: str, law: Any, ranking: Ranking) -> str:
+    """Return a line on what a built-in law's first candidate is worth on another corpus, which most users have."""
+    from optlaws.law import builtin_names
+    from optlaws.ranking import rank as rank_runs
+
+    several = 2 <= len(ranking) <= MOST_TOLD
+    if ranking.other_corpus or not several or law_name not in builtin_names() or not hasattr(law, "on_other_corpus"):
+        return ""
+    with quiet():
+        there = rank_runs(ranking.runs, law.on_other_corpus())
+    odds = percent(float(there.p_best[ranking.best]))
+    return f"On another corpus or kind of network than the law's, 1 has a P(best) of {odds}: --other-corpus.\n"
 
 
 def _tell_nearer(law_name: str, runs: RunTable) -> None:
@@ -245,14 +274,14 @@ def _fit_summary(law: Law, output: str) -> list[str]:
     return lines
 
 
-def predict(law_name: str, runs: str, curves: str | None, output: str) -> None:
+def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, output: str) -> None:
     """Predict final losses, or losses along the curve, and write them beside the columns of the input."""
     from optlaws.law import load_any_law
 
     check_table_name(output)
     check_outputs(output)
     keep_inputs(output, runs, curves, law_name)
-    law = load_any_law(law_name)
+    law = elsewhere(load_any_law(law_name), other_corpus)
     tell_doubts(law)
     if runs == "-" and curves == "-":
         raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")

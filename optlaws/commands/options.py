@@ -69,6 +69,11 @@ ACCEPTED_RISK = "Accepted divergence risk; exit code 3 if all are above. [defaul
 warmup_option = click.option(
     "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
 )
+other_corpus_option = click.option(
+    "--other-corpus",
+    is_flag=True,
+    help="Count in intervals and odds that my corpus, tokenizer or kind of network is not the law's.",
+)
 
 
 def format_option(*choices: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

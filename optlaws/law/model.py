@@ -15,6 +15,7 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.dynamics.solve import effective_decay, plain_sgd, spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
+from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
 from optlaws.regression.kernel import field_features, matern32
 from optlaws.regression.trend_field import (
     Posterior,
@@ -147,6 +148,8 @@ class Law:
         Number and digest of the runs, sources, leave-group-out errors, versions, how to rebuild it.
     risk : RiskModel, optional
         How likely a run is to diverge; None where the law does not know.
+    discrepancy : Discrepancy, optional
+        What predictions count for another corpus than the law's own, see `on_other_corpus`; not part of the law file.
     """
 
     name: str
@@ -160,6 +163,7 @@ class Law:
     defaults: Mapping[str, float]
     info: Mapping[str, Any]
     risk: RiskModel | None = None
+    discrepancy: Discrepancy | None = None
 
     def __repr__(self) -> str:
         """Return a short description: name, basis, number of runs, domain."""
@@ -185,6 +189,31 @@ class Law:
         from optlaws.law.store import write_law
 
         write_law(self, path)
+
+    def on_other_corpus(self, discrepancy: Discrepancy = OTHER_CORPUS) -> Law:
+        """Return the law with the uncertainty that it has on another corpus, tokenizer or kind of network.
+
+        Expected losses and the domain stay; intervals, and the covariances behind differences and P(best), count how
+        far laws of one source were off on others.
+
+        Parameters
+        ----------
+        discrepancy : Discrepancy
+            Default: what the built-in laws showed on sources that they were not fitted to (`docs/transfer.md`).
+
+        Examples
+        --------
+        >>> from optlaws import load_law, parse, rank, RunTable
+        >>> law = load_law("llama-slimpajama")
+        >>> rates = [parse(f"cosine:peak={peak},steps=50000,warmup=300") for peak in ("5e-4", "2e-3")]
+        >>> runs = RunTable.build(rates, params=85e6)
+        >>> here, there = rank(runs, law), rank(runs, law.on_other_corpus())
+        >>> bool(here.p_best.max() > 0.99), bool(there.p_best.max() < 0.9)
+        (True, True)
+        """
+        from dataclasses import replace
+
+        return replace(self, discrepancy=discrepancy)
 
     def complete(self, runs: RunTable) -> tuple[RunTable, dict[str, float]]:
         """Return the runs with the law's defaults in empty cells that it needs, and what was filled in.
@@ -327,7 +356,7 @@ class Law:
         in_pieces(work, n, threads)
         columns = np.concatenate([parts[s].columns for s in starts])
         coordinates = np.concatenate([parts[s].coordinates for s in starts])
-        total = np.sqrt(sd**2 + noise**2)
+        total = np.sqrt(sd**2 + noise**2 + (self.discrepancy.variance if self.discrepancy else 0.0))
         inside, reasons = self._domain_check(runs, novel, index)
         return Prediction(
             loss, loss * total, loss * np.exp(-NORMAL_90 * total), loss * np.exp(NORMAL_90 * total), loss * noise,
@@ -369,8 +398,10 @@ class Law:
         own = s.field_sd**2 * (matern32(a.coordinates, b.coordinates) - phi_a @ phi_b.T)
         left_a, left_b = (np.sqrt(new_size_variance(p, group_matrix(v.size, p.sizes))) for v in (a, b))
         new = group_matrix(a.size, b.size) * left_a[:, None] * left_b
-        out = (rows_a @ rows_b.T + p.spread**2 * own + new) * loss_a[:, None] * loss_b[None]
-        return np.asarray(out)
+        out = rows_a @ rows_b.T + p.spread**2 * own + new
+        if self.discrepancy:
+            out += self.discrepancy.covariance(a.coordinates, b.coordinates)
+        return np.asarray(out * loss_a[:, None] * loss_b[None])
 
 
 def rows_of_steps(steps: Any, count: int) -> list[FloatArray]:

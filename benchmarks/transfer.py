@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 from accuracy import splice, table
+from odds import Pool, summary
 from public import completed, load, write_page
 from scipy.stats import spearmanr
 
-from optlaws import Law, RunTable, load_law
+from optlaws import Law, RunTable, load_law, rank
 from optlaws._normal import NORMAL_90
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
 from optlaws.validation import SMALLEST_POOL, configurations, same_budget, same_horizon, scores
@@ -42,6 +43,11 @@ HEAD = [
 OTHER_HEAD = [
     "law", "runs of", "differences", "cover %, as on its own corpus", "shape from the other sources",
     "cover % with it", "width %", "width % with it", "level off %", "half-width of the level's interval %",
+]  # fmt: skip
+
+ODDS_HEAD = [
+    "law", "runs of", "pools", "candidates (median)", "in the 90 % set (median)", "best in the set",
+    "chance given to the best, %", "one in all, %",
 ]  # fmt: skip
 
 
@@ -85,13 +91,14 @@ class Differences:
     """Differences between the run predicted lowest in each pool and the others of it, m in all, in ln loss.
 
     `error` is true minus predicted, `variance` the law's own, noise of both runs included; `unlike` what a discrepancy
-    of shape 1 and setting `RATIO` adds to it; `level` the mean of ln(predicted / true).
+    of shape 1 and setting `RATIO` adds to it; `level` the mean of ln(predicted / true); `pools` are the runs.
     """
 
     error: np.ndarray
     variance: np.ndarray
     unlike: np.ndarray
     level: float
+    pools: tuple[RunTable, ...]
 
     @classmethod
     def of(cls, law: Law, runs: RunTable, budget: bool) -> Differences:
@@ -101,11 +108,12 @@ class Differences:
             own, other = law.predict(runs), law.on_other_corpus(Discrepancy(0.0, 1.0, RATIO)).predict(runs)
         apart, noise = np.log(runs.final_loss / own.loss), own.noise / own.loss
         pool = same_budget(runs) if budget else same_horizon(runs)
-        parts = []
+        parts, pools = [], []
         for label in np.unique(pool):
             rows = np.flatnonzero(pool == label)
             if len(rows) < SMALLEST_POOL:
                 continue
+            pools.append(runs.select(rows))
             scale = np.outer(own.loss[rows], own.loss[rows])
             c, wide = own.covariance(rows) / scale, other.covariance(rows) / scale
             b = int(own.loss[rows].argmin())
@@ -114,7 +122,7 @@ class Differences:
             variance = expected + noise[rows] ** 2 + noise[rows[b]] ** 2
             parts.append([each[others] for each in (apart[rows] - apart[rows[b]], variance, unlike)])
         error, variance, unlike = (np.concatenate(each) for each in zip(*parts, strict=True))
-        return cls(error, variance, unlike, -float(apart.mean()))
+        return cls(error, variance, unlike, -float(apart.mean()), tuple(pools))
 
     def cover(self, shape: float) -> float:
         """Return the share of differences in their 90 % intervals."""
@@ -133,9 +141,17 @@ def chosen(others: list[list[Differences]]) -> Discrepancy:
     return Discrepancy(float(level), shape, RATIO * shape)
 
 
+def odds(law: Law, mine: list[Differences]) -> list[Pool]:
+    """Return P(best) in every pool of a source, and which run was best."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [(rank(p, law).p_best, int(np.argmin(p.final_loss))) for each in mine for p in each.pools]
+
+
 def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, str]:
     """Return the part on `Law.on_other_corpus`, each source with what the other sources ask for, and README's lines."""
-    rows, covers = [], []
+    rows, covers, chances = [], [], []
+    every: tuple[list[Pool], list[Pool]] = ([], [])
     for (law, source), mine in found.items():
         # what a source is judged by is never what its discrepancy was chosen on, for neither law
         rest = chosen([each for (_, other), each in found.items() if other != source])
@@ -155,6 +171,12 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
             + [f"{each:.1f}" for each in (*width, far)]
             + [f"{100 * NORMAL_90 * rest.level:.0f}"]
         )
+        for words, counted, all_pools in zip(("its own", "another"), (None, rest), every, strict=True):
+            known = load_law(law) if counted is None else load_law(law).on_other_corpus(counted)
+            pools = odds(known, mine)
+            all_pools += pools
+            chances.append([law, *summary(f"{source}, counted as {words}", pools)])
+    chances += [["", *summary(f"all, counted as {w}", p)] for w, p in zip(("its own", "another"), every, strict=True)]
     worst = f"{100 * min(cover[1] for cover in covers):.0f}"
     mean = [f"{100 * each:.0f}" for each in np.mean(covers, axis=0)]
     rows.append(["", "mean", "", mean[0], "", mean[1], "", "", "", ""])
@@ -172,9 +194,15 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
     short = f"""
         On public runs of another corpus, tokenizer or kind of network, a law's own 90 % intervals of differences
         covered {mean[0]} %, those of `--other-corpus` {mean[1]} % (each source's width taken from the others; in the
-        worst of {len(covers)} pairs of law and source {worst} %; [docs/transfer.md](docs/transfer.md), `python
-        benchmarks/transfer.py --write`)."""
+        worst of {len(covers)} pairs of law and source {worst} %), and the best run was in the 90 % set of P(best) in
+        {chances[-2][5]} and {chances[-1][5]} pools: better, and still too sure ([docs/transfer.md](docs/transfer.md),
+        `python benchmarks/transfer.py --write`)."""
     part = f"## Differences on another corpus\n\n{' '.join(about.split())}\n\n{table(OTHER_HEAD, rows)}"
+    text = """
+        With the same discrepancies, P(best) in the pools: how many candidates must be kept for the best to be among
+        them with a probability of 90 % by the law's own account (its 90 % set), how often it was, and the chance that
+        the law gave to the run that was best (geometric mean), as in [odds.md](odds.md)."""
+    part += f"\n\n## P(best) on another corpus\n\n{' '.join(text.split())}\n\n{table(ODDS_HEAD, chances)}"
     return part, " ".join(short.split())
 
 

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from inspect import signature
 from numbers import Real
+from os import PathLike
 from typing import Any, Protocol
 
 import numpy as np
@@ -169,7 +170,7 @@ class Ranking:
 
 def rank(
     runs: RunTable,
-    law: LawLike,
+    law: LawLike | str | PathLike[str],
     names: Sequence[str] | None = None,
     *,
     seed: int = 0,
@@ -182,7 +183,7 @@ def rank(
     runs
         The n >= 1 candidates.
     law
-        A fitted law.
+        A fitted law, the name of a built-in one, or a law file.
     names
         What to call the candidates; their run ids if left out.
     seed
@@ -200,13 +201,17 @@ def rank(
         If there is no candidate, the number of names does not fit, or `max_risk` is no probability or asked of a law
         without a risk model.
     LawError
-        If the law does not predict a finite loss for one of them.
+        If there is no such law, or it does not predict a finite loss for one of them.
     RiskError
         If `max_risk` leaves none.
     """
     check_runs(runs, "candidates")
+    if isinstance(law, (str, PathLike)):
+        from optlaws.law import load_any_law
+
+        law = load_any_law(law)
     if not hasattr(law, "predict"):
-        raise LawError(f"law must be a fitted law, got {law!r:.60}; load one with load_law")
+        raise LawError(f"law must be a fitted law, its name or its file, got {law!r:.60}; load one with load_law")
     n = len(runs)
     if n == 0:
         raise InputError("candidates must be at least one run, got none; name a schedule or a file of schedules")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from optlaws import RunTable, fit_law, load_law, rank, read_runs
+from optlaws.errors import InputError
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -100,6 +101,17 @@ class TestRanking:
         r = rank(runs.select([0, 6]), law)
         s = rank(runs.select([0, 6]), law.on_other_corpus())
         assert s.difference_upper == pytest.approx(r.difference_upper, rel=1e-6)
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "wide", None])
+    def test_no_standard_deviation(self, value):
+        with pytest.raises(InputError, match=r"setting must be a finite number from 0, got .*; 0 leaves it out"):
+            Discrepancy(0.1, 0.1, value)
+
+    def test_no_discrepancy(self, law):
+        with pytest.raises(InputError, match=r"discrepancy must be a Discrepancy, got 0\.1"):
+            law.on_other_corpus(0.1)
 
 
 class TestLawFile:

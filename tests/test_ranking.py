@@ -1,12 +1,14 @@
 """Ranking: joint differences, probabilities of being best, advice."""
 
 import time
+from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 import pytest
 from fake_law import FixedLaw
 
+from optlaws import load_law
 from optlaws import ranking as ranking_module
 from optlaws.errors import InputError, LawError, RiskError
 from optlaws.ranking import Z, rank
@@ -405,3 +407,11 @@ def test_reasons_that_all_share():
 
     text = rank(runs(3), Apart([3.0, 3.1, 3.2], 0.001 * np.eye(3), out=(0, 1, 2))).advice
     assert text.endswith("(careful: all lie outside the law's domain: params 1B above 170M).")
+
+
+def test_a_law_by_its_name():
+    some = runs(2, ("cosine", "wsd"), params=1e8, batch_tokens=1e5)
+    for law in ("llama-slimpajama", Path("steplaw-dense")):
+        assert np.array_equal(rank(some, law).loss, rank(some, load_law(str(law))).loss)
+    with pytest.raises(LawError, match=r"one of .*, got 'llama-slimpyjama'.*llama-slimpajama"):
+        rank(some, "llama-slimpyjama")

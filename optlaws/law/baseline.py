@@ -32,7 +32,7 @@ from optlaws.law.entries import number, ranges
 from optlaws.law.groups import group_labels
 from optlaws.law.model import SLACK, UNITS, in_domain_text, rows_of_steps
 from optlaws.law.residuals import Parts, group_texts, same_level, shared_and_own, summary, tails, versions
-from optlaws.runs import CurveTable, RunTable
+from optlaws.runs import CurveTable, RunTable, check_runs
 
 KIND = "baseline"
 GROUPS = 6  # neighbours are put together until there are no more groups than this
@@ -225,6 +225,8 @@ class BaselineFit:
 
         Raises
         ------
+        InputError
+            `runs` is no run table.
         LawError
             The law predicts no losses, or a run lacks a column that it needs.
         """
@@ -233,7 +235,7 @@ class BaselineFit:
     def expected_loss(self, runs: RunTable, *, threads: int | None = None) -> FloatArray:
         """Return the predicted losses alone, shape (n,)."""
         self._need("predict", "final losses")
-        return np.asarray(self.law.predict(runs), dtype=np.float64)
+        return np.asarray(self.law.predict(check_runs(runs)), dtype=np.float64)
 
     def predict_curve(self, runs: RunTable, steps: Any) -> BaselinePrediction:
         """Predict the losses of runs after the given numbers of updates, run by run; `steps` as for `Law`.
@@ -243,10 +245,10 @@ class BaselineFit:
         LawError
             The law predicts no curves, or a run lacks a column that it needs.
         InputError
-            `steps` is neither one row of numbers nor one row for each run.
+            `runs` is no run table, or `steps` is neither one row of numbers nor one row for each run.
         """
         self._need("predict_curve", "losses along a run")
-        every = rows_of_steps(steps, len(runs))
+        every = rows_of_steps(steps, len(check_runs(runs)))
         parts = [
             np.asarray(self.law.predict_curve(runs.select([i]), at), dtype=np.float64) for i, at in enumerate(every)
         ]

@@ -14,11 +14,13 @@ apart in rate or batch hardly any.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from numbers import Real
 
 import numpy as np
 
 from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError
 from optlaws.regression.kernel import matern32
 
 SETTING = 4  # the first coordinates: size, data, peak rate, batch (`Basis.coordinates`)
@@ -36,11 +38,23 @@ class Discrepancy:
         Standard deviation of the field over all coordinates of the law's field, at least 0.
     setting : float
         Standard deviation of the field over size, data, peak rate and batch alone, at least 0.
+
+    Raises
+    ------
+    InputError
+        One of them is no finite number from 0.
     """
 
     level: float
     shape: float
     setting: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is no standard deviation."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, Real) or not 0 <= value < float("inf"):
+                raise InputError(f"{field.name} must be a finite number from 0, got {value!r:.40}; 0 leaves it out")
 
     @property
     def variance(self) -> float:

@@ -32,7 +32,7 @@ from optlaws.law.residuals import group_texts, partition_values, summary, versio
 from optlaws.law.units import units_of
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import FEWEST_CHECKED, Posterior, Problem, fit_trend_field, trend_evidence
-from optlaws.runs import CurveTable, RunTable
+from optlaws.runs import CurveTable, RunTable, check_runs
 
 FEWEST_RUNS = 4
 FEWEST_READINGS = 20
@@ -233,7 +233,7 @@ def fit_law(
     TableError
         There is no column `group`.
     InputError
-        No such basis, a name that is no text, or exponents to calibrate that the basis has not.
+        No run or curve table, no such basis, a name that is no text, or exponents to calibrate that the basis has not.
 
     Warns
     -----
@@ -258,6 +258,9 @@ def fit_law(
     they average, and that the noise variances of one curve's points are multiplied until together they count as at most
     `FREE_POINTS_PER_CURVE`.
     """
+    check_runs(runs)
+    if not isinstance(curves, CurveTable | None):
+        raise InputError(f"curves must be a CurveTable, got {type(curves).__name__}; read one with read_curves")
     if not isinstance(name, str):
         raise InputError(f"name must be text, got {name!r}; leave it out for 'law'")
     if inducing_pool is not None and not len(inducing_pool):

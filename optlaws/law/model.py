@@ -201,6 +201,11 @@ class Law:
         discrepancy : Discrepancy
             Default: what the built-in laws showed on sources that they were not fitted to (`docs/transfer.md`).
 
+        Raises
+        ------
+        InputError
+            It is no `Discrepancy`.
+
         Examples
         --------
         >>> from optlaws import load_law, parse, rank, RunTable
@@ -213,6 +218,10 @@ class Law:
         """
         from dataclasses import replace
 
+        if not isinstance(discrepancy, Discrepancy):
+            raise InputError(
+                f"discrepancy must be a Discrepancy, got {discrepancy!r:.60}; leave it out for the default"
+            )
         return replace(self, discrepancy=discrepancy)
 
     def complete(self, runs: RunTable) -> tuple[RunTable, dict[str, float]]:

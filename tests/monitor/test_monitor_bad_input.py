@@ -1,0 +1,84 @@
+"""Thresholds, priors and readings that a monitor cannot use are refused in one sentence."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from monitor_helpers import new_monitor, plain_path
+
+from optlaws import RunTable, load_law, parse
+from optlaws.errors import FitError, InputError, LawError
+from optlaws.law.baseline import fit_baseline
+from optlaws.monitor import CurvePrior, Monitor, Thresholds, paths, reforecast
+from optlaws.monitor.learning import fit_prior
+
+WIDE = CurvePrior.default(True)
+
+
+@pytest.mark.parametrize("fewest", [2.5, 0.5])
+def test_the_number_of_blocks_is_whole(fewest):
+    with pytest.raises(InputError, match=f"fewest must be a whole number of blocks above 0, got {fewest}"):
+        Thresholds(fewest=fewest)
+
+
+class TestPriors:
+    @pytest.mark.parametrize("changes", [{"spread": np.nan}, {"spread": -1.0}, {"law_sd": np.inf}, {"misfit": 0.0}])
+    def test_numbers_that_are_none(self, changes):
+        with pytest.raises(InputError, match="must hold finite numbers, misfit and spread above 0"):
+            new_monitor(prior=replace(WIDE, **changes))
+
+    def test_arrays_of_other_shapes(self):
+        with pytest.raises(InputError, match=r"must have shapes \(6,\) and \(6, 6\), got \(2,\) and \(6, 6\)"):
+            new_monitor(prior=replace(WIDE, mean=np.zeros(2)))
+
+    @pytest.mark.parametrize("changes", [{"misfit": "x"}, {"mean": [[1], [1, 2]]}, {"curves": None}])
+    def test_a_file_with_texts_in_place_of_numbers(self, changes):
+        with pytest.raises(LawError, match="a monitor's prior must hold numbers, got others"):
+            CurvePrior.from_dict({**WIDE.to_dict(), **changes})
+
+    def test_no_curve_to_learn_from(self):
+        with pytest.raises(FitError, match="examples must be at least one finished curve, got none"):
+            fit_prior([])
+
+
+class TestReadings:
+    def test_lists_of_other_lengths(self):
+        with pytest.raises(InputError, match=r"two lists of equal length, got shapes \(2,\) and \(1,\)"):
+            reforecast(plain_path(), WIDE, np.array([500.0, 501.0]), np.array([1.0]))
+
+    @pytest.mark.parametrize(
+        ("steps", "logs"),
+        [([500.0, 501.0], [1.0, np.nan]), ([500.0, np.inf], [1.0, 1.0]), ([500.0, 400.0], [1.0, 1.0])],
+    )
+    def test_what_is_not_finite_or_goes_back(self, steps, logs):
+        with pytest.raises(InputError, match="must be finite, steps ascending"):
+            reforecast(plain_path(), WIDE, np.array(steps), np.array(logs))
+
+
+class TestLaws:
+    def test_a_rival_law_cannot_follow_a_run(self):
+        n = np.array([1e7, 1e8, 1e9, 1e7, 1e8, 1e9])
+        d = np.array([1e9, 1e9, 1e9, 4e9, 4e9, 4e9])
+        schedule = parse("constant:peak=1e-3,steps=1000")
+        loss = 1.7 + 400 * n**-0.34 + 410 * d**-0.28
+        law = fit_baseline("chinchilla", RunTable.build([schedule] * 6, params=n, tokens=d, final_loss=loss))
+        with pytest.raises(LawError, match=r"law must be one with dynamics to follow a run.*got BaselineFit"):
+            Monitor(law, schedule, params=1e8, tokens=1e9)
+
+    def test_one_grid_of_steps_a_run(self):
+        run = RunTable.build("constant:peak=1e-3,steps=1000", params=85e6, batch_tokens=51_200)
+        with pytest.raises(InputError, match="steps must be one array a run, 1, got 0"):
+            paths(load_law("llama-slimpajama"), run, [])
+
+
+class TestArguments:
+    def test_a_law_by_its_name(self):
+        run = parse("cosine:peak=1e-3,steps=1000,warmup=100")
+        named, given = (Monitor(law, run, params=1e8) for law in ("llama-slimpajama", load_law("llama-slimpajama")))
+        assert named.update(500, 3.5).forecast == given.update(500, 3.5).forecast
+        with pytest.raises(LawError, match="law must be a law file or one of"):
+            Monitor("no-such-law", run)
+
+    def test_what_is_no_run(self):
+        with pytest.raises(InputError, match="run must be a RunTable, got str"):
+            Monitor("llama-slimpajama", "cosine:peak=1e-3,steps=1000")

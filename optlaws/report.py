@@ -70,8 +70,10 @@ def _size_text(name: str, words: str, value: float) -> str:
     return f"{words} {value:g}" if name == "weight_decay" else f"{format_quantity(value)} {words}"
 
 
-def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS) -> str:
-    """Return the ranking as text: header line, table, footnotes on the domain, and the sentence of advice."""
+def rank_table(
+    ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS, note: str = ""
+) -> str:
+    """Return the ranking as text: header line, table, footnotes on the domain, a note, and the sentence of advice."""
     header, rows, notes = _cells(ranking, limit)
     whole, rows = rows, [[clipped(cell) for cell in row] for row in rows]
     lines = [rank_header(ranking, assumed), "", *text_table(header, rows, right=_right(header)).split("\n")]
@@ -79,7 +81,8 @@ def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, lim
         lines.append(f"... and {len(ranking) - limit:,} more; --format csv or json lists them all")
     if rows != whole:
         lines.append(f"...: cut at {WIDEST} characters; --format csv or json has all of it")
-    lines += [f"[{mark}] {note}" for mark, note in notes]
+    lines += [f"[{mark}] {words}" for mark, words in notes]
+    lines += ["", f"Note: {note}."] if note else []
     return "\n".join([*lines, "", ranking.advice]) + "\n"
 
 

@@ -131,10 +131,11 @@ class TestCommands:
     def test_rank_says_what_is_left_of_the_odds(self):
         told = cli("rank", *RATES[:2], "--params", "85M")
         assert (told.returncode, told.stderr) == (0, "")
-        last = told.stdout.splitlines()[-1]
-        assert re.fullmatch(r"On another corpus .* 1 has a P\(best\) of \d+ %: --other-corpus\.", last)
+        assert re.search(
+            r"^Note: on another corpus .*, 1 has a P\(best\) of \d+ % \(--other-corpus\)\.$", told.stdout, re.M
+        )
         asked = cli("rank", *RATES[:2], "--params", "85M", "--other-corpus")
-        assert "On another" not in asked.stdout
+        assert "Note" not in asked.stdout
         assert asked.stdout.startswith("Law llama-slimpajama on another corpus,")
 
     def test_json(self):
@@ -151,6 +152,12 @@ class TestCommands:
     def test_own_laws_say_nothing(self, law, tmp_path):
         law.save(tmp_path / "own.json")
         assert "another" not in cli("rank", *RATES[:2], "--params", "85M", "--law", str(tmp_path / "own.json")).stdout
+
+    def test_plans_of_a_built_in_law_say_so_too(self):
+        found = cli("optimize", "--params", "85M", "--tokens", "256M", "--knots", "0").stdout
+        assert re.search(r"^Note: on another corpus .* has a P\(best\) of \d+ %\.$", found, re.M)
+        found = cli("recommend", "--params", "500M", "--tokens", "20B").stdout
+        assert "\nNote: another corpus or kind of network may have another best rate" in found
 
     def test_predict(self, tmp_path):
         widths = []

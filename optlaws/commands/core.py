@@ -10,10 +10,11 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from optlaws._advice import percent
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
+    elsewhere,
+    elsewhere_text,
     errors_text,
     keep_inputs,
     progress,
@@ -39,11 +40,9 @@ from optlaws.runs import (
 if TYPE_CHECKING:
     from optlaws.law import Law
     from optlaws.law.baseline import BaselineFit
-    from optlaws.ranking import Ranking
     from optlaws.schedules import Schedule
 
 CURVE_STEPS = 200
-MOST_TOLD = 1000  # candidates that are ranked a second time for a note
 CURVES_TO_LEARN_FROM = 3  # what `optlaws.monitor.learn_prior` needs
 
 
@@ -92,35 +91,10 @@ def rank(
     elif style == "json":
         text = report.rank_json(ranking, found.assumed, drawn)
     else:
-        text = report.rank_table(ranking, found.assumed) + _elsewhere_text(law_name, law, ranking)
+        text = report.rank_table(ranking, found.assumed, note=elsewhere_text(law_name, law, ranking))
     write_text(output, text)
     if not ranking.in_domain.any():
         _tell_nearer(law_name, ranking.runs.select(ranking.order[: report.TABLE_ROWS]))
-
-
-def elsewhere(law: Law | BaselineFit, asked: bool) -> Law | BaselineFit:
-    """Return the law, with the uncertainty that it has on another corpus where that is asked for."""
-    if not asked:
-        return law
-    if not hasattr(law, "on_other_corpus"):
-        raise InputError(
-            f"--other-corpus needs a law of this package's basis, got {law.name!r}, a rival law; leave the option out"
-        )
-    return law.on_other_corpus()
-
-
-def _elsewhere_text(law_name: str, law: Any, ranking: Ranking) -> str:
-    """Return a line on what a built-in law's first candidate is worth on another corpus, which most users have."""
-    from optlaws.law import builtin_names
-    from optlaws.ranking import rank as rank_runs
-
-    several = 2 <= len(ranking) <= MOST_TOLD
-    if ranking.other_corpus or not several or law_name not in builtin_names() or not hasattr(law, "on_other_corpus"):
-        return ""
-    with quiet():
-        there = rank_runs(ranking.runs, law.on_other_corpus())
-    odds = percent(float(there.p_best[ranking.best]))
-    return f"On another corpus or kind of network than the law's, 1 has a P(best) of {odds}: --other-corpus.\n"
 
 
 def _tell_nearer(law_name: str, runs: RunTable) -> None:

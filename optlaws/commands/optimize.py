@@ -9,7 +9,15 @@ import click
 
 from optlaws import report
 from optlaws._advice import number_text, percent
-from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, ticking, write_text
+from optlaws.commands.shared import (
+    check_figure,
+    check_outputs,
+    elsewhere_text,
+    keep_inputs,
+    quiet,
+    ticking,
+    write_text,
+)
 from optlaws.optimize import FREE, Gain, Optimum, optimize_schedule, record
 
 DRAWN = 6  # schedules in the figure
@@ -52,7 +60,8 @@ def optimize(
     elif style == "csv":
         text = _csv(found)
     else:
-        text = _text(found, output)
+        lowest = found.ranking.names[found.ranking.best]
+        text = _text(found, output, elsewhere_text(law_name, law, found.ranking, lowest, ""))
     click.echo(text, nl=False, err=output == "-")
 
 
@@ -73,11 +82,11 @@ def _csv(found: Optimum) -> str:
     return "\n".join(f"{line},{mark}" for line, mark in zip(lines, marks, strict=True)) + "\n"
 
 
-def _text(found: Optimum, output: str | None) -> str:
+def _text(found: Optimum, output: str | None, elsewhere: str) -> str:
     """Return header, table, gains, notes and advice for people."""
     lines = [report.rank_header(found.ranking, found.task.assumed), "", *_table(found), ""]
     lines += [_gain_text(gain, found) for gain in found.gains]
-    lines += [f"Note: {note}." for note in found.notes]
+    lines += [f"Note: {note}." for note in (*found.notes, elsewhere) if note]
     lines += ["", found.advice]
     if output in (None, "-"):
         lines += ["", str(found.schedule)] if output is None else []

@@ -138,6 +138,8 @@ def _settings(found: Recommendation) -> list[list[str]]:
 
 
 def _text(found: Recommendation) -> str:
+    from optlaws.law import builtin_names
+
     digits = found.families.decimals
     ends = " .. ".join(number_text(x, digits) for x in (found.lower, found.upper))
     risk = "" if math.isnan(found.risk) else f", divergence risk {percent(found.risk)}"
@@ -151,6 +153,8 @@ def _text(found: Recommendation) -> str:
         lines += [_shapes_text(found), ""]
     lines += _published_table(found.published)
     lines += [f"Note: {note}." for note in found.notes]
+    if found.law in builtin_names():
+        lines.append("Note: another corpus or kind of network may have another best rate; a few own runs tell (--from).")
     return "\n".join([*lines, "", advice(found)]) + "\n"
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optlaws._advice import percent
 from optlaws.errors import ExtrapolationWarning, InputError
 from optlaws.runs import (
     atomic_write,
@@ -22,8 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from optlaws.law import Law
+    from optlaws.law.baseline import BaselineFit
+    from optlaws.ranking import Ranking
 
 
+MOST_TOLD = 1000  # candidates that are ranked a second time for a note
 ERROR_NAMES = {
     "mean_error_pct": "mean error %",
     "max_error_pct": "max error %",
@@ -150,3 +154,31 @@ def units_text(law: Law) -> str:
         return ""
     values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["units"].items())
     return f"These runs are far smaller than language models; the law is in units of their own: {values}."
+
+
+def elsewhere(law: Law | BaselineFit, asked: bool) -> Law | BaselineFit:
+    """Return the law, with the uncertainty that it has on another corpus where that is asked for."""
+    if not asked:
+        return law
+    if not hasattr(law, "on_other_corpus"):
+        raise InputError(
+            f"--other-corpus needs a law of this package's basis, got {law.name!r}, a rival law; leave the option out"
+        )
+    return law.on_other_corpus()
+
+
+def elsewhere_text(law_name: str, law: Any, ranking: Ranking, first: str = "1", way: str = " (--other-corpus)") -> str:
+    """Return what a built-in law's first candidate is worth on another corpus, which most users have; else "".
+
+    A sentence without its point; `first` is what to call the candidate, `way` what follows.
+    """
+    from optlaws.law import builtin_names
+    from optlaws.ranking import rank
+
+    several = 2 <= len(ranking) <= MOST_TOLD
+    if ranking.other_corpus or not several or law_name not in builtin_names() or not hasattr(law, "on_other_corpus"):
+        return ""
+    with quiet():
+        there = rank(ranking.runs, law.on_other_corpus())
+    odds = percent(float(there.p_best[ranking.best]))
+    return f"on another corpus or kind of network than the law's, {first} has a P(best) of {odds}{way}"

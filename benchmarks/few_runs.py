@@ -18,18 +18,21 @@ from __future__ import annotations
 import argparse
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accuracy import table
 from public import Array, completed, load, write_page
 
 from optlaws import RunTable
-from optlaws.law import fit_law
+from optlaws._normal import NORMAL_90
+from optlaws.law import Law, builtin_names, fit_law, load_law
 from optlaws.validation import configurations, same_budget, same_horizon, scores, sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 COUNTS = (4, 6, 8, 12, 16, 24, 32, 64, 128)
 DRAWS = 10
+OF = {"llama-slimpajama": "schaipp", "steplaw-dense": "Step Law"}  # what a built-in law was fitted to
 HEAD = [
     "runs drawn", "error %, mean (worst draw)", "level off by %", "order within pools", "regret % (worst draw)",
     "90 % cover (worst draw)", "width %",
@@ -76,6 +79,56 @@ def learning_curve(runs: RunTable, small: Array, pool: Array, draws: int, counts
     return rows
 
 
+def moved(law: Law, runs: RunTable, drawn: Array, held: Array) -> dict[str, Any]:
+    """Return ln losses and standard deviations of the held-out runs by a built-in law, moved by the drawn ones.
+
+    The law as on another corpus is the prior, a Gaussian process: its posterior given the drawn runs' losses.
+    """
+    prior = law.on_other_corpus().predict(runs)
+    both = np.concatenate([drawn, held])
+    cross = np.column_stack([prior.covariance_with(int(j), both) / prior.loss[both] / prior.loss[j] for j in drawn])
+    noise = prior.noise / prior.loss
+    weights = np.linalg.solve(cross[: len(drawn)] + np.diag(noise[drawn] ** 2), cross[len(drawn) :].T)
+    mean = np.log(prior.loss[held]) + weights.T @ np.log(runs.final_loss[drawn] / prior.loss[drawn])
+    left = (prior.sd[held] / prior.loss[held]) ** 2 - (cross[len(drawn) :] * weights.T).sum(axis=1)
+    half = NORMAL_90 * np.sqrt(np.maximum(left, noise[held] ** 2))
+    return {"predicted": np.exp(mean), "lower": np.exp(mean - half), "upper": np.exp(mean + half)}
+
+
+def started(draws: int) -> str:
+    """Return the part that sets own laws beside built-in ones of another corpus, moved by the same runs."""
+    rows = []
+    for name, (runs, small, pool) in tasks().items():
+        held = np.flatnonzero(~small)
+        there = runs.select(held)
+        for start in (each for each in builtin_names() if OF[each] not in name):
+            for count in (c for c in (4, 8, 16, 32) if c < small.sum()):
+                found = []
+                for seed in range(draws):
+                    drawn = np.sort(np.random.default_rng(seed).choice(np.flatnonzero(small), count, replace=False))
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        own = fit_law(runs.select(drawn)).predict(there)
+                        answers = (
+                            {"predicted": own.loss, "lower": own.lower, "upper": own.upper},
+                            moved(load_law(start), runs, drawn, held),
+                        )
+                    for answer in answers:
+                        s = scores(there.final_loss, **answer, pool=pool[held], candidate=configurations(there))
+                        found.append([s["error"], s["regret"], 100 * s["cover"]])
+                mean = np.array(found).reshape(draws, 2, 3).mean(axis=0)
+                cells = [f"{mean[0, k]:.{d}f} / {mean[1, k]:.{d}f}" for k, d in enumerate((2, 2, 0))]
+                rows.append([name, start, str(count), *cells])
+    head = ["predicted", "built-in law", "runs drawn", "error %, own / moved", "regret %", "cover %"]
+    return (
+        "## Is a built-in law of another corpus a better start?\n\nThe same draws, once with a law of their own, once with a"
+        " built-in law that has seen none of the source, moved by them: its prediction as on another corpus"
+        " ([transfer.md](transfer.md)) is the prior, a Gaussian process, and the drawn runs' losses are what is observed."
+        " Means over the draws. The package has no such fit, for the own law is the better one nearly everywhere.\n\n"
+        + table(head, rows)
+    )
+
+
 def page(draws: int) -> str:
     """Return the page."""
     parts = []
@@ -89,7 +142,7 @@ def page(draws: int) -> str:
     about = " ".join(str(__doc__).split("\n\n", 1)[1].split())
     return (
         "# How many runs does a law need?\n\nWritten by `python benchmarks/few_runs.py --write`"
-        f" ({draws} draws, seeds 0 to {draws - 1}). {about}\n\n" + "\n\n".join(parts) + "\n"
+        f" ({draws} draws, seeds 0 to {draws - 1}). {about}\n\n" + "\n\n".join([*parts, started(draws)]) + "\n"
     )
 
 

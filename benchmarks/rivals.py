@@ -22,6 +22,7 @@ from public import completed, load, mpl_rows, schaipp_splits, write_page
 
 from optlaws.baselines import baseline_names, get_baseline
 from optlaws.baselines.optimal_rate import nearest_run
+from optlaws.compare import one_size
 from optlaws.errors import OptlawsError, nearest
 from optlaws.law import fit_law
 from optlaws.runs import CurveTable, RunTable
@@ -78,7 +79,7 @@ class Rival:
     @property
     def one_size(self) -> bool:
         """Whether the law reads schedules but no sizes, and so holds for one size each."""
-        return "schedule" in self.needs and "params" not in self.needs
+        return one_size(self.kind)
 
     def fit(self, runs: RunTable, curves: CurveTable | None = None) -> Any:
         """Fit with defaults; sizes one by one where the law holds for one size."""

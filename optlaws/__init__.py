@@ -17,6 +17,7 @@ _HOMES = {
     "Schedule": "optlaws.schedules",
     "ScheduleBatch": "optlaws.schedules",
     "basis_ids": "optlaws.features",
+    "compare_laws": "optlaws.compare",
     "design_runs": "optlaws.design",
     "errors": "optlaws.errors",
     "feature_table": "optlaws.features",
@@ -43,6 +44,7 @@ __all__ = [
     "ScheduleBatch",
     "__version__",
     "basis_ids",
+    "compare_laws",
     "design_runs",
     "errors",
     "feature_table",
@@ -63,6 +65,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from optlaws import errors
+    from optlaws.compare import compare_laws
     from optlaws.design import design_runs, standard_pool
     from optlaws.features import basis_ids, feature_table, get_basis, register_basis
     from optlaws.law import Law, fit_law, load_law

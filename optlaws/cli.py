@@ -207,6 +207,22 @@ def fit(**options: Any) -> None:
 
 
 @cli.command()
+@click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
+@click.option("--curves", multiple=True, metavar="CURVES", help="Curve table: run_id, step, loss. May be repeated.")
+@click.option("--laws", metavar="NAMES", help="Rivals, like chinchilla,step_law. [default: all]")
+@click.option("--splits", metavar="NAMES", help="Of horizon,size,family,peak. [default: all that RUNS allow]")
+@click.option("--seconds", type=float, default=30, show_default=True, help="Most time for the fits of one law.")
+@click.option("--intervals", is_flag=True, help="Give rivals intervals, too; several times slower.")
+@format_option("text", "json", "csv")
+@output_option(help="Write there instead of to standard output.")
+def compare(**options: Any) -> None:
+    """Fit our law and rival laws to parts of your runs and say how well each predicts the rest."""
+    from optlaws.commands import compare as command
+
+    command.compare(**options)
+
+
+@cli.command()
 @click.argument("law_name", metavar="LAW")
 @click.argument("runs", metavar="RUNS")
 @click.option(

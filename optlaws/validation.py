@@ -155,6 +155,16 @@ def larger_size_out(runs: RunTable, threshold: float) -> Iterator[Split]:
     yield _beyond(sizes(runs), threshold, "params")
 
 
+def middle(values: npt.ArrayLike) -> float:
+    """Return the middle one of the different values, the lower one of two: half of them, or one more, are at most it.
+
+    >>> middle([1.0, 1.0, 2.0, 4.0, 8.0])
+    2.0
+    """
+    levels = np.unique(np.asarray(values, dtype=np.float64))
+    return float(levels[(len(levels) + 1) // 2 - 1]) if len(levels) else float("nan")
+
+
 def scores(
     loss: npt.ArrayLike,
     predicted: npt.ArrayLike,
@@ -232,10 +242,9 @@ def scores(
         if len(i) < smallest:
             continue
         ranks.append(_spearman(y[i], p[i]))
-        true, guess = _per_candidate(y[i], tried[i]), _per_candidate(p[i], tried[i])
-        order = np.argsort(guess, kind="stable")
-        hits += int(true.argmin() in order[:TOP])
-        regrets.append(100 * (true[order[0]] / true.min() - 1))
+        hit, regret = choice(y[i], p[i], tried[i])
+        hits += hit
+        regrets.append(regret)
     return {
         "runs": len(y),
         "error": float(np.mean([error[i].mean() for i in groups]) if by_pool else error.mean()),
@@ -357,6 +366,26 @@ def _labels(runs: RunTable, column: str) -> npt.NDArray[Any]:
     if column == "size":
         return sizes(runs)
     return runs.column(column)
+
+
+def choice(loss: FloatArray, predicted: FloatArray, candidate: npt.NDArray[Any]) -> tuple[bool, float]:
+    """Return what choosing by predictions among the candidates of one pool is worth; `scores` has the words for it.
+
+    Parameters
+    ----------
+    loss, predicted : (n,)
+        True losses and predictions, nats per token.
+    candidate : (n,)
+        Labels of what was tried.
+
+    Returns
+    -------
+    tuple
+        Whether the best candidate is among the two predicted lowest, and the regret, %.
+    """
+    true, guess = _per_candidate(loss, candidate), _per_candidate(predicted, candidate)
+    order = np.argsort(guess, kind="stable")
+    return bool(true.argmin() in order[:TOP]), float(100 * (true[order[0]] / true.min() - 1))
 
 
 def _per_candidate(values: FloatArray, label: npt.NDArray[Any]) -> FloatArray:

@@ -13,7 +13,7 @@ LAYERS = [
     {"__main__"},
     {"cli", "commands"},
     {"report", "plotting", "integrations"},
-    {"recommend", "design"},
+    {"recommend", "design", "compare"},
     {"optimize"},
     {"ranking", "monitor"},
     {"_advice"},

@@ -14,6 +14,7 @@ NAMES = {
     "ScheduleBatch",
     "__version__",
     "basis_ids",
+    "compare_laws",
     "design_runs",
     "errors",
     "feature_table",

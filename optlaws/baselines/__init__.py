@@ -49,8 +49,8 @@ def get_baseline(name: str) -> Any:
     LawError
         There is none of that name.
     """
-    if name not in REGISTRY:
+    if not isinstance(name, str) or name not in REGISTRY:
         known = baseline_names()
-        raise LawError(f"law must be one of {', '.join(known)}, got {name!r}{nearest(name, known)}")
+        raise LawError(f"law must be one of {', '.join(known)}, got {name!r}{nearest(str(name), known)}")
     module, _, attribute = REGISTRY[name].partition(":")
     return getattr(import_module(module), attribute)

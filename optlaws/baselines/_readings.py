@@ -116,7 +116,7 @@ def asked(runs: RunTable, steps: Any) -> Readings:
 
 
 def ends(runs: RunTable) -> list[Readings]:
-    """Return every run with one reading, at its end."""
+    """Return every run with one reading, at its end; a `TableError` if the table holds a `ScheduleBatch`."""
     nothing = np.array([np.nan])
     return [
         Readings(s.array(), np.array([s.total_steps]), nothing, float(size), int(s.warmup_steps))
@@ -183,7 +183,7 @@ def pieces(rows: int, columns: int) -> list[slice]:
 
 
 def huber_cost(log_residual: FloatArray) -> float:
-    """Return the sum of Huber losses (threshold `HUBER`) of residuals of log losses."""
+    """Return the sum of Huber losses (threshold `HUBER`) of residuals (m,) of log losses."""
     return float(huber(log_residual, HUBER)[0].sum())
 
 
@@ -193,7 +193,7 @@ def reach(lower: float, upper: float) -> tuple[float, float]:
 
 
 def without_slopes(F: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return features whose slopes are not wanted, as `Features` must."""
+    """Return features F (m, p) whose slopes are not wanted, as `Features` must: with slopes (m, p, 0)."""
     return F, np.empty((*F.shape, 0))
 
 
@@ -225,7 +225,7 @@ def fit_separable(
 
     Returns
     -------
-    c : (p,), theta : (q,)
+    c : (p,), at least 0; theta : (q,)
     """
     from scipy.optimize import least_squares, nnls
     from scipy.stats import qmc

@@ -24,7 +24,7 @@ class RivalAdvice:
     Attributes
     ----------
     name, source, formula : the law and where it is published.
-    peak_lr, batch_tokens : its advice, NaN where it says nothing.
+    peak_lr, batch_tokens : its advice (rate, tokens), NaN where it says nothing.
     note : where its constants come from, or a reservation.
     peak_lr_low, peak_lr_high, batch_tokens_low, batch_tokens_high : 5 and 95 % points of the advice over the law's fits
         to bootstrap samples of its runs; NaN where there are none, as of printed constants.
@@ -52,16 +52,19 @@ def rival_advice(
     Parameters
     ----------
     name : of the law.
-    params, tokens : N and D.
+    params, tokens : N and D, above 0.
     runs : to fit it to; their bootstrap samples make the band of a law that has one.
     seed : of these samples.
 
     Raises
     ------
     LawError
-        There is no such law, it advises no rates, or it has no printed constants and there are no runs.
+        There is no such law, it advises no rates, it has no printed constants and there are no runs, or a run lacks a
+        column that it needs.
     FitError
         The runs do not tell its constants.
+    InputError
+        `params` or `tokens`, where the law looks at it, is not a finite number above 0.
     """
     kind = get_baseline(name)
     if not hasattr(kind, "recommend"):
@@ -77,7 +80,13 @@ def rival_advice(
 
 
 def bootstrap(kind: Any, runs: RunTable, *, seed: int = 0) -> list[Any]:
-    """Return a law of a kind through `DRAWS` bootstrap samples of runs; none if it has no band, or not from these."""
+    """Return a law of a kind through `DRAWS` bootstrap samples of runs; none if it has no band, or not from these.
+
+    Raises
+    ------
+    LawError
+        A run lacks a column that the law needs.
+    """
     if not hasattr(kind, "band"):
         return []
     try:
@@ -88,7 +97,13 @@ def bootstrap(kind: Any, runs: RunTable, *, seed: int = 0) -> list[Any]:
 
 
 def advice_of(law: Any, params: float, tokens: float, note: str = "", draws: Sequence[Any] = ()) -> RivalAdvice:
-    """Return the advice of a fitted law of the best rate, with a band where there are fits to bootstrap samples."""
+    """Return the advice of a fitted law of the best rate, with a band where there are fits to bootstrap samples.
+
+    Raises
+    ------
+    InputError
+        `params` or `tokens`, where the law looks at it, is not a finite number above 0.
+    """
     peak, batch = law.recommend(params, tokens)
     found = RivalAdvice(law.name, law.source, law.formula, float(peak), float(batch), note)
     if not draws:

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.baselines.base import FloatArray, Parametric, columns, training
+from optlaws.baselines.base import FloatArray, Parametric, check_points, columns, training
 from optlaws.errors import FitError, InputError
 from optlaws.runs import CurveTable, RunTable
 
@@ -18,7 +18,7 @@ SAME_BUDGET = 0.02  # budgets whose logarithms are closer than this are one
 
 @dataclass(frozen=True)
 class PowerAllocation(Parametric):
-    """N_opt = k_n C^a and D_opt = k_d C^b for a budget of C FLOPs."""
+    """N_opt = k_n C^a (parameters) and D_opt = k_d C^b (tokens) for a budget of C FLOPs; k_n and k_d above 0."""
 
     k_n: float
     a: float
@@ -43,13 +43,16 @@ class PowerAllocation(Parametric):
 
     @classmethod
     def from_optima(cls, compute: FloatArray, n: FloatArray, d: FloatArray) -> Self:
-        """Return the log-log lines through optima (m,) of different budgets.
+        """Return the log-log lines through optima (m,) of different budgets: FLOPs, parameters, tokens.
 
         Raises
         ------
         FitError
             There are fewer than 2 budgets.
+        InputError
+            A number is not finite and above 0, or the three differ in length.
         """
+        check_points(compute=compute, n=n, d=d)
         if len(np.unique(compute)) < 2:
             raise FitError(
                 f"law {cls.name!r} needs optima at 2 or more compute budgets, got {len(np.unique(compute))};"
@@ -73,12 +76,20 @@ class PowerAllocation(Parametric):
 
     @classmethod
     def fit_points(cls, n: FloatArray, compute: FloatArray, loss: FloatArray) -> Self:
-        """Fit to N, C and losses, each (m,)."""
+        """Fit to N (parameters), C (FLOPs) and losses (nats per token), each (m,) and above 0.
+
+        Raises
+        ------
+        FitError
+            The budgets do not tell the lines.
+        InputError
+            A number is not finite and above 0, or the three differ in length.
+        """
         raise NotImplementedError  # every law has its own way to find the optima
 
 
 def budgets(compute: FloatArray) -> list[npt.NDArray[np.intp]]:
-    """Return the indices of the runs of each budget, lowest budget first; nearly equal budgets are one."""
+    """Return the indices of the runs of each budget (m,), FLOPs, lowest budget first; nearly equal budgets are one."""
     order = np.argsort(compute, kind="stable")
     cuts = np.flatnonzero(np.diff(np.log(compute[order])) > SAME_BUDGET) + 1
     return list(np.split(order, cuts))

@@ -18,7 +18,7 @@ LAM = 0.999  # the authors' default
 
 
 def areas(run: Readings, lam: float) -> tuple[FloatArray, FloatArray]:
-    """Return S1 and S2 at every reading, each (r,).
+    """Return S1 and S2 at every reading, each (r,), summed rates.
 
     m_i = lam m_{i-1} + (eta_{i-1} - eta_i) from the end of the warm-up on, m = 0 before; S2 after n updates is
     m_0 + ... + m_{n-1}, S1 is eta_0 + ... + eta_{n-1}.
@@ -44,6 +44,11 @@ class AnnealingLaw(Parametric):
     L0, A, C : nats per token (A and C with the powers of the rate that make them so).
     alpha : exponent.
     lam : memory of the momentum per update, 0 < lam < 1.
+
+    Raises
+    ------
+    LawError
+        `lam` is out of range.
     """
 
     name: ClassVar[str] = "annealing"
@@ -107,9 +112,30 @@ class AnnealingLaw(Parametric):
         return np.asarray(self.L0 + self.A * first**-self.alpha - self.C * second)
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return np.array([self._loss(run)[0] for run in ends(runs)])
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run after the given numbers of updates (1 .. T), shape of `steps`."""
+        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
+
+        Parameters
+        ----------
+        runs
+            A table of one row.
+        steps : ndarray
+            Whole numbers, 1 .. T, in any order.
+
+        Raises
+        ------
+        InputError
+            The table has not one row, or a step lies outside 1 .. T or is not whole.
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return self._loss(asked(runs, steps))

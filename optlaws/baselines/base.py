@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, Self, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import FitError, LawError
+from optlaws.errors import FitError, InputError, LawError
 from optlaws.runs import CurveTable, RunTable
 
 FloatArray = npt.NDArray[np.float64]
@@ -30,7 +30,7 @@ DERIVED = ("params", "tokens", "batch_tokens", "peak_lr", "steps")
 
 
 class Advice(NamedTuple):
-    """What a law advises for one run: highest rate and batch size; NaN where the law says nothing of it."""
+    """What a law advises for one run: highest rate, and batch size in tokens; NaN where the law says nothing of it."""
 
     peak_lr: float
     batch_tokens: float
@@ -59,6 +59,13 @@ class BaselineLaw(Protocol):
         """Fit the law to completed runs (and curves); `starts` = 0 is the law's own number of starts.
 
         Laws that search from many starts take `progress`, a `Progress`, as well: see `fit_kind`.
+
+        Raises
+        ------
+        FitError
+            There are too few completed runs or readings, or they do not tell the law.
+        LawError
+            A run lacks a column of `needs`.
         """
         ...
 
@@ -72,7 +79,15 @@ class LossLaw(BaselineLaw, Protocol):
     """A law that predicts final losses."""
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks a column of `needs`.
+        TableError
+            The law reads schedules and the table holds a `ScheduleBatch`.
+        """
         ...
 
 
@@ -81,7 +96,13 @@ class CurveLaw(LossLaw, Protocol):
     """A law that predicts losses along a run."""
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run (a table of one row) after the given numbers of updates, shape of `steps`."""
+        """Return the losses of one run (a table of one row) after the given numbers of updates, shape of `steps`.
+
+        Raises
+        ------
+        InputError
+            The table has not one row, or a step is not a whole number from 1 to T.
+        """
         ...
 
 
@@ -90,7 +111,13 @@ class AdviceLaw(BaselineLaw, Protocol):
     """A law that advises a peak rate, a batch size, or both."""
 
     def recommend(self, params: float, tokens: float) -> Advice:
-        """Return the advice for N parameters and D tokens."""
+        """Return the advice for N parameters and D tokens.
+
+        Raises
+        ------
+        InputError
+            N or D, where the law looks at it, is not a finite number above 0.
+        """
         ...
 
 
@@ -116,7 +143,13 @@ class Parametric:
 def fit_kind(
     kind: Any, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, progress: Progress | None = None
 ) -> Any:
-    """Return a law of a kind fitted to runs; `progress` is told of its starts, if it searches from many."""
+    """Return a law of a kind fitted to runs; `progress` is told of its starts, if it searches from many.
+
+    Raises
+    ------
+    FitError, LawError
+        As for the kind's `fit`.
+    """
     told = {"progress": progress} if "progress" in signature(kind.fit).parameters else {}
     return kind.fit(runs, curves, seed=seed, **told)
 
@@ -136,7 +169,13 @@ def usable(runs: RunTable) -> npt.NDArray[np.bool_]:
 
 
 def column(runs: RunTable, name: str) -> FloatArray:
-    """Return a number of every run, shape (n,): one of `DERIVED`, or a number column of the table."""
+    """Return a number of every run, shape (n,), NaN = missing: one of `DERIVED`, or a number column of the table.
+
+    Raises
+    ------
+    TableError
+        There is no such column.
+    """
     if name == "params":
         return runs.size
     if name == "peak_lr":
@@ -163,6 +202,29 @@ def columns(law: Any, runs: RunTable, names: Sequence[str] | None = None) -> lis
             )
         found.append(values)
     return found
+
+
+def check_points(**arrays: FloatArray) -> None:
+    """Refuse the points of a fit unless their columns are lists (m,), m >= 1, of finite numbers above 0.
+
+    Raises
+    ------
+    InputError
+        They are not, or differ in length.
+    """
+    shapes = {name: np.shape(values) for name, values in arrays.items()}
+    if len(set(shapes.values())) > 1 or not all(len(shape) == 1 and shape[0] for shape in shapes.values()):
+        got = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise InputError(
+            f"{', '.join(shapes)} must be lists of one length, at least 1, got shapes {got}; give one a run"
+        )
+    for name, values in arrays.items():
+        array = np.asarray(values, dtype=np.float64)
+        bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+        if len(bad):
+            raise InputError(
+                f"{name} must be finite numbers above 0, got {array[bad[0]]:g} at place {bad[0]}; drop that point"
+            )
 
 
 def training(law: Any, runs: RunTable, fewest: int) -> RunTable:

@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.base import HUBER, FloatArray, Parametric, Progress, columns, training
+from optlaws.baselines.base import HUBER, FloatArray, Parametric, Progress, check_points, columns, training
 from optlaws.baselines.optimise import Objective, bfgs, huber, log_sum_objective, minimise_many
 from optlaws.errors import InputError
 from optlaws.runs import CurveTable, RunTable
@@ -32,7 +32,7 @@ class Chinchilla(Parametric):
 
     The parameters minimise the sum over runs of Huber_1e-3(ln L(N, D) - ln loss), with
     ln L = log-sum-exp(a - alpha ln N, b - beta ln D, e), A = e^a, B = e^b, E = e^e, by quasi-Newton steps with the
-    analytic gradient from the published grid of starts.
+    analytic gradient from the published grid of starts. E is in nats per token, N in parameters, D in tokens.
     """
 
     E: float
@@ -89,7 +89,14 @@ class Chinchilla(Parametric):
         starts: int = STARTS,
         progress: Progress | None = None,
     ) -> Self:
-        """Fit to N (m,), D (m,) and losses (m,)."""
+        """Fit to N (m,) parameters, D (m,) tokens and losses (m,), nats per token, all above 0; see `fit`.
+
+        Raises
+        ------
+        InputError
+            A number is not finite and above 0, or the three differ in length.
+        """
+        check_points(n=n, d=d, loss=loss)
         work = _Fit(n, d, loss)
         x, _ = minimise_many(work.objective(), work.inward(_starts(starts, seed)), progress=progress)
         return cls._from(work.outward(x[None])[0])
@@ -98,7 +105,14 @@ class Chinchilla(Parametric):
     def bootstrap(
         cls, n: FloatArray, d: FloatArray, loss: FloatArray, best: Self, *, draws: int, seed: int = 0
     ) -> list[Self]:
-        """Return the laws fitted to `draws` samples of the points with replacement, each started from `best`."""
+        """Return the laws fitted to `draws` (at least 0) samples of the points (m,), each started from `best`.
+
+        Raises
+        ------
+        InputError
+            A number is not finite and above 0, or the three lists differ in length.
+        """
+        check_points(n=n, d=d, loss=loss)
         work = _Fit(n, d, loss)
         rng = np.random.default_rng(seed)
         weights = rng.multinomial(len(n), np.full(len(n), 1.0 / len(n)), size=draws).astype(np.float64)
@@ -112,17 +126,34 @@ class Chinchilla(Parametric):
         return cls(float(np.exp(e)), float(np.exp(a)), float(np.exp(b)), alpha, beta)
 
     def loss(self, n: FloatArray | float, d: FloatArray | float) -> FloatArray:
-        """Return the loss for N parameters and D tokens, of their common shape, nats per token."""
+        """Return the loss for N parameters and D tokens, above 0, of their common shape, nats per token (eq. 2).
+
+        >>> round(float(Chinchilla.published().loss(70e9, 1.4e12)), 4)
+        1.9366
+        """
         size, data = np.asarray(n, dtype=np.float64), np.asarray(d, dtype=np.float64)
         return np.asarray(self.E + self.A * size**-self.alpha + self.B * data**-self.beta)
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks N or D.
+        """
         n, d = columns(self, runs)
         return self.loss(n, d)
 
     def objective(self, n: FloatArray, d: FloatArray, loss: FloatArray) -> float:
-        """Return what the fit minimises, at this law: the sum of Huber losses over the points (m,)."""
+        """Return what the fit minimises (eq. 3), at this law: the sum of Huber losses over the points (m,).
+
+        Raises
+        ------
+        InputError
+            A number is not finite and above 0, or the three lists differ in length.
+        """
+        check_points(n=n, d=d, loss=loss)
         value, _ = huber(np.log(self.loss(n, d)) - np.log(loss), HUBER)
         return float(value.sum())
 

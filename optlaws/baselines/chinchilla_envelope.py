@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from optlaws.baselines.allocation import FLOPS, PowerAllocation
-from optlaws.baselines.base import FloatArray, columns
+from optlaws.baselines.base import FloatArray, check_points, columns
 from optlaws.errors import FitError
 from optlaws.runs import CurveTable, RunTable
 
@@ -30,7 +30,15 @@ class ChinchillaEnvelope(PowerAllocation):
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
-        """Fit to curves, or to final losses without them; nothing is random, `seed` and `starts` change nothing."""
+        """Fit to curves, or to final losses without them; nothing is random, `seed` and `starts` change nothing.
+
+        Raises
+        ------
+        FitError
+            There are curves of fewer than 2 sizes, or the lower envelope has fewer than 2 budgets.
+        LawError
+            A run lacks N or D.
+        """
         if curves is None:
             return super().fit(runs)
         n, d = columns(cls, runs)
@@ -60,7 +68,16 @@ class ChinchillaEnvelope(PowerAllocation):
 
     @classmethod
     def fit_points(cls, n: FloatArray, compute: FloatArray, loss: FloatArray) -> Self:
-        """Fit to N, C (FLOPs) and final losses, each (m,)."""
+        """Fit to N, C (FLOPs) and final losses (nats per token), each (m,) and above 0.
+
+        Raises
+        ------
+        FitError
+            Fewer than 2 runs have losses that no run of less compute has reached.
+        InputError
+            A number is not finite and above 0, or the three differ in length.
+        """
+        check_points(n=n, compute=compute, loss=loss)
         order = np.lexsort((loss, compute))
         best = np.minimum.accumulate(loss[order])
         front = order[loss[order] == best]

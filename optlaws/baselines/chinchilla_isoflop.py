@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from optlaws.baselines.allocation import FLOPS, PowerAllocation, budgets
-from optlaws.baselines.base import FloatArray
+from optlaws.baselines.base import FloatArray, check_points
 from optlaws.errors import FitError
 
 FEWEST = 3  # points of one parabola
@@ -24,13 +24,16 @@ class ChinchillaIsoFlop(PowerAllocation):
 
     @classmethod
     def fit_points(cls, n: FloatArray, compute: FloatArray, loss: FloatArray) -> Self:
-        """Fit to N, C (FLOPs) and losses, each (m,); budgets whose parabola has no minimum are left out.
+        """Fit to N, C (FLOPs) and losses, each (m,) and above 0; budgets whose parabola has no minimum are left out.
 
         Raises
         ------
         FitError
             Fewer than 2 budgets have one.
+        InputError
+            A number is not finite and above 0, or the three differ in length.
         """
+        check_points(n=n, compute=compute, loss=loss)
         found = []
         for group in budgets(compute):
             x, y = np.log(n[group]), loss[group]

@@ -22,15 +22,36 @@ def bound_terms(rates: FloatArray) -> tuple[float, float]:
 
     Parameters
     ----------
-    rates : (T,) rates g_1 .. g_T, at least one above 0. Updates of rate 0 change nothing and are left out.
+    rates : (T,) rates g_1 .. g_T, finite, at least 0 and one above 0. Updates of rate 0 change nothing and are left
+        out.
 
     Returns
     -------
     distance : 1 / (2 sum g), the factor of D^2.
     gradient : the factor of G^2, sum g^2 / (2 sum g) + 1/2 sum_{k<T} [g_k / sum_{t>k} g_t] V_k with
         V_k = sum_{t>=k} g_t^2 / sum_{t>=k} g_t; by suffix sums, O(T).
+
+    Raises
+    ------
+    InputError
+        The rates are not as said.
+
+    Notes
+    -----
+    Source: Schaipp et al., arXiv 2501.18965, Theorem 1.
+
+    Examples
+    --------
+    >>> bound_terms(np.array([1.0, 1.0]))
+    (0.25, 1.0)
     """
     g = rates[rates > 0]
+    if not len(g) or not np.isfinite(rates).all() or (rates < 0).any():
+        odd = rates[~(np.isfinite(rates) & (rates >= 0))]
+        raise InputError(
+            "rates must be finite and at least 0, one of them above 0,"
+            f" got {f'{odd[0]:g}' if len(odd) else 'none above 0'}; correct them"
+        )
     after = np.cumsum(g[::-1])[::-1]
     squares = np.cumsum((g * g)[::-1])[::-1]
     last = 0.5 * np.sum(g[:-1] / after[1:] * (squares[:-1] / after[:-1]))
@@ -38,10 +59,20 @@ def bound_terms(rates: FloatArray) -> tuple[float, float]:
 
 
 def best_factor(rates: FloatArray, D: float = 1.0, G: float = 1.0) -> tuple[float, float]:
-    """Return the factor on all rates that makes the bound least, and that bound.
+    """Return the factor on all rates (T,) that makes the bound least, and that bound; D and G above 0.
 
     The bound of the rates times f is D^2 a / f + G^2 b f with the terms a, b of `bound_terms`.
+
+    Raises
+    ------
+    InputError
+        D or G is not above 0, or the rates are not as `bound_terms` wants them.
     """
+    for name, value in (("D", D), ("G", G)):
+        if not 0 < value < np.inf:
+            raise InputError(
+                f"{name} must be a finite number above 0 for a best rate, got {value:g}; fit the law again"
+            )
     a, b = bound_terms(rates)
     return float(D / G * np.sqrt(a / b)), float(2.0 * D * G * np.sqrt(a * b))
 
@@ -57,8 +88,8 @@ class ConvexBound(Parametric):
     Attributes
     ----------
     L0 : nats per token.
-    D : distance to the solution, in (nats x rate)^(1/2).
-    G : gradient norm, in (nats / rate)^(1/2).
+    D : distance to the solution, in (nats x rate)^(1/2), above 0.
+    G : gradient norm, in (nats / rate)^(1/2), above 0.
     """
 
     name: ClassVar[str] = "convex_bound"
@@ -105,17 +136,44 @@ class ConvexBound(Parametric):
         return np.asarray(self.L0 + _terms(run) @ np.array([self.D**2, self.G**2]))
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return np.array([self._loss(run)[0] for run in ends(runs)])
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run after the given numbers of updates (1 .. T), shape of `steps`."""
+        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
+
+        Parameters
+        ----------
+        runs
+            A table of one row.
+        steps : ndarray
+            Whole numbers, 1 .. T, in any order.
+
+        Raises
+        ------
+        InputError
+            The table has not one row, a step lies outside 1 .. T or is not whole, or comes before the first rate
+            above 0.
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return self._loss(asked(runs, steps))
 
     def best_peak(self, schedules: Schedule | Sequence[Schedule]) -> FloatArray:
         """Return the peak rates that make the bound least for the shapes of these schedules, shape (n,).
 
         The optimal rate falls like T^(-1/2) with the length, but for logarithms, and rises with the share of the decay.
+
+        Raises
+        ------
+        InputError
+            There is no schedule, or D or G is not above 0.
         """
         if isinstance(schedules, Schedule):
             schedules = (schedules,)

@@ -26,7 +26,7 @@ class CriticalBatch(Parametric):
     = D / (B + B_c) (eq. 2.11); the best rate is eta_max / (1 + B_c / B) (eq. 2.6). The loss is then
     E + A N^-alpha + C S_min^-gamma (the form of arXiv 2001.08361, eq. 1.6, with a constant). Huber_1e-3 on log losses.
 
-    `B_c` is in tokens, the same for all runs of a fit.
+    `B_c` is in tokens, the same for all runs of a fit; E is in nats per token. alpha, gamma and B_c are above 0.
     """
 
     E: float
@@ -105,7 +105,13 @@ class CriticalBatch(Parametric):
         )  # fmt: skip
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks N, D or B.
+        """
         n, d, b = columns(self, runs)
         return np.asarray(self.E + self.A * n**-self.alpha + self.C * (d / (b + self.B_c)) ** -self.gamma)
 
@@ -120,7 +126,7 @@ class CriticalBatch(Parametric):
         return [f"B_c {self.B_c:.3g} lies far from the batches tried, {low:.3g} to {high:.3g}"]
 
     def recommend(self, params: float, tokens: float) -> Advice:
-        """Return the critical batch, which costs twice the least data and twice the least steps; no rate."""
+        """Return the critical batch, which costs twice the least data and twice the least steps; no rate (NaN)."""
         return Advice(float("nan"), self.B_c)
 
     def rate(self, highest: float, batch_tokens: float) -> float:

@@ -101,7 +101,15 @@ class DataConstrained(Parametric):
         return cls(*map(float, (np.exp(x[0]), np.exp(a), np.exp(b), x[3], *r)))
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks N or D.
+        TableError
+            `unique_tokens` is not a number above 0 in every run.
+        """
         n, d = columns(self, runs)
         logs = np.log(n), np.log(d), np.log(unique_tokens(runs, d))
         given = np.log(self.A), np.log(self.B), self.alpha, self.r_params, self.r_tokens
@@ -110,7 +118,13 @@ class DataConstrained(Parametric):
 
 
 def unique_tokens(runs: RunTable, tokens: FloatArray) -> FloatArray:
-    """Return unique tokens (n,): the column `unique_tokens`, at most D; D itself without the column."""
+    """Return unique tokens (n,): the column `unique_tokens`, at most D (n,); D itself without the column.
+
+    Raises
+    ------
+    TableError
+        A cell of the column is not a finite number above 0.
+    """
     if UNIQUE not in runs.extra:
         return tokens
     try:

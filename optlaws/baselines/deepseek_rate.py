@@ -14,7 +14,7 @@ from optlaws.runs import CurveTable, RunTable
 
 @dataclass(frozen=True)
 class DeepSeekRate(Parametric):
-    """Peak rate r C^-p and batch b C^q tokens, C = 6 N D FLOPs.
+    """Peak rate r C^-p and batch b C^q tokens, C = 6 N D FLOPs; r and b above 0.
 
     The paper counts C = M D with M the non-embedding FLOPs a token, attention included; 6 N stands in for M.
     """
@@ -51,6 +51,12 @@ class DeepSeekRate(Parametric):
         return cls(float(np.exp(r)), float(-p), float(np.exp(b)), float(q))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the advice."""
+        """Return the advice for N parameters and D tokens; `loss` is not looked at.
+
+        Raises
+        ------
+        InputError
+            N or D is not a finite number above 0.
+        """
         compute = power(FLOPS, (params, 1.0), (tokens, 1.0))
         return Advice(power(self.r, (compute, -self.p)), power(self.b, (compute, self.q)))

@@ -118,11 +118,36 @@ class ForwardMomentumLaw(Parametric):
         return np.asarray(self.L0 + self.A * seen**-self.a + sized - self.C * momentum(run))
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run has no size.
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         columns(self, runs, ("params",))
         return np.array([self._loss(run)[0] for run in ends(runs)])
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run after the given numbers of updates (1 .. T), shape of `steps`."""
+        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
+
+        Parameters
+        ----------
+        runs
+            A table of one row.
+        steps : ndarray
+            Whole numbers, 1 .. T, in any order.
+
+        Raises
+        ------
+        InputError
+            The table has not one row, or a step lies outside 1 .. T or is not whole.
+        LawError
+            The run has no size.
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         columns(self, runs, ("params",))
         return self._loss(asked(runs, steps))

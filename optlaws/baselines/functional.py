@@ -40,6 +40,7 @@ def noise(change: Changes, first: float, C: float, w: float) -> FloatArray:
     ----------
     change : of one run.
     first : its first rate eta_0.
+    C, w : intrinsic time in one unit of summed rate, and the kernel's exponent less 1; above 0.
     """
     out = np.empty(len(change.seen))
     for rows in pieces(len(out), len(change.gap)):
@@ -62,6 +63,11 @@ class FunctionalLaw(Parametric):
     s : source exponent, above 0.
     beta : capacity exponent, above 1.
     C : intrinsic time in one unit of summed rate, above 0.
+
+    Raises
+    ------
+    LawError
+        `beta` is not above 1.
     """
 
     name: ClassVar[str] = "functional"
@@ -120,11 +126,32 @@ class FunctionalLaw(Parametric):
         return np.asarray(self.L0 + self.A * (1.0 + self.C * change.seen) ** -self.s + self.B * forgotten)
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return np.array([self._loss(run)[0] for run in ends(runs)])
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run after the given numbers of updates (1 .. T), shape of `steps`."""
+        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
+
+        Parameters
+        ----------
+        runs
+            A table of one row.
+        steps : ndarray
+            Whole numbers, 1 .. T, in any order.
+
+        Raises
+        ------
+        InputError
+            The table has not one row, or a step lies outside 1 .. T or is not whole.
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return self._loss(asked(runs, steps))
 
     @property

@@ -8,7 +8,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from optlaws.baselines.allocation import FLOPS, PowerAllocation, budgets
-from optlaws.baselines.base import FloatArray
+from optlaws.baselines.base import FloatArray, check_points
 from optlaws.errors import InputError
 
 
@@ -29,17 +29,21 @@ class IsoFlop(PowerAllocation):
         Parameters
         ----------
         n, compute, loss : (m,)
+            Parameters, FLOPs, nats per token; above 0.
         scale : str
             "log": straight lines in logarithms. "linear": least squares of N and D themselves, which the largest
             budgets decide.
 
         Raises
         ------
+        FitError
+            There are fewer than 2 budgets.
         InputError
-            Another scale.
+            Another scale, a number that is not finite and above 0, or lists that differ in length.
         """
         if scale not in ("log", "linear"):
             raise InputError(f"scale must be 'log' or 'linear', got {scale!r}; choose one")
+        check_points(n=n, compute=compute, loss=loss)
         best = np.array([group[np.argmin(loss[group])] for group in budgets(compute)])
         c, size = compute[best], n[best]
         data = c / (FLOPS * size)

@@ -10,6 +10,7 @@ import numpy as np
 
 from optlaws.baselines.base import HUBER, FloatArray, Parametric, Progress, columns, training
 from optlaws.baselines.optimise import huber, minimise_many
+from optlaws.errors import InputError
 from optlaws.runs import CurveTable, RunTable
 
 STARTS = 144
@@ -19,7 +20,8 @@ STARTS = 144
 class Kaplan(Parametric):
     """L(N, D) = [(N_c / N)^(alpha_n / alpha_d) + D_c / D]^alpha_d.
 
-    Fitted by Huber_1e-3 on log losses. There is no constant: the loss goes to 0 with N and D.
+    Fitted by Huber_1e-3 on log losses (nats per token). There is no constant: the loss goes to 0 as N (parameters) and
+    D (tokens) grow. All four constants are above 0.
     """
 
     N_c: float
@@ -79,11 +81,36 @@ class Kaplan(Parametric):
             return cls(*map(float, np.exp(x)))
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks N or D.
+        """
         n, d = columns(self, runs)
         return np.asarray(((self.N_c / n) ** (self.alpha_n / self.alpha_d) + self.D_c / d) ** self.alpha_d)
 
 
 def critical_batch(loss: float, scale: float = 2e8, power: float = 0.21) -> float:
-    """Return the critical batch size in tokens at a loss in nats per token, B_crit = B* L^(-1 / alpha_B) (eq. 1.4)."""
+    """Return the critical batch size in tokens at a loss in nats per token, B_crit = B* L^(-1 / alpha_B) (eq. 1.4).
+
+    Parameters
+    ----------
+    loss : nats per token, above 0.
+    scale, power : B* in tokens and alpha_B, above 0; the printed ones by default.
+
+    Raises
+    ------
+    InputError
+        A number is not finite and above 0.
+
+    Examples
+    --------
+    >>> round(critical_batch(3.0))
+    1069114
+    """
+    for name, value in (("loss", loss), ("scale", scale), ("power", power)):
+        if not 0 < value < np.inf:
+            raise InputError(f"{name} must be a finite number above 0, got {value:g}; correct it")
     return float(scale * loss ** (-1.0 / power))

@@ -42,7 +42,13 @@ class MeiTuanRate(Parametric):
         return cls(float(np.exp(r)), float(-p), float(np.exp(b)), float(-q))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the advice, which needs the loss that will be reached."""
+        """Return the advice, which needs the loss that will be reached, nats per token, and nothing else; NaN without.
+
+        Raises
+        ------
+        InputError
+            The loss is not a finite number above 0.
+        """
         if not np.isfinite(loss):
             return Advice(float("nan"), float("nan"))
         return Advice(power(self.r, (loss, -self.p)), power(self.b, (loss, -self.q)))

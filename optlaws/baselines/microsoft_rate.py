@@ -37,7 +37,13 @@ class MicrosoftRate(Parametric):
 
     @classmethod
     def scaled(cls, runs: RunTable) -> Self:
-        """Return the published exponents with the coefficient that fits the near-best runs."""
+        """Return the published exponents with the coefficient that fits the near-best runs.
+
+        Raises
+        ------
+        FitError, LawError
+            Too few (N, D), or a run without N, D, peak rate or batch.
+        """
         best, law = near_best(cls, runs), cls.published()
         return cls(float(np.exp((best.rate + law.p * best.n + law.q * best.d).mean())), law.p, law.q)
 
@@ -55,5 +61,11 @@ class MicrosoftRate(Parametric):
         return cls(float(np.exp(r)), float(-p), float(-q))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the peak rate; the law has no batch."""
+        """Return the peak rate for N parameters and D tokens; the law has no batch (NaN).
+
+        Raises
+        ------
+        InputError
+            N or D is not a finite number above 0.
+        """
         return Advice(power(self.r, (params, -self.p), (tokens, -self.q)), float("nan"))

@@ -48,5 +48,11 @@ class MiniCPMBatch(Parametric):
         return cls(float(np.exp(b)), float(-q))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the batch, which needs the loss that will be reached; no rate."""
+        """Return the batch, which needs the loss that will be reached (nats per token), else NaN; no rate (NaN).
+
+        Raises
+        ------
+        InputError
+            The loss is not a finite number above 0.
+        """
         return Advice(float("nan"), power(self.b, (loss, -self.q)) if np.isfinite(loss) else float("nan"))

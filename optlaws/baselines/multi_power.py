@@ -42,7 +42,7 @@ def drop_terms(change: Changes, rows: slice, C: float, beta: float, gamma: float
 
 
 def loss_drop(change: Changes, C: float, beta: float, gamma: float) -> FloatArray:
-    """Return sum_j gap_j G(eta_j^-gamma S_j), G(x) = 1 - (1 + C x)^-beta, at every reading, shape (r,)."""
+    """Return sum_j gap_j G(eta_j^-gamma S_j), G(x) = 1 - (1 + C x)^-beta (eq. 2), at every reading, shape (r,)."""
     out = np.empty(len(change.seen))
     for rows in pieces(len(out), len(change.gap)):
         out[rows] = (1.0 - drop_terms(change, rows, C, beta, gamma)[1]) @ change.gap
@@ -163,15 +163,48 @@ class MultiPowerLaw(Parametric):
         return np.asarray(self.L0 + self.A * np.maximum(change.seen, TINY) ** -self.alpha - self.B * drop)
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token; exact sums over every change of the rate."""
+        """Return final losses, shape (n,), nats per token; exact sums over every change of the rate.
+
+        Raises
+        ------
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return np.array([self._loss(run)[0] for run in ends(runs)])
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run after the given numbers of updates (1 .. T), shape of `steps`."""
+        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
+
+        Parameters
+        ----------
+        runs
+            A table of one row.
+        steps : ndarray
+            Whole numbers, 1 .. T, in any order.
+
+        Raises
+        ------
+        InputError
+            The table has not one row, or a step lies outside 1 .. T or is not whole.
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
+        """
         return self._loss(asked(runs, steps))
 
     def gradient(self, rates: FloatArray) -> tuple[float, FloatArray]:
-        """Return the final loss of a run with these rates (T,), all above 0, and its derivative to every rate, (T,)."""
+        """Return the final loss of a run with these rates (T,), all above 0, and its derivative to every rate, (T,).
+
+        Raises
+        ------
+        InputError
+            There is no rate, or one is not finite and above 0.
+        """
+        if not len(rates) or not (rates > 0).all() or not np.isfinite(rates).all():
+            odd = rates[~((rates > 0) & np.isfinite(rates))]
+            raise InputError(
+                f"rates must be finite and above 0, at least one, got {f'{odd[0]:g}' if len(odd) else 'none'};"
+                " give every update a rate"
+            )
         total = np.cumsum(rates)
         span = total[-1] - total[:-1]  # S_k for k = 1 .. T-1
         gap, rate = rates[:-1] - rates[1:], rates[1:]
@@ -326,10 +359,12 @@ def optimise_rates(
     """
     if not 1 <= warmup < steps - 1:
         raise InputError(f"warmup must be from 1 to steps - 2 = {steps - 2}, got {warmup}; change one of them")
-    if not 0 < floor < peak:
+    if not 0 < floor < peak < np.inf:
         raise InputError(f"floor must be above 0 and below the peak {peak:g}, got {floor:g}; lower it")
     if iterations < 1:
         raise InputError(f"iterations must be at least 1, got {iterations}; 10000 is the authors' number")
+    if not 0 < rate < np.inf:
+        raise InputError(f"rate must be a finite number above 0, got {rate:g}; 5e-9 is the authors' number")
     rising = peak * np.arange(1, warmup + 1) / (warmup + 1)
     falls = np.zeros(steps - warmup)
     first, second = np.zeros_like(falls), np.zeros_like(falls)

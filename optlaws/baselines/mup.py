@@ -28,7 +28,8 @@ class MuP(Parametric):
     """Peak rate base_rate (width / base_width)^-1 for hidden matrices under Adam, width ~ N^share.
 
     Run tables hold parameters, not widths: with depth fixed, width grows as N^(1/2). Fitted by transfer as in the
-    paper: the best rate of the smallest model is carried to all others; data and batch change nothing.
+    paper: the best rate of the smallest model is carried to all others; data and batch change nothing. All three
+    constants are above 0.
     """
 
     base_rate: float
@@ -56,7 +57,13 @@ class MuP(Parametric):
         return cls(float(rate[small[np.argmin(kept.final_loss[small])]]), float(n.min()))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the peak rate of hidden matrices; the law has no batch."""
+        """Return the peak rate of hidden matrices for N parameters; the law has no batch (NaN).
+
+        Raises
+        ------
+        InputError
+            N / base_params is not a finite number above 0.
+        """
         return Advice(power(self.base_rate, (params / self.base_params, -self.share)), float("nan"))
 
 

@@ -47,6 +47,11 @@ class NoisyQuadraticSystem(Parametric):
     q, Q : exponent and size of the curvatures, Q < 1.
     r, R : exponent and size of the noise; R in nats x tokens (the authors' R, in sequences, times the context length).
     e : irreducible loss, nats per token.
+
+    Raises
+    ------
+    LawError
+        Q or p is out of range.
     """
 
     name: ClassVar[str] = "noisy_quadratic"
@@ -138,11 +143,23 @@ class NoisyQuadraticSystem(Parametric):
         return cls(*map(float, np.exp(best)))
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses with the rate that falls as the weights grow, shape (n,), nats per token."""
+        """Return final losses with the rate that falls as the weights grow, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks its size, steps or batch.
+        """
         return _Modes(*columns(self, runs)).stairs(self._theta)
 
     def predict_constant(self, runs: RunTable) -> FloatArray:
-        """Return final losses at the constant rate of the fit, shape (n,), nats per token."""
+        """Return final losses at the constant rate of the fit, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks its size, steps or batch.
+        """
         return _Modes(*columns(self, runs)).loss(self._theta, False)[0]
 
     @property
@@ -233,6 +250,6 @@ class _Modes:
 
 
 def log_shrink(curved: FloatArray) -> FloatArray:
-    """Return log |1 - curved|, exact for small values; only even powers of 1 - curved are ever needed."""
+    """Return log |1 - curved|, same shape, exact for small values; only even powers of 1 - curved are ever needed."""
     near = np.minimum(curved, 0.5)
     return np.where(curved < 0.5, np.log1p(-near), np.log(np.maximum(np.abs(1.0 - curved), 1e-300)))

@@ -51,7 +51,13 @@ class OpenAIRate(Parametric):
         return cls(float(r_0), float(r_1), float(np.exp(b_0)), float(-b_1))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the advice; no rate where it would not be above 0, no batch without the loss that will be reached."""
+        """Return the advice; no rate where it would not be above 0, no batch without the loss that will be reached.
+
+        Raises
+        ------
+        InputError
+            N or the loss is not a finite number above 0.
+        """
         rate = self.r_0 + self.r_1 * float(np.log(power(1.0, (params, 1.0))))
         return Advice(
             rate if rate > 0 else float("nan"),

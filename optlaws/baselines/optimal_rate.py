@@ -20,12 +20,18 @@ class RateLaw(Protocol):
     """What this module asks of an optimal-rate law."""
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the advice for N parameters and D tokens (and the loss that will be reached, for laws in the loss)."""
+        """Return the advice for N parameters and D tokens (and the loss that will be reached, for laws in the loss).
+
+        Raises
+        ------
+        InputError
+            A number that the law looks at is not finite and above 0.
+        """
         ...
 
 
 class NearBest(NamedTuple):
-    """Near-best runs of each (N, D): logarithms of N, D, peak rate, batch (tokens) and of the (N, D)'s lowest loss."""
+    """The m near-best runs: ln of N, D, peak rate, batch (tokens) and of the (N, D)'s lowest loss, each (m,)."""
 
     n: FloatArray
     d: FloatArray
@@ -35,19 +41,23 @@ class NearBest(NamedTuple):
 
 
 def cells(n: FloatArray, d: FloatArray) -> list[npt.NDArray[np.intp]]:
-    """Return the indices of the runs of each (N, D), smallest N first."""
+    """Return the indices of the runs (m,) of each (N, D), smallest N first; at least one run."""
     _, label = np.unique(np.stack([n, d], axis=1), axis=0, return_inverse=True)
     return [np.flatnonzero(label.ravel() == k) for k in range(int(label.max()) + 1)]
 
 
 def near_best(law: Any, runs: RunTable, within: float = NEAR_BEST, *, cells_needed: int = 3) -> NearBest:
-    """Return the runs whose loss is within a fraction of the lowest of their N and D.
+    """Return the runs whose loss is within a fraction (above 0) of the lowest of their N and D.
 
     Raises
     ------
     FitError, LawError
         Too few (N, D), or a run without N, D, peak rate or batch.
+    InputError
+        `within` is not above 0.
     """
+    if not within > 0:
+        raise InputError(f"within must be a fraction above 0, got {within:g}; {NEAR_BEST} is Step Law's")
     kept = training(law, runs, cells_needed)
     n, d, rate, batch = columns(law, kept, ("params", "tokens", "peak_lr", "batch_tokens"))
     loss, groups = kept.final_loss, cells(n, d)
@@ -88,12 +98,12 @@ def power(coefficient: float, *pairs: tuple[float, float]) -> float:
     Raises
     ------
     InputError
-        A base is not above 0.
+        A base is not a finite number above 0.
     """
     out = coefficient
     for base, exponent in pairs:
-        if not base > 0:
-            raise InputError(f"params, tokens and loss must be above 0, got {base:g}; correct it")
+        if not 0 < base < np.inf:
+            raise InputError(f"params, tokens and loss must be above 0 and finite, got {base:g}; correct it")
         out *= base**exponent
     return float(out)
 
@@ -124,7 +134,14 @@ def nearest_run(rate: FloatArray, batch: FloatArray, advice: Advice, loss: Float
 def regret(law: RateLaw, runs: RunTable, kind: Any = None) -> FloatArray:
     """Return, for each (N, D) of completed runs, the loss of the run nearest to the advice over the lowest, minus 1.
 
-    Laws in the loss are given the lowest loss of the (N, D). Smallest N first, then D.
+    Laws in the loss are given the lowest loss of the (N, D). Smallest N first, then D; one number, at least 0, each.
+
+    Raises
+    ------
+    FitError, LawError
+        No completed run, or one without N, D, peak rate or batch.
+    InputError
+        The law advises nothing.
     """
     kept = training(kind or law, runs, 1)
     n, d, rate, batch = columns(kind or law, kept, ("params", "tokens", "peak_lr", "batch_tokens"))

@@ -34,7 +34,7 @@ class Minima:
 
 
 def huber(residual: FloatArray, delta: float) -> tuple[FloatArray, FloatArray]:
-    """Return the Huber loss (r^2 / 2 up to delta, then delta (|r| - delta / 2)) and its slope, both of r's shape."""
+    """Return the Huber loss and its slope, both of r's shape: r^2 / 2 up to delta > 0, then delta (|r| - delta / 2)."""
     slope = np.clip(residual, -delta, delta)
     return slope * (residual - 0.5 * slope), slope
 

@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from optlaws.baselines.base import FloatArray, columns, training
+from optlaws.errors import LawError
 from optlaws.runs import CurveTable, RunTable
 
 NAMES = ("params", "tokens", "peak_lr", "batch_tokens")
@@ -16,7 +17,10 @@ NAMES = ("params", "tokens", "peak_lr", "batch_tokens")
 
 @dataclass(frozen=True)
 class Polynomial:
-    """ln L = sum of c_k z^k over all monomials of z up to a degree, z = (ln x - middle) / spread of training."""
+    """ln L = sum of c_k z^k over all monomials of z up to a degree, z = (ln x - middle) / spread of training.
+
+    x is N (parameters), D (tokens), peak rate and batch (tokens); L is in nats per token.
+    """
 
     values: tuple[float, ...]  # middles (4), spreads (4), coefficients
 
@@ -52,7 +56,16 @@ class Polynomial:
 
     @classmethod
     def from_parameters(cls, parameters: dict[str, float]) -> Self:
-        """Return the law of these parameters."""
+        """Return the law of these parameters, in the order of `parameters`.
+
+        Raises
+        ------
+        LawError
+            There are more or fewer than the law has.
+        """
+        count = 8 + len(_monomials(np.zeros((1, 4)), cls.degree)[0])
+        if len(parameters) != count:
+            raise LawError(f"law {cls.name!r} must have {count} parameters, got {len(parameters)}; fit it again")
         return cls(tuple(float(value) for value in parameters.values()))
 
     def parameters(self) -> dict[str, float]:
@@ -62,7 +75,13 @@ class Polynomial:
         return dict(zip(names, self.values, strict=True))
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks N, D, peak rate or batch.
+        """
         x = np.log(np.stack(columns(self, runs), axis=1))
         v = np.array(self.values)
         return np.asarray(np.exp(_monomials((x - v[:4]) / v[4:8], self.degree) @ v[8:]))

@@ -47,5 +47,11 @@ class PorianRate(Parametric):
         return cls(float(np.exp(r)), float(-p), float(np.exp(b)), float(q))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the advice."""
+        """Return the advice for N parameters; `tokens` and `loss` are not looked at.
+
+        Raises
+        ------
+        InputError
+            N is not a finite number above 0.
+        """
         return Advice(power(self.r, (params, -self.p)), power(self.b, (params, self.q)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from optlaws.baselines.base import Advice, Parametric
 from optlaws.baselines.optimal_rate import NEAR_BEST, NearBest, near_best, power, regress
-from optlaws.errors import FitError
+from optlaws.errors import FitError, InputError
 from optlaws.runs import CurveTable, RunTable
 
 FEWEST = 6  # near-best runs of a band, twice the constants of the rate
@@ -52,12 +52,14 @@ class StepLaw(Parametric):
         starts: int = 0,
         within: float = NEAR_BEST,
     ) -> Self:
-        """Fit to the runs within a fraction of the lowest loss of their N and D; nothing is random.
+        """Fit to the runs within a fraction (above 0) of the lowest loss of their N and D; nothing is random.
 
         Raises
         ------
         FitError, LawError
             Too few (N, D), or a run without N, D, peak rate or batch.
+        InputError
+            `within` is not above 0.
         """
         return cls._through(near_best(cls, runs, within))
 
@@ -72,7 +74,11 @@ class StepLaw(Parametric):
         FitError, LawError
             As `fit`, fewer than 6 near-best runs, through which every sample's law goes nearly alike, or hardly any
             sample tells the constants.
+        InputError
+            `draws` is below 1.
         """
+        if draws < 1:
+            raise InputError(f"draws must be at least 1, got {draws}; 1000 is the default")
         best = near_best(cls, runs)
         cls._through(best)
         if len(best.n) < FEWEST:
@@ -102,5 +108,15 @@ class StepLaw(Parametric):
         return cls(float(np.exp(r)), float(-p), float(q), float(np.exp(b)), float(s))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return the advice."""
+        """Return the advice for N parameters and D tokens; `loss` is not looked at.
+
+        >>> advice = StepLaw.published().recommend(1e9, 1e11)
+        >>> round(advice.peak_lr, 6), round(advice.batch_tokens)
+        (0.001632, 1107715)
+
+        Raises
+        ------
+        InputError
+            N or D is not a finite number above 0.
+        """
         return Advice(power(self.r, (params, -self.p), (tokens, self.q)), power(self.b, (tokens, self.s)))

@@ -81,14 +81,26 @@ class StepLawValley(Parametric):
         return StepLaw(self.r, self.p, self.q, self.b, self.s)
 
     def predict(self, runs: RunTable) -> FloatArray:
-        """Return final losses, shape (n,), nats per token."""
+        """Return final losses, shape (n,), nats per token.
+
+        Raises
+        ------
+        LawError
+            A run lacks N, D, peak rate or batch.
+        """
         n, d, rate, batch = columns(self, runs)
         values = np.array([getattr(self, name) for name in _names()])
         apart = _apart(self.optimum, n, d, rate, batch)
         return np.asarray(self.floor.loss(n, d) * np.exp(_valley(*apart) @ values))
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
-        """Return Step Law's advice, as fitted."""
+        """Return Step Law's advice, as fitted.
+
+        Raises
+        ------
+        InputError
+            N or D is not a finite number above 0.
+        """
         return self.optimum.recommend(params, tokens)
 
 

@@ -154,7 +154,7 @@ def _text(found: Recommendation) -> str:
     lines += _published_table(found.published)
     lines += [f"Note: {note}." for note in found.notes]
     if found.law in builtin_names():
-        lines.append("Note: another corpus or kind of network may have another best rate; a few own runs tell (--from).")
+        lines.append("Note: another corpus or kind of network may have another best rate; own runs tell (--from).")
     return "\n".join([*lines, "", advice(found)]) + "\n"
 
 

@@ -15,7 +15,7 @@ from optlaws.commands.shared import check_outputs, quiet, units_text, write_text
 from optlaws.errors import FitError, InputError, TableError
 from optlaws.runs import CurveTable, RunTable, format_quantity, read_curves, read_runs, write_columns
 from optlaws.sweeps import load_sweep, sweep_names
-from optlaws.validation import SMALLEST_POOL
+from optlaws.validation import SMALLEST_POOL, middle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,8 +130,8 @@ def small_and_short(runs: RunTable, max_params: float | None = None, max_steps: 
     if not np.isfinite(runs.size).all():
         name = runs.run_id[int(np.argmin(np.isfinite(runs.size)))]
         raise InputError(f"params must be given for every run to validate, got none for {name!r}; fill the column")
-    small = runs.size <= (_middle(runs.size) if max_params is None else max_params)
-    short = runs.steps <= (_middle(runs.steps) if max_steps is None else max_steps)
+    small = runs.size <= (middle(runs.size) if max_params is None else max_params)
+    short = runs.steps <= (middle(runs.steps) if max_steps is None else max_steps)
     fitted = np.asarray(small & short)
     if fitted.all() or not fitted.any():
         raise InputError(
@@ -139,11 +139,6 @@ def small_and_short(runs: RunTable, max_params: float | None = None, max_steps: 
             f"to fit (params {_range(runs.size)}, steps {_range(runs.steps)}); choose limits between them or add runs"
         )
     return fitted
-
-
-def _middle(values: FloatArray) -> float:
-    levels = np.unique(values)
-    return float(levels[(len(levels) + 1) // 2 - 1])
 
 
 def _range(values: FloatArray) -> str:

@@ -41,7 +41,7 @@ def regime(optimizer: str | None) -> str:
 
 
 def default_weight_decay(optimizer: str | None) -> float:
-    """Return the weight decay assumed for an optimizer whose run does not state one."""
+    """Return the weight decay (1/rate) assumed for an optimizer whose run does not state one."""
     return DECOUPLED_DECAY.get((optimizer or "adamw").lower(), 0.0)
 
 
@@ -69,6 +69,13 @@ class Dynamics:
         Negative curvature rho of the escape state (1 / intrinsic time).
     lr_ref, params_ref, batch_ref, steps_ref : float
         Units: learning rate, parameters, tokens per step, steps.
+
+    All are finite and above 0; `modes` is whole, and `fastest` above `slowest` where there are several.
+
+    Raises
+    ------
+    InputError
+        A constant is out of its range.
     """
 
     kappa: float = 0.35

@@ -73,7 +73,7 @@ class States:
         return len(self.tau)
 
     def take(self, rows: slice | npt.NDArray[np.int64]) -> States:
-        """Return some points."""
+        """Return the points of a slice, or at places (k,)."""
         return States(**{name: getattr(self, name)[rows] for name in States.__dataclass_fields__})
 
 
@@ -81,14 +81,14 @@ class States:
 class Drive:
     """What the equations need to know of each of n runs beside its schedule, arrays of shape (n,)."""
 
-    n: FloatArray
-    b: FloatArray
-    weight_decay: FloatArray
+    n: FloatArray  # active parameters in params_ref
+    b: FloatArray  # tokens per step in batch_ref
+    weight_decay: FloatArray  # 1/rate
     plain: FloatArray  # 1 for plain SGD, 0 for adaptive optimizers
     noise_limited: bool  # True: the batch is unknown, so no batch is above the critical one
 
     def take(self, rows: npt.NDArray[np.int64] | slice) -> Drive:
-        """Return the drive of some rows."""
+        """Return the drive of the runs of a slice, or at places (k,)."""
         return Drive(self.n[rows], self.b[rows], self.weight_decay[rows], self.plain[rows], self.noise_limited)
 
 
@@ -125,7 +125,7 @@ def drive(runs: RunTable, dynamics: Dynamics, *, use_params: bool = True, use_ba
 
 
 def effective_decay(runs: RunTable) -> FloatArray:
-    """Return the weight decay of each run, the optimizer's default where it does not say, shape (n,)."""
+    """Return the weight decay (1/rate) of each run, the optimizer's default where it does not say, shape (n,)."""
     empty = ~np.isfinite(runs.weight_decay)
     if not empty.any():
         return runs.weight_decay
@@ -388,7 +388,7 @@ def _highest(batch: ScheduleBatch, run: Drive, dynamics: Dynamics) -> FloatArray
 
 
 def final_grid(batch: ScheduleBatch) -> Cells:
-    """Return the cells of a few runs in one grid, in their order, for `integrate` under many constants in turn.
+    """Return the cells of n >= 1 runs in one grid, in their order, for `integrate` under many constants in turn.
 
     They are those of `final_states`; cells of zero width fill up the shorter ones.
     """
@@ -399,7 +399,7 @@ def final_grid(batch: ScheduleBatch) -> Cells:
 
 
 def end_states(grid: Cells, batch: ScheduleBatch, run: Drive, dynamics: Dynamics) -> States:
-    """Return the states at the end of n runs from their `final_grid`: `final_states` but for rounding."""
+    """Return the states (n,) at the end of n runs from their `final_grid`: `final_states` but for rounding."""
     ends = integrate(grid, run, dynamics)
     return replace(ends, peak=np.maximum(ends.peak, _highest(batch, run, dynamics)))
 
@@ -434,13 +434,17 @@ def curve_grid(
     ----------
     schedules : sequence of n Schedule
     steps : sequence of n ndarrays
-        Numbers of updates done, 1 .. total_steps, ascending.
+        Numbers of updates done, 1 .. total_steps, ascending, each (m_i,).
 
     Raises
     ------
     InputError
-        A step lies outside the run.
+        A step lies outside its run, `resolution` is not 0.1 to 100, or there are not n >= 1 of both.
     """
+    if not len(schedules) or len(schedules) != len(steps):
+        raise InputError(
+            f"steps must be one array a schedule, at least 1, got {len(steps)} for {len(schedules)} schedules; add them"
+        )
     for schedule, at in zip(schedules, steps, strict=True):
         wrong = np.asarray(at)[~((np.asarray(at) >= 1) & (np.asarray(at) <= schedule.total_steps))]
         if len(wrong):
@@ -467,7 +471,7 @@ def curve_states(
 ) -> States:
     """Return the states of n runs after the given numbers of steps, run by run, shape (total number of steps,).
 
-    Parameters as in `curve_grid`; `runs` holds arrays of shape (n,).
+    Parameters and errors as in `curve_grid`; `runs` holds arrays of shape (n,).
     """
     grid, where = curve_grid(schedules, steps, resolution)
     return integrate(grid, runs, dynamics, along=True).take(where)
@@ -486,5 +490,5 @@ def _stack(grids: Sequence[Cells]) -> Cells:
 
 
 def join_states(parts: Sequence[States]) -> States:
-    """Return the points of several states, one after the other."""
+    """Return the points of several states, at least one, one after the other."""
     return States(**{name: np.concatenate([getattr(p, name) for p in parts]) for name in States.__dataclass_fields__})

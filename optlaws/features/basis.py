@@ -57,6 +57,12 @@ class Basis:
         Length scales of the residual field, one for each of `COORDINATES`, in units of a natural logarithm.
     note : str
         One sentence: what it is for.
+
+    Raises
+    ------
+    InputError
+        The columns are not 16 different ones with the constant first, one is of another group, has a prior that is not
+        above 0 or a centre that is not finite, or an exponent or length scale is not a finite number.
     """
 
     id: str
@@ -79,6 +85,11 @@ class Basis:
                 raise InputError(
                     f"group of column {column.name!r} must be one of {', '.join(GROUPS)}, got {column.group!r};"
                     " choose one of them"
+                )
+            if not (column.prior is None or column.prior > 0) or not np.isfinite(column.centre):
+                raise InputError(
+                    f"prior of column {column.name!r} must be above 0, or None, and its centre finite, got"
+                    f" {column.prior!r} and {column.centre!r}; None leaves the coefficient free"
                 )
         object.__setattr__(self, "exponents", _plain("exponent", self.exponents))
         object.__setattr__(self, "scales", _plain("length scale", self.scales))
@@ -136,7 +147,7 @@ class Basis:
         Raises
         ------
         InputError
-            The basis was made without an exponent that a column needs.
+            The basis was made without an exponent that a column needs, or a column names a curvature that states lack.
         """
         out = np.empty((len(states), WIDTH))
         for j, column in enumerate(self.columns):
@@ -150,7 +161,20 @@ class Basis:
                     f"exponents of basis {self.id!r} must hold {error} for column {column.name!r}, got none;"
                     " take those of a registered basis"
                 ) from None
+            except IndexError:
+                raise InputError(
+                    f"column {column.name!r} of basis {self.id!r} must name one of the {states.variance.shape[1]}"
+                    " curvatures of the states, counted from 0, got a higher one; raise modes of its dynamics"
+                ) from None
         return out
+
+    def _check_scales(self) -> None:
+        absent = [name for name in COORDINATES if name not in self.scales]
+        if absent:
+            raise InputError(
+                f"scales of basis {self.id!r} must hold {', '.join(COORDINATES)} for a fit, got none for {absent[0]!r};"
+                " take those of a registered basis"
+            )
 
     def peak_scale(self, peak: FloatArray, gaps: float) -> float:
         """Return the field's length scale of ln peak rate for runs of these peak rates (any shape, above 0).
@@ -162,12 +186,7 @@ class Basis:
         InputError
             The basis was made without length scales.
         """
-        absent = [name for name in COORDINATES if name not in self.scales]
-        if absent:
-            raise InputError(
-                f"scales of basis {self.id!r} must hold {', '.join(COORDINATES)} for a fit, got none for {absent[0]!r};"
-                " take those of a registered basis"
-            )
+        self._check_scales()
         rates = np.unique(np.log(peak).round(3))
         gap = float(np.diff(rates).mean()) if len(rates) > 1 else 0.0
         return max(self.scales["peak"], gaps * gap)
@@ -182,8 +201,14 @@ class Basis:
         peak : ndarray of shape (m,)
             Highest learning rate of each point's schedule, above 0, not scaled.
         peak_scale : float
-            Length scale of ln peak.
+            Length scale of ln peak, above 0.
+
+        Raises
+        ------
+        InputError
+            The basis was made without length scales.
         """
+        self._check_scales()
         k, v = self.scales, states.variance
         slow, fast = min(3, v.shape[1] - 1), v.shape[1] - 1
         return np.column_stack(
@@ -204,7 +229,13 @@ _REGISTER: dict[str, Basis] = {}
 
 
 def register_basis(basis: Basis) -> Basis:
-    """Add a basis to the register, so that `--basis ID` and law files find it; its id must be new."""
+    """Add a basis to the register, so that `--basis ID` and law files find it; its id must be new.
+
+    Raises
+    ------
+    InputError
+        A basis of that id is registered.
+    """
     if basis.id in _REGISTER:
         raise InputError(f"basis id must be new, got {basis.id!r}, which is registered; choose another id")
     _REGISTER[basis.id] = basis
@@ -212,12 +243,18 @@ def register_basis(basis: Basis) -> Basis:
 
 
 def get_basis(basis: str | Basis | None = None) -> Basis:
-    """Return a registered basis by id (None: the default)."""
+    """Return a registered basis by id (None: the default), or the basis given.
+
+    Raises
+    ------
+    InputError
+        There is none of that id.
+    """
     if isinstance(basis, Basis):
         return basis
     name = DEFAULT_BASIS if basis is None else basis
-    if name not in _REGISTER:
-        raise InputError(f"basis must be one of {', '.join(_REGISTER)}, got {name!r}{nearest(name, _REGISTER)}")
+    if not isinstance(name, str) or name not in _REGISTER:
+        raise InputError(f"basis must be one of {', '.join(_REGISTER)}, got {name!r}{nearest(str(name), _REGISTER)}")
     return _REGISTER[name]
 
 
@@ -230,6 +267,16 @@ def feature_table(runs: RunTable, basis: str | Basis | None = None) -> FloatArra
     """Return the sixteen columns of each run, shape (n, 16), dimensionless.
 
     A size or batch that no run states counts as its reference value.
+
+    Raises
+    ------
+    InputError
+        There is no such basis, or some runs state a size or batch and others do not.
+
+    Examples
+    --------
+    >>> feature_table(RunTable.build("cosine:peak=1e-3,steps=25000,warmup=300", params=8.5e7)).shape
+    (1, 16)
     """
     chosen = get_basis(basis)
     known = {

@@ -11,6 +11,7 @@ from scipy.special import gammaincc
 
 from optlaws.dynamics import States
 from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError
 
 Exponents = Mapping[str, float]
 TAU_UNIT = 1000.0  # intrinsic time is counted in thousands in the columns
@@ -37,7 +38,7 @@ class Column:
     derivation : str
         Where it comes from.
     prior : float or None
-        Scale of the prior on its coefficient, relative to the loss: a normal one about `centre`, cut off at 0;
+        Scale of the prior on its coefficient, above 0, relative to the loss: a normal one about `centre`, cut off at 0;
         None = free (not penalised).
     evaluate : callable
         (states, exponents) -> ndarray of shape (m,).
@@ -70,7 +71,7 @@ def _size(s: States, e: Exponents) -> FloatArray:
 
 
 def thousand_tau(s: States) -> FloatArray:
-    """Return intrinsic time in thousands, above 0."""
+    """Return intrinsic time in thousands, above 0, shape (m,)."""
     return np.maximum(s.tau / TAU_UNIT, 1e-9)
 
 
@@ -136,8 +137,20 @@ def _tokens(s: States, e: Exponents) -> FloatArray:
     return s.d ** -e["aD"]
 
 
+def _check_place(mode: int) -> None:
+    if mode < 0:
+        raise InputError(f"mode must be a place among the modes, 0 or more, got {mode!r}; 0 is the slowest")
+
+
 def variance(mode: int, prior: float) -> Column:
-    """Return the variance column of one curvature."""
+    """Return the variance column of one curvature, by its place 0, 1, ... among the modes; `prior` above 0.
+
+    Raises
+    ------
+    InputError
+        `mode` is below 0.
+    """
+    _check_place(mode)
     return Column(
         f"variance_{mode}",
         "convergence",
@@ -151,7 +164,14 @@ def variance(mode: int, prior: float) -> Column:
 
 
 def variance_size(mode: int, prior: float) -> Column:
-    """Return the variance column of one curvature that grows with the model."""
+    """Return the variance column of one curvature (as `variance`) that grows with the model; `prior` above 0.
+
+    Raises
+    ------
+    InputError
+        `mode` is below 0.
+    """
+    _check_place(mode)
     return Column(
         "variance_size",
         "mixed",

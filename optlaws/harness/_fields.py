@@ -29,7 +29,7 @@ class Check:
     read: Callable[[str, Any], Any]
 
     def __call__(self, name: str, value: Any) -> Any:
-        """Return the value to keep."""
+        """Return the value to keep; an `InputError` for any other than `rule` says."""
         return self.read(name, value)
 
 

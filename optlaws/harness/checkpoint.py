@@ -28,7 +28,12 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int 
     content
         Tensors, numbers, texts, and lists and dicts of them.
     keep
-        None keeps all.
+        At least 1; None keeps all.
+
+    Raises
+    ------
+    InputError
+        If the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:09d}.pt"

@@ -74,7 +74,13 @@ def over_ray(jobs: Sequence[Job], folder: str) -> Iterator[list[str]]:
 
 
 def ray_job(job: Job, folder: str, threads: int | None) -> list[str]:
-    """Run a job in a process of the cluster until it is done or the sweep says stop."""
+    """Run a job in a process of the cluster until it is done or the sweep says stop; return the runs now finished.
+
+    Raises
+    ------
+    InputError
+        As for `run_job`.
+    """
     from optlaws.harness.lock import at_work
     from optlaws.harness.sweep import run_job, stop_file
 

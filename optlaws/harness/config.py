@@ -62,6 +62,12 @@ class TrainConfig:
         One rate for each of the T updates.
 
     The others say themselves what they are; `optlaws train --keys` prints them.
+
+    Raises
+    ------
+    InputError
+        Settings do not go together: data and model, micro_batch and batch, a name that is none, or a rate too high for
+        adafactor. The ranges of single settings are checked by `read_config`.
     """
 
     model: TransformerConfig | MLPConfig | QuadraticConfig
@@ -151,6 +157,11 @@ class TrainConfig:
         ----------
         *without
             Further settings to leave out, such as "schedule" or "optimizer.weight_decay".
+
+        Raises
+        ------
+        KeyError
+            There is no such setting.
         """
         content = {key: value for key, value in self.to_dict().items() if key not in NOT_THE_RUN}
         content["data_seed"] = self.order
@@ -163,7 +174,7 @@ class TrainConfig:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def with_(self, **changes: Any) -> TrainConfig:
-        """Return the configuration with some attributes replaced."""
+        """Return the configuration with some attributes replaced, checked together as in the class."""
         return replace(self, **changes)
 
 

@@ -67,6 +67,11 @@ def build_corpus(data: CorpusData, folder: Path) -> dict[str, Any]:
     """Build the corpus into a folder that is not there yet, and return what `corpus.json` says.
 
     The same installed packages give the same corpus and digest.
+
+    Raises
+    ------
+    InputError
+        `data.megabytes` does not hold two files of text.
     """
     packages = _packages()
     train, held_out, size, files = _texts(packages, data.megabytes * 1e6)

@@ -100,7 +100,7 @@ class World:
             yield
 
     def mean(self, value: Tensor) -> Tensor:
-        """Return the mean of a tensor over the processes."""
+        """Return the mean of a tensor over the processes, of its shape; `value` is written over."""
         if self.size > 1:
             dist.all_reduce(value)
             value = value / self.size

@@ -27,7 +27,10 @@ from optlaws.harness.sources import Batch, Source
 
 
 class Engine:
-    """What both engines share: the loss of a batch, and the gradient of a batch in parts."""
+    """What both engines share: the loss of a batch, and the gradient of a batch in parts.
+
+    Abstract: `backward`, `clip`, `keep`, `state` and `load` are each engine's own.
+    """
 
     optimizer: RatedOptimizer
 
@@ -43,7 +46,7 @@ class Engine:
         self._evaluated = self.forward if self.world.size == 1 else model  # every process evaluates by itself
 
     def gradients(self, source: Source, step: int) -> Tensor:
-        """Compute the gradient of every run on the batch of update `step`; return the losses (R,), not yet awaited."""
+        """Compute each run's gradient on the batch of update `step`; return losses (R,), nats per token, unawaited."""
         config = self.configs[0]
         begin, mine = self.world.share(config.batch)
         count = min(config.micro_batch or config.batch, mine)
@@ -61,7 +64,13 @@ class Engine:
         return self.world.mean(self.by_run(total))
 
     def losses(self, source: Source, step: int | None) -> list[float]:
-        """Return the loss of every run on the batch of update `step`, or on the validation slice for None."""
+        """Return the loss of every run, nats per token, on the batch of update `step`, None: on the validation slice.
+
+        Raises
+        ------
+        InputError
+            The data hold fewer validation sequences than asked for, or a token beyond their vocabulary.
+        """
         config = self.configs[0]
         count = config.batch if step is not None else config.eval.sequences
         piece = min(count, config.micro_batch or config.batch)
@@ -79,7 +88,7 @@ class Engine:
         return batch
 
     def by_run(self, loss: Tensor | None) -> Tensor:
-        """Return losses with one entry a run, (R,)."""
+        """Return losses () or (R,) with one entry a run, (R,); a `RuntimeError` for None, which no batch gives."""
         if loss is None:
             raise RuntimeError("a batch has at least one part")
         return loss.expand(len(self.configs)) if loss.ndim == 0 else loss
@@ -93,7 +102,7 @@ class Engine:
         return norms, rates
 
     def backward(self, loss: Tensor, fresh: bool) -> None:
-        """Compute the gradients, in place of the old ones if `fresh`, else added to them."""
+        """Compute the gradients of a loss (), in place of the old ones if `fresh`, else added to them."""
         raise NotImplementedError
 
     def clip(self) -> Tensor:
@@ -134,14 +143,14 @@ class SingleEngine(Engine):
         )
 
     def backward(self, loss: Tensor, fresh: bool) -> None:
-        """Compute the gradients."""
+        """Compute the gradients of a loss ()."""
         if fresh:
             for value in self.values.values():
                 value.grad = None
         loss.backward()
 
     def clip(self) -> Tensor:
-        """Clip the gradient."""
+        """Clip the gradient; return its norm before, (1,)."""
         return clip_gradients(list(self.values.values()), self.configs[0].optimizer.clip)[None]
 
     def keep(self, members: Sequence[int]) -> None:
@@ -242,12 +251,12 @@ class StackEngine(Engine):
             slot.tensor.grad = self._grad[slot.member, begin:end].view(shape)
 
     def backward(self, loss: Tensor, fresh: bool) -> None:
-        """Compute the gradients and put them into their matrix."""
+        """Compute the gradients of a loss () and put them into their matrix (R, n)."""
         found = torch.autograd.grad(loss, list(self._values.values()))
         (torch._foreach_copy_ if fresh else torch._foreach_add_)(self._grad_views, found)
 
     def clip(self) -> Tensor:
-        """Clip every row of the gradients by its own norm."""
+        """Clip every row of the gradients by its own norm; return the norms before, (R,)."""
         norms = torch.linalg.vector_norm(self._grad, dim=1)
         largest = self.configs[0].optimizer.clip
         if largest is not None:  # the same expression as torch's clip_grads_with_norm_

@@ -21,7 +21,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def rms_norm(x: Tensor, gain: Tensor) -> Tensor:
-    """Return gain x / sqrt(mean(x^2) + 1e-6) over the last axis: x ([R,] ..., n), gain ([R,] n)."""
+    """Return gain x / sqrt(mean(x^2) + 1e-6) over the last axis: x ([R,] ..., n), gain ([R,] n), result like x."""
     stack = gain.shape[:-1]
     ones = (1,) * (x.ndim - gain.ndim)
     return F.rms_norm(x, x.shape[-1:], eps=EPS) * gain.view(*stack, *ones, gain.shape[-1]).to(x.dtype)
@@ -67,7 +67,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
 
 
 def swiglu(x: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """Return down (silu(a) * b), [a, b] = up x (arXiv 2002.05202): up ([R,] 2h, n), down ([R,] n, h)."""
+    """Return down (silu(a) b), [a, b] = up x (arXiv 2002.05202): x ([R,] ..., n), up ([R,] 2h, n), down ([R,] n, h)."""
     gate, value = linear(x, up).chunk(2, dim=-1)
     return linear(F.silu(gate) * value, down)
 

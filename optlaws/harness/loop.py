@@ -404,7 +404,13 @@ class Loop:
 
 
 def saved_names(folder: Path, digest: str) -> list[str] | None:
-    """Return the names of the runs in the newest checkpoint, None if there is no checkpoint."""
+    """Return the names of the runs in the newest checkpoint, None if there is no checkpoint.
+
+    Raises
+    ------
+    InputError
+        It is damaged, or of runs with another digest.
+    """
     found = list_checkpoints(folder)
     return list(load_checkpoint(found[-1], digest)["names"]) if found else None
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from optlaws.harness._fields import wrong
 from optlaws.harness.layers import (
     attention,
     embed,
@@ -133,7 +134,25 @@ class Counts:
 
 
 def count_parameters(config: ModelConfig, vocab: int = 0, seq_len: int = 1) -> Counts:
-    """Return the exact counts of a model; `params` and `active_params` do not depend on `vocab`."""
+    """Return the exact counts of a model; `params` and `active_params` do not depend on `vocab`.
+
+    Parameters
+    ----------
+    config
+        The model.
+    vocab
+        Tokens in the vocabulary, at least 0.
+    seq_len
+        Tokens a sequence, at least 1, for the work of attention.
+
+    Raises
+    ------
+    InputError
+        `vocab` or `seq_len` is out of range.
+    """
+    for name, value, least in (("vocab", vocab, 0), ("seq_len", seq_len, 1)):
+        if value < least:
+            raise wrong(name, f"a whole number of at least {least}", value)
     table = parameter_table(config, vocab)
     inner = [p for p in table.values() if p.role not in ("embedding", "head")]
     params = sum(p.count for p in inner)
@@ -147,7 +166,7 @@ def count_parameters(config: ModelConfig, vocab: int = 0, seq_len: int = 1) -> C
 
 
 def first_values(config: ModelConfig, vocab: int, seed: int) -> dict[str, Tensor]:
-    """Return the first values of one model's parameters: float32 on the CPU, the same on every machine."""
+    """Return first values, of the shapes in `parameter_table`: float32 on the CPU, the same on every machine."""
     source = torch.Generator().manual_seed(seed)
     values = {}
     for name, p in parameter_table(config, vocab).items():
@@ -189,7 +208,7 @@ class Block(nn.Module):
         self.split = ((config.heads or 0) * channels, *(2 * [(config.kv_heads or 0) * channels]))
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return the stream after this layer, and the load-balancing loss of its experts if it has any."""
+        """Return the stream ([R,] B, T, n) after this layer, and the balancing loss ([R]) of its experts if any."""
         config = self.config
         mixed = linear(rms_norm(x, self.attention_gain), self.qkv)
         q, k, v = (y.unflatten(-1, (-1, config.head_width)) for y in mixed.split(self.split, dim=-1))
@@ -226,7 +245,7 @@ class Transformer(nn.Module):
         self.out_scale = config.base_width / config.width if config.parametrisation == "mup" else 1.0
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss in nats per token and the weighted load-balancing loss."""
+        """Return the loss, nats per token, and the weighted balancing loss, ([R]) each; arguments ([R,] B, T)."""
         x = embed(tokens, self.embedding)
         extra = x.new_zeros(())
         for block in self.blocks:
@@ -252,7 +271,7 @@ class TokenMLP(nn.Module):
         self.layers = nn.ParameterList([values[f"layers.{i}"] for i in range(config.depth)])
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss in nats per token, and 0."""
+        """Return the loss, nats per token, ([R]), and 0, of tokens and targets ([R,] B, T)."""
         x = embed(tokens, self.embedding)
         length = x.shape[-2]
         shifted = [nn.functional.pad(x, (0, 0, j, 0))[..., :length, :] for j in range(self.config.context)]
@@ -275,7 +294,7 @@ class Quadratic(nn.Module):
         self.register_buffer("curvature", (mode**-config.decay).float().to(self.point.device), persistent=False)
 
     def forward(self, xi: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss, and 0; xi ([R,] dimension) is the batch's mean noise, of variance 1 / batch."""
+        """Return the loss ([R]), and 0; xi ([R,] dimension) is the batch's mean noise, of variance 1 / batch."""
         exact = self.config.floor + 0.5 * (self.curvature * self.point**2).sum(dim=-1)
         pull = self.config.noise * (self.curvature.sqrt() * xi * self.point).sum(dim=-1)
         return exact + (pull - pull.detach()), exact.new_zeros(())

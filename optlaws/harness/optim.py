@@ -311,7 +311,7 @@ def piece_like(value: Any, owner: Any) -> Any:
 
 
 def clip_gradients(tensors: Sequence[Tensor], largest: float | None) -> Tensor:
-    """Return the norm of all gradients together, (), and scale them to at most `largest`."""
+    """Return the norm, (), of all gradients, of any shapes, and scale them to at most `largest`; None: leave them."""
     grads = [tensor.grad for tensor in tensors if tensor.grad is not None]
     norm = torch.nn.utils.get_total_norm(grads)
     if hasattr(norm, "full_tensor"):  # pieces of gradients: the norm of all of them

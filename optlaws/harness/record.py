@@ -98,7 +98,7 @@ class CurveLog:
 
     @classmethod
     def of(cls, array: npt.NDArray[np.float64]) -> CurveLog:
-        """Return the log with these readings."""
+        """Return the log with these readings (m, 5), as of `array`."""
         return cls([tuple(row) for row in array.tolist()])
 
     def table(self, run_id: str) -> CurveTable:
@@ -156,7 +156,13 @@ class RunRecord:
         return self.runs.extra["config_digest"][0]
 
     def write(self, folder: Path) -> RunRecord:
-        """Write curve and run table into a folder, the run table last: where it is, the run is whole."""
+        """Write curve and run table into a folder, the run table last: where it is, the run is whole.
+
+        Raises
+        ------
+        InputError
+            The folder is not there or cannot be written.
+        """
         write_curves(folder / CURVE_FILE, self.curve)
         write_runs(folder / RUN_FILE, self.runs)
         return RunRecord(self.runs, self.curve, folder)
@@ -168,7 +174,7 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord | None:
     Raises
     ------
     InputError
-        If there is a run table in it that this package did not write.
+        If there is a run table in it that this package did not write, or a table in it is damaged.
     """
     place = Path(folder)
     if not (place / RUN_FILE).exists():
@@ -208,6 +214,11 @@ def make_record(
         Averaging factors used.
     facts
         Further columns; None and NaN are empty cells.
+
+    Raises
+    ------
+    TableError
+        A value is out of the range of its column.
     """
     shape = {
         "model": config.model.kind,

@@ -18,7 +18,13 @@ MOST_SEED = 2**53 - 1
 
 @dataclass(frozen=True)
 class TransformerConfig:
-    """A decoder-only transformer: RMSNorm, rotary positions, SwiGLU, causal attention."""
+    """A decoder-only transformer: RMSNorm, rotary positions, SwiGLU, causal attention.
+
+    Raises
+    ------
+    InputError
+        Heads do not divide the width, key-value heads the heads, or the experts are too few.
+    """
 
     kind: str = setting(word("transformer"), "transformer", "the kind of model")
     depth: int = setting(whole(1), 4, "layers")
@@ -140,7 +146,13 @@ class CorpusData:
 
 @dataclass(frozen=True)
 class TokenData:
-    """Token files of the user: one flat array of token ids each, .npy or raw."""
+    """Token files of the user: one flat array of token ids each, .npy or raw.
+
+    Raises
+    ------
+    InputError
+        There is no file to train on.
+    """
 
     kind: str = setting(word("tokens"), "tokens", "the kind of data")
     train: str = setting(text(), "", "file to train on, .npy or raw")
@@ -159,7 +171,13 @@ class TokenData:
 
 @dataclass(frozen=True)
 class HubData:
-    """A Hugging Face data set of token ids, on disk or by name; read with the `datasets` library, row by row."""
+    """A Hugging Face data set of token ids, on disk or by name; read with the `datasets` library, row by row.
+
+    Raises
+    ------
+    InputError
+        No data set is named.
+    """
 
     kind: str = setting(word("huggingface"), "huggingface", "the kind of data")
     path: str = setting(text(), "", "data set as for datasets.load_dataset, or a folder for load_from_disk")

@@ -45,11 +45,25 @@ class Source(Protocol):
     digest: str
 
     def train(self, step: int, first: int, count: int) -> Batch:
-        """Return sequences first .. first + count - 1 of the batch of update `step`."""
+        """Return sequences first .. first + count - 1 of the batch of update `step`: inputs and targets, int64.
+
+        Each ([R,] count, seq_len), on the device; the noise ([R,] dimension) for a quadratic model.
+
+        Raises
+        ------
+        InputError
+            The data hold a token beyond their vocabulary.
+        """
         ...
 
     def validation(self, first: int, count: int) -> Batch:
-        """Return sequences of the fixed validation slice; the same for all runs."""
+        """Return sequences of the fixed validation slice, (count, seq_len); the same for all runs.
+
+        Raises
+        ------
+        InputError
+            The data hold fewer, or a token beyond their vocabulary.
+        """
         ...
 
     def keep(self, members: Sequence[int]) -> None:
@@ -130,7 +144,13 @@ def _permutation(seed: int, epoch: int, windows: int) -> npt.NDArray[np.int64]:
 
 
 class TokenSource:
-    """Windows of `seq_len` tokens of a token stream, in a new random order on every pass."""
+    """Windows of `seq_len` tokens of a token stream, in a new random order on every pass.
+
+    Raises
+    ------
+    InputError
+        A stream is shorter than a window and the token that follows it.
+    """
 
     def __init__(
         self,
@@ -158,7 +178,7 @@ class TokenSource:
                 raise wrong("seq_len", rule, seq_len, "shorten it or give more data")
 
     def train(self, step: int, first: int, count: int) -> Batch:
-        """Return part of a batch."""
+        """Return part of a batch; errors as for `Source`."""
         numbers = range(step * self._batch + first, step * self._batch + first + count)
         rows = []
         for seed in self._orders:
@@ -168,7 +188,7 @@ class TokenSource:
         return self._tensors(np.stack(rows).reshape(*([-1] if len(self._orders) > 1 else []), count, self._seq_len + 1))
 
     def validation(self, first: int, count: int) -> Batch:
-        """Return part of the fixed slice: the first windows of the validation stream."""
+        """Return part of the fixed slice: the first windows of the validation stream; errors as for `Source`."""
         if first + count > self._slice:
             rule = f"at most {self._slice}, the sequences that the validation data hold"
             raise wrong("eval.sequences", rule, first + count, "lower it or give more data")

@@ -80,6 +80,11 @@ def plan_jobs(runs: Sequence[TrainConfig], stacked: int) -> list[Job]:
 
     The jobs depend on the runs alone and not on what is finished, so that the checkpoints of a stack are found again.
     Runs of like length are put together, since a stack takes as long as its longest run.
+
+    Raises
+    ------
+    InputError
+        `stacked` is below 1.
     """
     if stacked < 1:
         raise wrong("stacked", "a whole number of at least 1", stacked)
@@ -103,6 +108,11 @@ def begun_jobs(folder: Path, runs: Mapping[str, TrainConfig], most: Mapping[str,
 
     Stacks of runs that are not asked for (`runs` by name), have other settings, or are more than `most` of each may be,
     are left where they are.
+
+    Raises
+    ------
+    InputError
+        A run's folder holds a table that this package did not write, or a damaged one.
     """
     jobs: list[Job] = []
     taken: set[str] = set()
@@ -127,7 +137,13 @@ def begun_jobs(folder: Path, runs: Mapping[str, TrainConfig], most: Mapping[str,
 
 
 def run_job(job: Job, folder: str, threads: int | None = None, stop: Callable[[], bool] | None = None) -> list[str]:
-    """Train the runs of a job that are not finished; return the names of those that were not, and now are."""
+    """Train the runs of a job that are not finished; return the names of those that were not, and now are.
+
+    Raises
+    ------
+    InputError
+        As for `train` and `train_stacked`, or if a run's folder holds a damaged table.
+    """
     from optlaws.harness.training import train, train_stacked
 
     place = Path(folder) / RUNS
@@ -144,7 +160,13 @@ def run_job(job: Job, folder: str, threads: int | None = None, stop: Callable[[]
 
 
 def finished(folder: Path) -> bool:
-    """Return whether a run's folder holds a finished run."""
+    """Return whether a run's folder holds a finished run.
+
+    Raises
+    ------
+    InputError
+        It holds a table that this package did not write, or a damaged one.
+    """
     if not (folder / RUN_FILE).exists():
         return False
     record = read_record(folder)
@@ -363,7 +385,13 @@ class Tables:
         return sum(name in self.records for name in self.planned)
 
     def take(self, name: str) -> RunRecord | None:
-        """Read a run from its folder if it is finished there."""
+        """Read a run from its folder if it is finished there.
+
+        Raises
+        ------
+        InputError
+            The folder holds a run of this name with other settings, or a damaged table.
+        """
         record = read_record(self.folder / RUNS / name)
         if record is None or record.status == "interrupted":
             return None
@@ -376,7 +404,13 @@ class Tables:
         return record
 
     def write(self) -> RunTable | None:
-        """Write both tables; None if there is no run yet."""
+        """Write both tables and return that of the runs; None if there is no run yet.
+
+        Raises
+        ------
+        InputError
+            The folder cannot be written.
+        """
         names = [name for name in self.planned if name in self.records]
         names += [name for name in self.records if name not in self.planned]
         if not names:

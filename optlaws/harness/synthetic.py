@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from optlaws.harness._fields import wrong
 from optlaws.harness.sections import SyntheticData
 
 RANK_BITS = 18
@@ -55,7 +56,7 @@ def mix(value: Tensor) -> Tensor:
 
 
 def counts_of(weights: npt.NDArray[np.float64], bits: int) -> npt.NDArray[np.int64]:
-    """Return whole numbers proportional to the weights, each at least 1, that add up to 2^bits (largest remainders)."""
+    """Return whole numbers in proportion to weights (n,), each at least 1, adding up to 2^bits (largest remainders)."""
     room = (1 << bits) - len(weights)
     exact = weights / weights.sum() * room
     counts: npt.NDArray[np.int64] = np.floor(exact).astype(np.int64)
@@ -73,7 +74,7 @@ class Language:
     data
         Its settings.
     token_counts, rank_counts, way_counts
-        Probabilities z, q and w as counts of 2^18, 2^18 and 2^16.
+        Probabilities z (vocab,), q (branching,) and w (3,) as counts of 2^18, 2^18 and 2^16.
     """
 
     data: SyntheticData
@@ -140,13 +141,13 @@ class Language:
         return out
 
     def context(self, way: Tensor, last: Tensor, before: Tensor) -> Tensor:
-        """Return the number of each context: way 1 looks at the last token, way 2 also at the one before."""
+        """Return the number of each context, all (n,): way 1 looks at the last token, way 2 also at the one before."""
         one = (last + 1) * self.data.vocab
         own = _signed(self.data.language * 0x9E3779B97F4A7C15 % (1 << 64))
         return own + way + 4 * (one + torch.where(way == 2, before, -1) + 1)
 
     def successor(self, context: Tensor, rank: Tensor, lookup: Tensor) -> Tensor:
-        """Return the token S_c(r)."""
+        """Return the tokens S_c(r), of the common shape of contexts and ranks; `lookup` has 2^18 entries."""
         return lookup[mix(mix(context) + rank) & ((1 << RANK_BITS) - 1)]
 
 
@@ -213,8 +214,16 @@ def entropy(data: SyntheticData, length: int, draws: int = 200_000) -> Entropy:
     length
         Tokens a sequence (the first ones have no history, which makes them a little easier).
     draws
-        Contexts to average over; the standard error falls with its square root.
+        Contexts to average over, at least 1; the standard error falls with its square root.
+
+    Raises
+    ------
+    InputError
+        `length` or `draws` is below 1.
     """
+    for name, value in (("length", length), ("draws", draws)):
+        if value < 1:
+            raise wrong(name, "a whole number of at least 1", value)
     language = Language.of(data)
     count = max(2, math.ceil(draws / length))
     sampler = Sampler(language, torch.device("cpu"))

@@ -101,7 +101,7 @@ def open_tokens(data: TokenData) -> Streams:
 
 
 def hold_out(tokens: Tokens, fraction: float) -> tuple[Tokens, Tokens]:
-    """Return the stream without its last part, and that part."""
+    """Return the stream without its last part, and that part: a fraction (0 .. 1) of it, at least one token."""
     edge = len(tokens) - max(1, round(fraction * len(tokens)))
     return Part(tokens, 0, edge), Part(tokens, edge, len(tokens))
 

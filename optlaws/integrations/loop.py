@@ -27,6 +27,11 @@ class TrainingMonitor:
     on_alarm : callable, optional
         Called with the status when an alarm is raised.
 
+    Raises
+    ------
+    InputError
+        `stop_on` holds another kind, or `forecast_every` is not 0 .. 1.
+
     Examples
     --------
     ::
@@ -71,7 +76,10 @@ class TrainingMonitor:
         return math.floor(status.fraction / self.forecast_every + 1e-9) if self.forecast_every else 0
 
     def step(self, step: float, loss: float, grad_norm: float | None = None) -> bool:
-        """Take in a reading; return whether training should stop."""
+        """Take in a reading (see `Monitor.update`); return whether training should stop.
+
+        Raises nothing for a bad reading, so that a monitor never ends a training run: it is left out, with a warning.
+        """
         try:
             if float(step) < self.monitor.status.step:
                 if not self.quiet:
@@ -102,7 +110,13 @@ class TrainingMonitor:
         return self.monitor.to_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from the state in a checkpoint."""
+        """Go on from the state in a checkpoint.
+
+        Raises
+        ------
+        LawError
+            It is no monitor's state, of another version, or damaged.
+        """
         self.monitor = Monitor.from_dict(state)
         self._forecasts = self._due(self.monitor.status)
 

@@ -53,7 +53,7 @@ class Discrepancy:
         """Refuse what is no standard deviation."""
         for field in fields(self):
             value = getattr(self, field.name)
-            if not isinstance(value, Real) or not 0 <= value < float("inf"):
+            if not isinstance(value, Real) or not 0 <= float(value) < float("inf"):
                 raise InputError(f"{field.name} must be a finite number from 0, got {value!r:.40}; 0 leaves it out")
 
     @property

@@ -33,21 +33,26 @@ DIVERGENCE, OFF_TRACK = "divergence", "off_track"
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When to raise an alarm; fractions are of the run, losses relative.
+    """When to raise an alarm; fractions are of the run, losses relative. All are above 0.
 
     Attributes
     ----------
     rise : sustained rise of the loss over its best level that is divergence, 0.05 = 5 %.
-    patience : how long it must last; the window over which levels are taken.
-    fewest : blocks that the window has at least.
+    patience : how long it must last, at most 0.5; the window over which levels are taken.
+    fewest : blocks that the window has at least, a whole number.
     noise : standard errors of a window's level that a rise must exceed.
-    recovery : how long a spike that is still falling may take.
+    recovery : how long a spike that is still falling may take, at most 0.5.
     grad_norm : a gradient norm above this many times its running median, over a window, halves `rise` and `patience`.
     stuck : loss above what is within reach (`Path.reach`) by this much that is divergence, if it does not fall: less
         than a fifth of what that falls within `off_patience`.
     off_track : sds between curve and law that put a run off its track, if exceeded by every block of `off_patience`.
-    off_patience : see there.
-    off_from : fraction of the run before which no run is called off its track or stuck.
+    off_patience : see there; at most 0.5.
+    off_from : fraction of the run, at most 0.5, before which no run is called off its track or stuck.
+
+    Raises
+    ------
+    InputError
+        A threshold is out of range.
     """
 
     rise: float = 0.05
@@ -70,10 +75,18 @@ class Thresholds:
         for name in ("patience", "recovery", "off_patience", "off_from"):
             if getattr(self, name) > 0.5:
                 raise InputError(f"{name} must be a fraction of the run of at most 0.5, got {getattr(self, name)!r}")
+        if self.fewest != int(self.fewest):
+            raise InputError(f"fewest must be a whole number of blocks above 0, got {self.fewest!r}; 3 is the default")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Thresholds:
-        """Return the thresholds of `dataclasses.asdict`; an unknown name is an error."""
+        """Return the thresholds of `dataclasses.asdict`.
+
+        Raises
+        ------
+        InputError
+            A name is not known, or a threshold out of range.
+        """
         known = [one.name for one in fields(cls)]
         for name in values:
             if name not in known:
@@ -200,7 +213,7 @@ def block_noise(logs: list[float], latest: int = 64) -> float:
 
 
 def expected_rises(path: Path) -> FloatArray:
-    """Return how far the law's curve lies above its lowest value so far, at the path's steps (0 before `start`)."""
+    """Return how far the law's ln loss lies above its lowest so far, at the path's steps (g,); 0 before `start`."""
     usable = path.steps >= path.start
     low = np.minimum.accumulate(np.where(usable, path.log_loss, np.inf))
     return np.where(usable, path.log_loss - low, 0.0)
@@ -265,7 +278,10 @@ class Divergence:
 def stuck(
     path: Path, prior: CurvePrior, t: Thresholds, steps: FloatArray, logs: FloatArray
 ) -> tuple[float, float] | None:
-    """Return (excess, allowed) if the loss stays far above what is within reach and does not fall as it must."""
+    """Return (excess, allowed) of ln loss if it stays far above what is within reach and does not fall as it must.
+
+    `steps` and `logs` (ln loss) are those of the blocks so far, (m,), m >= 1, steps ascending.
+    """
     span = t.off_patience * path.total
     late = steps >= steps[-1] - span
     if late.sum() < t.fewest:
@@ -286,7 +302,10 @@ def stuck(
 def off_track(
     path: Path, prior: CurvePrior, t: Thresholds, steps: FloatArray, logs: FloatArray
 ) -> tuple[float, float] | None:
-    """Return (signed sds from the law, allowed) if every block of the last `off_patience` lies outside, else None."""
+    """Return (signed sds from the law, allowed) if every block of the last `off_patience` lies outside, else None.
+
+    Arguments as in `stuck`.
+    """
     if steps[-1] < max(t.off_from * path.total, path.start + t.off_patience * path.total):
         return None
     late = steps >= steps[-1] - t.off_patience * path.total

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from os import PathLike
 from typing import Any
 
 import numpy as np
 
 from optlaws.errors import InputError, LawError
-from optlaws.law import Law
+from optlaws.law import Law, load_law
 from optlaws.monitor.alarms import (
     BLOCKS,
     DIVERGENCE,
@@ -25,7 +26,7 @@ from optlaws.monitor.alarms import (
 )
 from optlaws.monitor.forecast import CurvePrior, Forecast, check_prior, reforecast
 from optlaws.monitor.path import Path, paths, with_reach
-from optlaws.runs import RunTable
+from optlaws.runs import RunTable, check_runs
 from optlaws.schedules import Schedule
 
 FORMAT, VERSION = "optlaws-monitor", 1
@@ -113,7 +114,7 @@ class Monitor:
 
     Parameters
     ----------
-    law : Law
+    law : Law, or the name or file of one
         Its prediction of the final loss is the prior, its dynamics give the shape of the curve. It need not have been
         fitted to curves.
     run : RunTable or Schedule
@@ -124,6 +125,16 @@ class Monitor:
         How curves depart from this law (`learn_prior`); default: the one that the law carries, else a wide one.
     thresholds : Thresholds, optional
         When to raise an alarm.
+
+    Raises
+    ------
+    InputError
+        The table has not one row, sizes are given beside a table, the run has fewer than 2 steps, a size that the law
+        needs is missing, or the prior cannot be used.
+    LawError
+        It is no law of dynamics, a rival law say, or the prior in it is damaged.
+    TableError
+        A size is out of range, or the table holds a `ScheduleBatch`.
 
     Examples
     --------
@@ -140,7 +151,7 @@ class Monitor:
 
     def __init__(
         self,
-        law: Law,
+        law: Law | str | PathLike[str],
         run: RunTable | Schedule,
         *,
         params: float | None = None,
@@ -152,6 +163,8 @@ class Monitor:
         thresholds: Thresholds | None = None,
     ) -> None:
         """Compute what the law expects along the run."""
+        if isinstance(law, (str, PathLike)):
+            law = load_law(law)
         sizes = {
             "params": params,
             "tokens": tokens,
@@ -165,7 +178,7 @@ class Monitor:
             given = [name for name, value in sizes.items() if value is not None]
             if given:
                 raise InputError(f"{', '.join(given)} must stand in the run table itself; give a schedule or drop them")
-        if len(run) != 1:
+        if len(check_runs(run, "run")) != 1:
             raise InputError(f"run must be one run, got a table of {len(run)}; select one row")
         chosen = CurvePrior.of(law) if prior is None else prior
         check_prior(chosen)
@@ -245,6 +258,11 @@ class Monitor:
         """Forget what was read after a step, and the alarms raised there: the run goes back to a checkpoint.
 
         What was read in the same 1/400 of the run goes as well.
+
+        Raises
+        ------
+        InputError
+            `step` is not from 0 to T.
         """
         if not 0 <= step <= self.path.total:
             raise InputError(f"step must be 0 to {self.path.total:g} to go back to, got {step:g}")

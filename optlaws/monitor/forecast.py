@@ -61,6 +61,8 @@ class CurvePrior:
     spread : factor of the forecast's sd with which 90 % intervals cover 90 % of left-out training runs.
     curves : number of curves that it was learnt from; 0 = default.
     law_sd : median relative sd that the law gave the final losses of those curves; 0 = not known.
+
+    Covariances are those of relative losses; `misfit` and `spread` are above 0.
     """
 
     mean: FloatArray
@@ -75,7 +77,7 @@ class CurvePrior:
         return min(max(sd / self.law_sd, 1.0), MOST_UNSURE) if self.law_sd > 0 else 1.0
 
     def shape_covariance(self, scale: float) -> FloatArray:
-        """Return the covariance with the sds of the effects, not that of the offset, multiplied by a scale."""
+        """Return the covariance (6, 6) with the sds of the effects, not of the offset, multiplied by a scale > 0."""
         factor = np.full(len(self.mean), scale)
         factor[0] = 1.0  # the offset belongs to the evaluation sets, not to the run
         return np.asarray(self.covariance * factor[:, None] * factor[None])
@@ -92,7 +94,13 @@ class CurvePrior:
 
     @classmethod
     def of(cls, law: Law) -> CurvePrior:
-        """Return the prior that a law file carries, else the default."""
+        """Return the prior that a law file carries, else the default.
+
+        Raises
+        ------
+        LawError
+            The file's prior is damaged or was written for other effects.
+        """
         found = law.info.get(INFO_KEY)
         return cls.default(law.has_curves) if found is None else cls.from_dict(found)
 
@@ -108,7 +116,7 @@ class CurvePrior:
         Raises
         ------
         LawError
-            It was written for other effects, or something is missing.
+            It was written for other effects, or something is missing or no number.
         """
         if list(values.get("effects", ())) != list(EFFECTS):
             raise LawError(
@@ -120,20 +128,18 @@ class CurvePrior:
             if name not in values:
                 raise LawError(f"a monitor's prior must have {name!r}, got {', '.join(values)}{nearest(name, values)}")
         size = len(EFFECTS) + 1
-        mean, covariance = (np.array(values[name], dtype=float) for name in ("mean", "covariance"))
+        try:
+            mean, covariance = (np.array(values[name], dtype=float) for name in ("mean", "covariance"))
+            misfit, spread, law_sd = (float(values[name]) for name in ("misfit", "spread", "law_sd"))
+            curves = int(values["curves"])
+        except (TypeError, ValueError, OverflowError) as error:
+            raise LawError(f"a monitor's prior must hold numbers, got others ({error}); learn it again") from None
         if mean.shape != (size,) or covariance.shape != (size, size):
             raise LawError(
                 f"mean and covariance of a monitor's prior must have shapes ({size},) and ({size}, {size}),"
                 f" got {mean.shape} and {covariance.shape}; learn it again"
             )
-        return cls(
-            mean,
-            covariance,
-            float(values["misfit"]),
-            float(values["spread"]),
-            int(values["curves"]),
-            float(values["law_sd"]),
-        )
+        return cls(mean, covariance, misfit, spread, curves, law_sd)
 
 
 @dataclass(frozen=True)
@@ -177,7 +183,7 @@ def independent_share(steps: FloatArray) -> FloatArray:
 
 
 def reading_noise(residuals: FloatArray) -> float:
-    """Return the relative sd of a reading, from the median absolute difference of neighbours; robust to spikes."""
+    """Return the relative sd of a reading, from the median absolute difference of neighbours in residuals (m,)."""
     differences = np.diff(residuals[-NOISE_READINGS - 1 :])
     if len(differences) < FEWEST_DIFFERENCES:
         return FIRST_NOISE
@@ -222,8 +228,26 @@ def reforecast(path: Path, prior: CurvePrior, steps: FloatArray, log_loss: Float
         What the law expects.
     prior : CurvePrior
     steps, log_loss : ndarray of shape (m,)
-        Readings so far, steps ascending; those before `path.start` are not used.
+        Readings so far, ln of losses in nats per token, steps ascending; those before `path.start` are not used.
+
+    Raises
+    ------
+    InputError
+        The two differ in length, a number is not finite, or the steps do not ascend.
     """
+    if np.shape(steps) != np.shape(log_loss) or np.ndim(steps) != 1:
+        raise InputError(
+            f"steps and log_loss must be two lists of equal length, got shapes {np.shape(steps)} and"
+            f" {np.shape(log_loss)}; give one loss a step"
+        )
+    odd = np.flatnonzero(~(np.isfinite(steps) & np.isfinite(log_loss)))
+    back = np.flatnonzero(np.diff(steps) < 0)
+    if len(odd) or len(back):
+        row = int(odd[0] if len(odd) else back[0] + 1)
+        raise InputError(
+            "steps and log_loss must be finite, steps ascending, got"
+            f" step {steps[row]:g} with ln loss {log_loss[row]:g} at place {row}; leave such readings out"
+        )
     return _answer(path, prior, steps, *_solve(path, prior, steps, log_loss))
 
 
@@ -277,7 +301,7 @@ def _answer(
 
 
 def mixture(mean: FloatArray, sd: FloatArray, odds: FloatArray) -> tuple[float, float, float]:
-    """Return mean and the ends of the central 90 % interval of a mixture of normal distributions."""
+    """Return mean and the ends of the central 90 % interval of a mixture of k normal distributions, arguments (k,)."""
     centre = float(odds @ mean)
     parts = [(float(p), float(a), max(float(b), 1e-12)) for p, a, b in zip(odds, mean, sd, strict=True) if p > 1e-6]
 
@@ -296,9 +320,22 @@ def mixture(mean: FloatArray, sd: FloatArray, odds: FloatArray) -> tuple[float, 
 
 
 def check_prior(prior: CurvePrior) -> None:
-    """Refuse a prior that cannot be used."""
-    if not (np.isfinite(prior.mean).all() and np.isfinite(prior.covariance).all() and prior.misfit > 0):
-        raise InputError("a monitor's prior must hold finite numbers and a misfit above 0; learn it again")
+    """Refuse a prior that cannot be used.
+
+    Raises
+    ------
+    InputError
+        A number is not finite, `misfit` or `spread` is not above 0, or the arrays have other shapes.
+    """
+    size = len(EFFECTS) + 1
+    if np.shape(prior.mean) != (size,) or np.shape(prior.covariance) != (size, size):
+        raise InputError(
+            f"mean and covariance of a monitor's prior must have shapes ({size},) and ({size}, {size}), got"
+            f" {np.shape(prior.mean)} and {np.shape(prior.covariance)}; learn it again"
+        )
+    finite = np.isfinite([*prior.mean, *prior.covariance.ravel(), prior.misfit, prior.spread, prior.law_sd]).all()
+    if not (finite and prior.misfit > 0 and prior.spread > 0):
+        raise InputError("a monitor's prior must hold finite numbers, misfit and spread above 0; learn it again")
 
 
 __all__ = ["CurvePrior", "Forecast", "check_prior", "independent_share", "mixture", "posterior", "reforecast"]

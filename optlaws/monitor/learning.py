@@ -42,7 +42,15 @@ LEAST_MISFIT = 2e-4
 
 @dataclass(frozen=True)
 class Example:
-    """One finished curve under one law: path, readings, ln (final loss / predicted), and the kind of its group."""
+    """One finished curve under one law.
+
+    Attributes
+    ----------
+    path : what the law expects.
+    steps, log_loss : (m,) readings, steps ascending, ln of losses in nats per token.
+    end : ln (final loss / predicted final loss).
+    kind : number of the kind of group that was left out, 0 for the first.
+    """
 
     path: Path
     steps: FloatArray
@@ -88,6 +96,12 @@ def learn_prior(
     ------
     FitError
         Fewer than 3 usable curves.
+    InputError
+        A size that the law needs is missing.
+    LawError
+        It is no law of dynamics, a rival law say.
+    TableError
+        The table of runs holds a `ScheduleBatch`.
     """
     groups = left_out(law, runs, curves, fit) if refit else []
     examples = [example for group in groups for example in group]
@@ -145,7 +159,7 @@ def _examples(
 
 
 def as_fitted(law: Law, runs: RunTable, curves: CurveTable) -> list[Example]:
-    """Return the curves of finished runs under the law itself."""
+    """Return the curves of finished runs under the law itself; errors as in `learn_prior`, but for too few curves."""
     steps, losses = _readings(runs, curves)
     return _examples(law, runs, np.array(sorted(steps), dtype=np.intp), steps, losses) if steps else []
 
@@ -171,7 +185,7 @@ def left_out(
     """Return the curves under laws fitted without their group, group by group, for each kind of group in turn.
 
     Groups are schedule families, peak rates, horizons and sizes; one is passed over if less than half of the runs is
-    left without it. Arguments as in `learn_prior`.
+    left without it. Arguments and errors as in `learn_prior`.
     """
     steps, losses = _readings(runs, curves)
 
@@ -207,9 +221,17 @@ def fit_prior(examples: list[Example], use: Sequence[str] = EFFECTS) -> CurvePri
     Parameters
     ----------
     examples : list of Example
+        At least one.
     use : sequence of str
-        Effects that may act; the weights of the others are 0.
+        Effects out of `EFFECTS` that may act; the weights of the others are 0.
+
+    Raises
+    ------
+    FitError
+        There is no example.
     """
+    if not examples:
+        raise FitError("examples must be at least one finished curve, got none; add curves or use the default prior")
     prior = _maximise(examples, np.array([1.0, *(float(name in use) for name in EFFECTS)]))
     return replace(prior, spread=_calibrate(prior, examples), curves=len(examples))
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from optlaws.dynamics import States, curve_grid, curve_states, integrate
 from optlaws.dynamics.model import FloatArray
-from optlaws.errors import InputError
+from optlaws.errors import InputError, LawError
 from optlaws.law import Law
 from optlaws.law.model import View
 from optlaws.regression.trend_field import expected_loss
@@ -77,7 +77,7 @@ class Path:
         return float(self.steps[-1])
 
     def at(self, steps: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Return ln expected loss (m,) and effects (m, 5) at any steps, linear between the grid's."""
+        """Return ln expected loss (m,) and effects (m, 5) at steps (m,), linear between the grid's, constant beyond."""
         right = np.clip(np.searchsorted(self.steps, steps), 1, len(self.steps) - 1)
         left = right - 1
         u = np.clip((steps - self.steps[left]) / (self.steps[right] - self.steps[left]), 0.0, 1.0)
@@ -85,7 +85,7 @@ class Path:
         return loss, self.effects[left] + u[:, None] * (self.effects[right] - self.effects[left])
 
     def reach_at(self, steps: FloatArray) -> FloatArray:
-        """Return ln loss within reach (m,) at any steps; the expected one where nothing better was looked at."""
+        """Return ln loss within reach (m,) at steps (m,); the expected one where nothing better was looked at."""
         return np.asarray(np.interp(steps, self.steps, self.log_loss if self.reach is None else self.reach))
 
     def log_loss_at(self, step: float) -> float:
@@ -113,7 +113,13 @@ class Path:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Path:
-        """Return the path of `to_dict`."""
+        """Return the path of `to_dict`.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            An entry is missing, unknown or no number; `Monitor.from_dict` makes a `LawError` of it.
+        """
         names = ["steps", "log_loss", "effects"] + ["reach"] * (values.get("reach") is not None)
         arrays = {name: np.array(values[name], dtype=float) for name in names}
         return cls(**{**values, **arrays})
@@ -128,13 +134,24 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
     runs : RunTable
         n runs; losses and status are not looked at.
     steps : sequence of n ndarrays, optional
-        Steps of the grids, 1 .. T, ascending; T is added. Default: `GRID` steps and the schedule's breakpoints.
+        Steps of the grids, each (g_i,), 1 .. T, ascending; T is added. Default: `GRID` steps and the schedule's
+        breakpoints.
 
     Raises
     ------
     InputError
-        A size that the law needs is missing, or a run has fewer than 2 steps.
+        A size that the law needs is missing, a run has fewer than 2 steps, a step lies outside its run, or there are
+        not as many grids as runs.
+    LawError
+        It is no law of dynamics, a rival law say.
+    TableError
+        The table holds a `ScheduleBatch`, whose schedules have no objects.
     """
+    if not hasattr(law, "view"):  # a rival law, or none
+        raise LawError(
+            f"law must be one with dynamics to follow a run, as fit_law makes them, got {type(law).__name__};"
+            " take a built-in law or fit one of your own"
+        )
     full, _ = law.complete(runs)
     schedules = full.schedule_tuple()
     for name, schedule in zip(full.run_id, schedules, strict=True):
@@ -142,6 +159,10 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
             raise InputError(f"run {name!r} must have at least 2 steps, got {schedule.total_steps}; nothing to watch")
     if steps is None:
         steps = [_grid(schedule.total_steps, schedule.breakpoints) for schedule in schedules]
+    if len(steps) != len(full):
+        raise InputError(
+            f"steps must be one array a run, {len(full)}, got {len(steps)}; leave them out for the default"
+        )
     grids = [np.union1d(at, [float(s.total_steps)]) for at, s in zip(steps, schedules, strict=True)]
     states = curve_states(schedules, grids, law.drive(full), law.basis.dynamics)
     lengths = [len(g) for g in grids]
@@ -175,7 +196,12 @@ def with_reach(path: Path, law: Law, run: RunTable) -> Path:
     """Return the path of one run with what the law holds to be within its reach; see `Path.reach`.
 
     Peak rates are tried from the lowest of the law's domain to the run's own or the highest of the domain, whichever is
-    lower; the best is that of lowest expected final loss.
+    lower; the best is that of lowest expected final loss. `run` is a table of one row, `path` its path.
+
+    Raises
+    ------
+    InputError, TableError
+        As for `paths`.
     """
     full, _ = law.complete(run)
     own = float(np.asarray(full.batch().peak)[0])

@@ -128,7 +128,7 @@ def optimize_schedule(
     warmup : warm-ups to try, in steps; by default those that the law has seen.
     outside : allow schedules outside the law's training domain.
     monotone : whether the free schedule never rises after its warm-up.
-    caution : standard deviations that count against a schedule; the default makes it the upper end of a 90 % interval.
+    caution : standard deviations that count against a schedule, 0 .. 10; by default the upper end of a 90 % interval.
     progress : called with a word on every step.
 
     Returns
@@ -140,7 +140,7 @@ def optimize_schedule(
     InputError
         A value is out of range, or no schedule lies inside the domain.
     LawError
-        The law predicts no losses.
+        The law predicts no losses, does not know learning rates, or is too slow for a search.
     RiskError
         No schedule has an accepted risk.
     """

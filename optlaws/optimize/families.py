@@ -75,7 +75,7 @@ def standard_shapes() -> list[Shape]:
 
 @dataclass(frozen=True)
 class Best:
-    """The best member found of a family: its shape, its place on the axes (shares, peak, warm-up), its score."""
+    """The best member found of a family: its shape, its place on the axes (shares, peak, warm-up), its ln loss."""
 
     family: str
     schedule: Schedule
@@ -85,7 +85,7 @@ class Best:
 
 
 def tidy(rates: FloatArray, digits: int = DIGITS) -> FloatArray:
-    """Return numbers rounded to so many figures.
+    """Return numbers of any shape rounded to so many figures.
 
     >>> tidy(np.array([0.00123456, 0.0])).tolist()
     [0.001235, 0.0]
@@ -164,7 +164,7 @@ def parameters(task: Task, shape: Shape, points: Mapping[str, FloatArray]) -> di
 
 
 def member(shape: Shape, values_of: Mapping[str, Any], row: int) -> Schedule:
-    """Return one schedule of a grid."""
+    """Return the schedule at one row of a grid; `values_of` is from `parameters`, arrays (m,)."""
     values = {name: float(array[row]) for name, array in values_of.items()}
     whole = {n: int(v) if n in (*LENGTHS, "steps", "warmup") else v for n, v in values.items()}
     return Schedule(shape.kind, **whole, **shape.fixed)

@@ -42,7 +42,7 @@ MEAN_SLACK = 1.05
 
 @dataclass(frozen=True)
 class Knots:
-    """Where the straight pieces meet: steps of the warm-up and of the K knots after it."""
+    """Where the straight pieces meet: steps of the warm-up and of the K knots after it, (K,), ascending, the last T."""
 
     task: Task
     warm: int
@@ -57,7 +57,7 @@ class Knots:
         InputError
             `count` is out of range.
         """
-        if count != int(count) or not 1 <= count <= MOST_KNOTS:
+        if not 1 <= count <= MOST_KNOTS or count != int(count):
             raise InputError(
                 f"knots must be a whole number from 0 to {MOST_KNOTS}, got {count!r}; 0 leaves out the free schedule"
             )
@@ -87,7 +87,7 @@ class Knots:
         return ScheduleBatch((Group(np.arange(m), ("linear",) * (k + first), bool(self.warm), numbers),), m)
 
     def schedule(self, x: FloatArray) -> Schedule:
-        """Return the schedule of one point, its rates rounded to a few figures."""
+        """Return the schedule of one point x (K + 1,), its rates rounded to a few figures."""
         rates = tidy(self.rates(x[None])[0], DIGITS)
         if self.task.monotone:
             rates = np.minimum.accumulate(rates)
@@ -108,7 +108,7 @@ class Knots:
 
 
 class Objective:
-    """Cautious gain over the reference, its derivatives, and the best point met that keeps all bounds."""
+    """Cautious gain over the reference (ln loss), its derivatives, and the best point met that keeps all bounds."""
 
     def __init__(self, task: Task, knots: Knots, reference: Schedule, caution: float) -> None:
         """Compare with the reference, under that caution."""
@@ -123,7 +123,7 @@ class Objective:
         self.risky = not bool((task.judge([worst]).risk <= task.max_risk / 2).all())
 
     def __call__(self, x: FloatArray) -> tuple[float, FloatArray]:
-        """Return value and derivatives (K + 1,)."""
+        """Return value and derivatives (K + 1,) at x (K + 1,); a `LawError` if the law has no finite loss there."""
         h = DIFFERENCE
         points = np.concatenate([x[None], x + h * np.eye(len(x)), x - h * np.eye(len(x))])
         rates = self.knots.rates(points)
@@ -188,6 +188,13 @@ def refine(
 
     The warm-up is the reference's. Each start is followed twice: with the caution, and from where the plain expected
     loss is lowest; a start that no allowed schedule lies on gives none.
+
+    Raises
+    ------
+    InputError
+        `count` is not 1 .. 64.
+    LawError
+        The law predicts no finite loss for a schedule.
     """
     knots = Knots.spread(task, reference.warmup_steps, count)
     low = np.concatenate([[np.log(task.low)], np.full(len(knots.steps), 0.0 if task.monotone else -STEEPEST)])

@@ -49,7 +49,7 @@ class Judged:
     prediction: Any
 
     def score(self, caution: float) -> FloatArray:
-        """Return ln of the expected loss plus `caution` standard deviations of it."""
+        """Return ln of the expected loss plus `caution` (at least 0) standard deviations of it, shape (m,)."""
         return np.asarray(np.log(self.loss) + caution * self.sd)
 
 
@@ -60,15 +60,15 @@ class Task:
     Attributes
     ----------
     law : the law that judges.
-    steps : T, warm-up and decay included.
+    steps : T, warm-up and decay included, at least `SHORTEST`.
     columns : what the run table says of the run beside its schedule; absent = not known.
-    low, high : bounds of the peak rate.
-    floor : lowest rate that a decay may reach.
-    max_risk : divergence risk that is accepted.
+    low, high : bounds of the peak rate, 0 < low <= high.
+    floor : lowest rate that a decay may reach, 0 .. high.
+    max_risk : divergence risk that is accepted, 0 .. 1.
     strict_risk : whether a risk that is not known is refused.
     outside : whether schedules outside the law's domain are allowed.
     monotone : whether the rate of a free schedule never rises after the warm-up.
-    caution : standard deviations that are added to what is minimised.
+    caution : standard deviations that are added to what is minimised, 0 .. 10.
     sizes_outside : why the run itself, whatever its schedule, is outside the domain ("" inside).
     assumed : what was taken from the law because nobody gave it.
     notes : sentences on how the bounds came about.
@@ -94,22 +94,38 @@ class Task:
         return RunTable.build(schedules, run_id=names, **self.columns)
 
     def judge(self, schedules: Sequence[Schedule] | ScheduleBatch, *, risk: bool = True) -> Judged:
-        """Predict the run with each of these schedules; without `risk` that of divergence is left at 0."""
+        """Predict the run with each of these schedules; without `risk` that of divergence is left at 0.
+
+        Raises
+        ------
+        LawError
+            The law predicts no finite loss above 0 for one of them.
+        InputError
+            There is no schedule, or a column of the run is out of range.
+        """
         return judge(self.law, self.runs(schedules), bool(self.sizes_outside), risk)
 
     def allowed(self, judged: Judged) -> BoolArray:
-        """Return which schedules lie inside the domain, or may lie outside."""
+        """Return which schedules lie inside the domain, or may lie outside, shape (m,)."""
         return np.ones(len(judged.loss), dtype=bool) if self.outside else judged.inside
 
     def safe(self, judged: Judged) -> BoolArray:
-        """Return which schedules have an accepted risk."""
+        """Return which schedules have an accepted risk, shape (m,)."""
         unknown = np.isnan(judged.risk)
         with np.errstate(invalid="ignore"):
             return np.asarray((judged.risk <= self.max_risk) | (unknown & (not self.strict_risk)))
 
 
 def judge(law: Any, runs: RunTable, sizes_outside: bool = False, risk: bool = True) -> Judged:
-    """Predict runs; reasons that lie in the sizes do not count, nor, with `sizes_outside`, that of strangeness."""
+    """Predict runs; reasons that lie in the sizes do not count, nor, with `sizes_outside`, that of strangeness.
+
+    Raises
+    ------
+    LawError
+        The law predicts no finite loss above 0 for one of them.
+    InputError
+        There is no run, or one lacks what the law needs.
+    """
     prediction = law.predict(runs)
     loss = np.asarray(prediction.loss, dtype=np.float64)
     if not (np.isfinite(loss) & (loss > 0)).all():
@@ -147,12 +163,18 @@ def size_reasons(reason: str) -> str:
 def lengths(
     steps: float | None, tokens: float | None, batch: float | None, defaults: Mapping[str, float]
 ) -> tuple[int, float | None, float | None]:
-    """Return steps, tokens and batch: each that is left out follows from the two others, or from the law's default.
+    """Return steps, tokens and tokens a step: each left out follows from the two others, or from the law's default.
 
     Raises
     ------
     InputError
-        They disagree, or the steps cannot be known.
+        One is not a finite number above 0, `steps` is not whole, they disagree by more than 5 %, or the steps cannot be
+        known.
+
+    Examples
+    --------
+    >>> lengths(None, 1e9, 5e5, {})
+    (2000, 1000000000.0, 500000.0)
     """
     for name, value in (("steps", steps), ("tokens", tokens), ("batch_tokens", batch)):
         if value is not None and not (np.isfinite(value) and value > 0):
@@ -283,6 +305,8 @@ def make_task(
     ------
     InputError
         A value is out of range.
+    LawError
+        The law predicts no losses, does not know learning rates, or is too slow for a search.
     """
     check_knows_rates(law)
     if params is not None and not (np.isfinite(params) and params > 0):

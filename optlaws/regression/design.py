@@ -135,11 +135,11 @@ def choose_runs(
     ----------
     joint : Joint
         Of n points.
-    pool, targets : integer arrays
-        Places of the runs that may be made, and of those that matter.
+    pool, targets : integer arrays of shape (q,) and (t,)
+        Places of the runs that may be made, and of those that matter; t >= 1.
     count : int
-        Runs to choose, at most len(pool).
-    known : integer array, optional
+        Runs to choose, 0 .. len(pool).
+    known : integer array of shape (f,), optional
         Places of runs that are finished.
     cost : ndarray of shape (n,), optional
         Of each point; needed with a budget or an exponent.

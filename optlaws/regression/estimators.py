@@ -81,6 +81,8 @@ class PlainLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             Fewer than 2 rows.
         InputError
             `names` are not one a column.
+        ValueError
+            X or y holds NaN or infinity, or their lengths differ (scikit-learn's check, as in the other estimators).
 
         Warns
         -----
@@ -107,7 +109,7 @@ class PlainLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
-        """Return losses of columns X (n, p), shape (n,)."""
+        """Return losses of columns X (n, p), shape (n,); scikit-learn's `ValueError` for another p, or before `fit`."""
         columns = _seen(self, X)
         return np.asarray(columns @ self.coef_ + self.intercept_)
 
@@ -260,7 +262,7 @@ class SignedLinear(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return found
 
     def predict(self, X: npt.ArrayLike) -> FloatArray:
-        """Return losses of columns X (n, p), shape (n,)."""
+        """Return losses of columns X (n, p), shape (n,); scikit-learn's `ValueError` for another p, or before `fit`."""
         columns = _seen(self, X)
         return np.asarray(columns @ self.coef_ + self.intercept_)
 
@@ -404,7 +406,10 @@ class TrendFieldRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return columns, matrix[:, self.n_columns :]
 
     def predict(self, X: npt.ArrayLike, return_std: bool = False) -> FloatArray | tuple[FloatArray, FloatArray]:
-        """Return losses of X (n, p), shape (n,); with return_std also the sd of one new run at each, noise included."""
+        """Return losses of X (n, p), shape (n,); with return_std also the sd of one new run at each, noise included.
+
+        Nats per token both. scikit-learn's `ValueError` for another p, or before `fit`.
+        """
         matrix = _seen(self, X)
         columns, coordinates = self._split(matrix)
         point, _ = predict_trend_field(self.posterior_, columns, coordinates, np.zeros(len(matrix)))

@@ -60,7 +60,7 @@ def choose_inducing(points: FloatArray, most: int, tolerance: float = 1e-4) -> n
 
 
 def whitening(inducing: FloatArray) -> FloatArray:
-    """Return W with phi(a) = k(a, inducing) W and phi(a) . phi(b) ~ k(a, b), exact at the inducing points; (m, m)."""
+    """Return W (m, m) with phi(a) = k(a, inducing) W and phi(a) . phi(b) ~ k(a, b), exact at inducing points (m, k)."""
     gram = matern32(inducing, inducing)
     gram[np.diag_indices_from(gram)] = 1.0 + JITTER
     factor = np.linalg.cholesky(gram)
@@ -73,7 +73,7 @@ def field_features(points: FloatArray, inducing: FloatArray, white: FloatArray) 
 
 
 def levels_of(values: FloatArray) -> FloatArray:
-    """Return the distinct values, equal within 1e-6."""
+    """Return the distinct ones of values (n,), n >= 1, ascending, shape (s,): equal within 1e-6."""
     ordered = np.sort(values)
     return np.asarray(ordered[np.concatenate([[True], np.diff(ordered) > 1e-6])])
 

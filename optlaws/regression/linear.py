@@ -21,7 +21,7 @@ def _numbers(name: str, values: npt.ArrayLike, way_out: str) -> FloatArray:
 
 
 def prior_scales(prior: float | npt.ArrayLike | None, count: int) -> FloatArray:
-    """Return the prior scales, one a column.
+    """Return the prior scales, one a column, shape (count,): a number holds for all columns, None leaves all free.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def prior_scales(prior: float | npt.ArrayLike | None, count: int) -> FloatArray:
 
 
 def prior_centres(centre: float | npt.ArrayLike, count: int) -> FloatArray:
-    """Return the centres of the priors, one a column.
+    """Return the centres of the priors, one a column, shape (count,): a number holds for all columns.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def root_mean_square(columns: FloatArray) -> FloatArray:
 
 
 def least_norm(x: FloatArray, y: FloatArray) -> tuple[FloatArray, int, npt.NDArray[np.bool_]]:
-    """Return the least-squares solution of least norm (p,), the rank, and what is not determined (p,)."""
+    """Return the least-squares solution (p,) of least norm of x (n, p), y (n,), the rank, and what is loose (p,)."""
     if x.shape[1] == 0:
         return np.zeros(0), 0, np.zeros(0, dtype=bool)
     u, s, vt = np.linalg.svd(x, full_matrices=False)
@@ -74,7 +74,7 @@ def least_norm(x: FloatArray, y: FloatArray) -> tuple[FloatArray, int, npt.NDArr
 
 
 def solve_squares(rows: FloatArray, target: FloatArray, positive: bool) -> FloatArray:
-    """Return the least-squares solution, non-negative if `positive`."""
+    """Return the least-squares solution (p,) of rows (n, p) and target (n,), non-negative if `positive`."""
     if rows.shape[1] == 0:  # SciPy's nnls ends the whole process on a matrix without columns
         return np.zeros(0)
     if not positive:

@@ -49,6 +49,12 @@ class Settings:
         of the Multi-Power-Law runs).
     peak_gaps : float
         The field's length scale in ln peak rate is at least this many mean gaps between the rates of the runs.
+
+    Raises
+    ------
+    InputError
+        A constant is out of its range, `rounds` or `most_inducing` is no whole number, or a range is not two ascending
+        numbers.
     """
 
     trend_sd: float = 0.004

@@ -41,7 +41,7 @@ class Problem:
 
     Attributes
     ----------
-    columns : (m, 16), loss : (m,), coordinates : (m, k)
+    columns : (m, 16), finite; loss : (m,), nats per token, above 0; coordinates : (m, k), in length scales.
     size : (m,) ln of the scaled model size; values within about SIZE_WIDTH share an offset.
     curve : (m,) 1 for curve points, 0 for final losses.
     share : (m,) noise variance of a point is multiplied by this (points of one curve share their information).
@@ -99,12 +99,12 @@ class Posterior:
 
     @property
     def active(self) -> np.ndarray:
-        """Indices of the columns with a coefficient above 0."""
+        """Indices of the a columns with a coefficient above 0, shape (a,)."""
         return np.flatnonzero(self.coefficients > 0)
 
 
 def damage(columns: FloatArray, coefficients: FloatArray, which: tuple[int, ...], loss: FloatArray) -> FloatArray:
-    """Return the share of the loss that variance and escape columns make, shape (n,)."""
+    """Return the share of the loss (n,) that the columns `which` of (n, 16), variance and escape, make, shape (n,)."""
     rows = list(which)
     return np.asarray(columns[:, rows] @ coefficients[rows] / loss)
 
@@ -154,7 +154,7 @@ class _Trend:
 def trend_evidence(
     problem: Problem, prior: FloatArray, settings: Settings, rounds: int = 2, centre: FloatArray | None = None
 ) -> float:
-    """Return the log evidence of the trend, for comparing constants; arguments as in `fit_trend_field`."""
+    """Return the log evidence of the trend, for comparing constants; arguments and errors of `fit_trend_field`."""
     return _find_trend(problem, prior, settings, rounds, None, centre).evidence
 
 
@@ -357,7 +357,7 @@ def _calibrate(
 
 
 def new_size_variance(posterior: Posterior, known: FloatArray) -> FloatArray:
-    """Return the variance of the offsets of sizes that no run had, shape (n,); `known` is from `group_matrix`.
+    """Return the variance of the offsets of sizes that no run had, shape (n,); `known` (n, s) is from `group_matrix`.
 
     A calibrated factor below 1 is left out: runs of known sizes say nothing of how far a new one may lie off.
     """
@@ -418,6 +418,7 @@ def predict_trend_field(
     ----------
     posterior : Posterior
     columns : (n, 16), coordinates : (n, k), size : (n,)
+        As in `Problem`.
     curve : bool
         True: predict on the curve's evaluation set.
     rows : bool

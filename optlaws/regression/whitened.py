@@ -9,7 +9,7 @@ from optlaws.dynamics.model import FloatArray
 
 
 def cholesky(matrix: FloatArray) -> FloatArray:
-    """Return the lower factor of a small symmetric matrix; straight to LAPACK, for a fit asks for hundreds of them.
+    """Return the lower factor of a small symmetric matrix, both (m, m); straight to LAPACK: a fit asks for hundreds.
 
     Raises
     ------
@@ -26,7 +26,7 @@ class Whitened:
     """K = F F' + diag(d): products with its inverse and its log determinant, through the features F."""
 
     def __init__(self, features: FloatArray, diagonal: FloatArray) -> None:
-        """Factor what the features leave: F of shape (n, m), the diagonal d of shape (n,)."""
+        """Factor what the features leave: F of shape (n, m), the diagonal d of shape (n,), above 0."""
         self.f, self.d = features, diagonal
         self.over = features / diagonal[:, None]
         inner = self.over.T @ features
@@ -39,7 +39,7 @@ class Whitened:
         return np.asarray(scaled - self.over @ self.inner_solve(self.f.T @ scaled))
 
     def inner_solve(self, b: FloatArray) -> FloatArray:
-        """Return (I + F' D^-1 F)^-1 b."""
+        """Return (I + F' D^-1 F)^-1 b, b of shape (m,) or (m, k)."""
         return np.asarray(dpotrs(self.root, b, lower=1)[0])
 
     def logdet(self) -> float:

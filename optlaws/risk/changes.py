@@ -16,14 +16,18 @@ import numpy.typing as npt
 from optlaws.dynamics import Drive, drive
 from optlaws.dynamics.model import FloatArray
 from optlaws.dynamics.solve import plain_sgd
+from optlaws.errors import InputError
 from optlaws.risk.criterion import PARAMETERS, WIDTH_POWER, log_critical
-from optlaws.risk.model import RiskModel
+from optlaws.risk.model import ACCEPTED, RiskModel
 from optlaws.risk.quantities import PIECE, Quantities, of_cells, relative_width
 from optlaws.runs import RunTable
 from optlaws.schedules import Cells, cells
 
 LEVERS = ("peak_lr", "warmup_steps", "batch_tokens", "beta1")
 """What is changed, one at a time; `beta1` by its 1 - beta1, and only towards 0.9."""
+
+MAPPED = ("warmup_steps", "batch_tokens")
+"""What may be on the other axis of a `RiskMap`."""
 
 FARTHEST = 64.0  # largest factor of a change that is looked at
 TRIED = 25  # factors looked at in each direction, evenly spread in ln
@@ -52,7 +56,15 @@ class SafeChange:
 
 @dataclass(frozen=True)
 class Piece:
-    """Runs whose schedules have the same number of cells, with what the criterion needs to know of them, (m,)."""
+    """m runs whose schedules have the same number of cells, with what the criterion needs to know of them.
+
+    Attributes
+    ----------
+    index : (m,) places in the run table.
+    grid, run : cells of their schedules, and what drives them.
+    warm, total : (m,) steps of the warm-up and of the run.
+    slack, width : (m,) as in `Quantities`.
+    """
 
     index: npt.NDArray[np.int64]
     grid: Cells
@@ -80,7 +92,13 @@ class Piece:
 
 
 def pieces(runs: RunTable, model: RiskModel) -> Iterator[Piece]:
-    """Yield the runs, whose cells must be complete (`RiskModel.complete`), piece by piece."""
+    """Yield the runs, whose cells must be complete (`RiskModel.complete`), piece by piece.
+
+    Raises
+    ------
+    InputError
+        A size or batch is missing, or a width is no number above 0.
+    """
     batch, every = runs.batch(), drive(runs, model.dynamics)
     warm, total = (np.asarray(v, dtype=float) for v in (batch.warmup_steps, batch.total_steps))
     slack, width = (1.0 - runs.beta1) / 0.1, relative_width(runs, every.n)
@@ -142,7 +160,14 @@ def safe_changes(runs: RunTable, model: RiskModel, accepted: float) -> list[list
     model : RiskModel
     accepted : float
         Probability, 0 .. 1.
+
+    Raises
+    ------
+    InputError
+        `accepted` is no probability, a size or batch is missing, or a width is no number above 0.
     """
+    if not 0.0 <= accepted <= 1.0:
+        raise InputError(f"accepted must be a probability from 0 to 1, got {accepted!r}; {ACCEPTED} is the default")
     found: list[list[SafeChange]] = [[] for _ in range(len(runs))]
     rows = np.flatnonzero(model.probability(runs) > accepted)
     if not len(rows):
@@ -227,6 +252,11 @@ def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
     one quantity; for peak rate and size (with the width, where it is known) by the slope of ln u at the run itself. The
     typical warm-up is taken as half of the run at most. Plain SGD, whose risk is not known, has neither driver ("") nor
     shares (NaN).
+
+    Raises
+    ------
+    InputError
+        A size or batch is missing, or a width is no number above 0.
     """
     shares = np.zeros((len(runs), len(DRIVERS)))
     typical, batch = model.typical, runs.batch()
@@ -269,14 +299,14 @@ def _fall(model: RiskModel, q: Quantities, **usual: FloatArray) -> FloatArray:
 
 @dataclass(frozen=True)
 class RiskMap:
-    """Risk about one run: probability (len(other), len(peak)) over its peak rate and one other lever.
+    """Risk about one run over its peak rate and one other lever.
 
     Attributes
     ----------
     over : "warmup_steps" or "batch_tokens".
-    peak, other : the values on the axes, ascending.
-    probability : NaN where the combination is impossible (a warm-up longer than the run, which a larger batch
-        shortens), and everywhere for plain SGD.
+    peak, other : (points,) the values on the axes, ascending: rates, and steps or tokens.
+    probability : (points, points), a row for each of `other`; NaN where the combination is impossible (a warm-up longer
+        than the run, which a larger batch shortens), and everywhere for plain SGD.
     """
 
     over: str
@@ -286,11 +316,34 @@ class RiskMap:
 
 
 def risk_map(run: RunTable, model: RiskModel, over: str, points: int = 97, reach: float = 8.0) -> RiskMap:
-    """Return the risk over peak rate and `over` ("warmup_steps" or "batch_tokens") about one run.
+    """Return the risk over peak rate and one other lever about one run.
 
-    Both axes reach from the run's value / `reach` to its value * `reach`; a run without a warm-up gets 1 .. half its
-    steps. `run` is one run completed by `RiskModel.complete`.
+    Parameters
+    ----------
+    run : RunTable
+        One run, completed by `RiskModel.complete`.
+    model : RiskModel
+    over : str
+        One of `MAPPED`.
+    points : int
+        Values on each axis, at least 2.
+    reach : float
+        Above 1: both axes reach from the run's value / `reach` to its value * `reach`; a run without a warm-up gets
+        1 .. half its steps.
+
+    Raises
+    ------
+    InputError
+        An argument is out of range, or the run has no size or batch.
     """
+    if len(run) != 1:
+        raise InputError(f"run must be one run, got a table of {len(run)}; select one row")
+    if over not in MAPPED:
+        raise InputError(f"over must be one of {', '.join(MAPPED)}, got {over!r}; choose one of them")
+    if points < 2:
+        raise InputError(f"points must be at least 2, got {points!r}; 97 is the default")
+    if not 1.0 < reach < np.inf:
+        raise InputError(f"reach must be a finite factor above 1, got {reach!r}; 8 is the default")
     piece = next(pieces(run, model))
     peak = float(np.asarray(run.batch().peak)[0])
     factor = np.geomspace(1.0 / reach, reach, points)

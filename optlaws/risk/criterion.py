@@ -27,11 +27,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from optlaws.dynamics.model import FloatArray
+from optlaws.errors import InputError
 from optlaws.risk.quantities import Quantities
 
 PARAMETERS = ("level", "size", "recovery", "ln_recovery_steps", "ln_noise", "ln_noise_steps", "momentum")
 """Names of theta: level, size, recovery, ln h0 and ln h1 (steps_ref), ln s (batch_ref), momentum; h0, s, h1 > 0."""
 
+
+SPREADS = ("scatter", "scatter_sd", "cell_sd", "source_sd")
 
 WIDTH_POWER = -1.0 / 3.0
 """Power of the relative width in u_c: peak rates like 1 / width (arXiv 2203.03466), u as their cube root."""
@@ -47,6 +50,11 @@ class Prior:
     scatter, scatter_sd : median and log standard deviation of the scatter of ln u_c from one row of runs to the next.
     cell_sd : standard deviation of ln u_c that runs of one source, N and D share.
     source_sd : standard deviation of ln u_c that runs of one source share.
+
+    Raises
+    ------
+    InputError
+        `mean` or `sd` has not seven finite numbers, or a standard deviation or the scatter is not above 0.
     """
 
     mean: tuple[float, ...] = (np.log(0.13), -0.04, 0.0, np.log(0.3), np.log(0.03), np.log(3.0), 1.0 / 6.0)
@@ -56,9 +64,22 @@ class Prior:
     cell_sd: float = 0.015
     source_sd: float = 0.06
 
+    def __post_init__(self) -> None:
+        """Refuse a prior that no fit can start from."""
+        for name in ("mean", "sd"):
+            values = np.asarray(getattr(self, name), dtype=np.float64)
+            if values.shape != (len(PARAMETERS),) or not np.isfinite(values).all():
+                raise InputError(
+                    f"{name} must be {len(PARAMETERS)} finite numbers, one for each of {', '.join(PARAMETERS)}, got"
+                    f" {getattr(self, name)!r:.80}; leave it out for the default"
+                )
+        for name, value in (("sd", min(self.sd)), *((k, getattr(self, k)) for k in SPREADS)):
+            if not 0 < value < np.inf:
+                raise InputError(f"{name} must be finite and above 0, got {value:g}; leave it out for the default")
+
 
 def log_critical(q: Quantities, theta: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Return ln u_c of n runs, shape (n,), and its derivatives by theta, shape (n, 7)."""
+    """Return ln u_c of n runs, shape (n,), and its derivatives by theta (7,), shape (n, 7); formula above."""
     level, size, recovery, ln_h0, ln_s, ln_h1, momentum = theta
     h = q.high
     back = np.log1p(h * np.exp(-ln_h0))

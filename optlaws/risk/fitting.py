@@ -57,7 +57,15 @@ def usable(runs: RunTable) -> npt.NDArray[np.bool_]:
 
 
 def rows_of(runs: RunTable, dynamics: Dynamics) -> Rows:
-    """Return the rows of labelled runs."""
+    """Return the rows of labelled runs.
+
+    Raises
+    ------
+    InputError
+        A run has no size or batch, or a width that is no number above 0.
+    TableError
+        The table holds a `ScheduleBatch`.
+    """
     q, label, batch = quantities(runs, dynamics), run_labels(runs), runs.batch()
     ln_u = np.log(q.felt)
     settings = (
@@ -116,7 +124,13 @@ class RiskFit:
     typical: dict[str, float]
 
     def model(self, source: str | None = None, **about: object) -> RiskModel:
-        """Return the model for runs of one of the sources, or of a source not seen (None)."""
+        """Return the model for runs of one of the sources, or of a source not seen (None); `about` becomes its `info`.
+
+        Raises
+        ------
+        FitError
+            There is no such source.
+        """
         k = len(PARAMETERS)
         if source is not None and source not in self.sources:
             raise FitError(
@@ -164,6 +178,10 @@ def fit_risk(
     ------
     FitError
         No run can be used.
+    InputError
+        A width is no number above 0.
+    TableError
+        The table holds a `ScheduleBatch`.
     """
     chosen = prior or Prior()
     units = dynamics or (start.dynamics if start else Dynamics())

@@ -59,14 +59,20 @@ def curve_outcome(step: npt.ArrayLike, loss: npt.ArrayLike) -> CurveOutcome:
     Parameters
     ----------
     step : (m,) array
-        Updates done at each reading, ascending.
+        Updates done at each reading, finite, ascending.
     loss : (m,) array
-        Nats per token; a value that is not finite means that the run broke down there.
+        Nats per token, above 0; a value that is not finite means that the run broke down there.
 
     Raises
     ------
     InputError
-        The two differ in length, there is no reading, or the steps do not ascend.
+        The two differ in length, there is no reading, the steps do not ascend or are not finite, or a loss is 0 or
+        less.
+
+    Examples
+    --------
+    >>> curve_outcome([1, 2, 3, 4, 5, 6, 7, 8, 9], [4, 3, 3, 3, 5, 6, 7, 7, 7]).status
+    'diverged'
     """
     at, values = np.asarray(step, dtype=np.float64), np.asarray(loss, dtype=np.float64)
     if at.ndim != 1 or at.shape != values.shape or not len(at):
@@ -76,9 +82,15 @@ def curve_outcome(step: npt.ArrayLike, loss: npt.ArrayLike) -> CurveOutcome:
         )
     if not (np.diff(at) > 0).all():
         raise InputError("step must ascend without repeats, got a step at or below the one before; sort the readings")
+    if not np.isfinite(at).all():
+        raise InputError(f"step must be finite, got {at[~np.isfinite(at)][0]:g}; drop that reading")
     broken = np.flatnonzero(~np.isfinite(values))
     if len(broken):
         return CurveOutcome("nonfinite", float(at[broken[0]]), np.inf, np.inf)
+    if not (values > 0).all():
+        raise InputError(
+            f"loss must be above 0 nats per token, got {values.min():g}; shift the scale or drop the reading"
+        )
     smooth = _running_median(values)
     lowest = np.minimum.accumulate(smooth)
     ratio = smooth / lowest
@@ -103,12 +115,18 @@ def _running_median(values: FloatArray) -> FloatArray:
 
 
 def curve_outcomes(curves: CurveTable) -> dict[str, CurveOutcome]:
-    """Return what the detector says of every run of a curve table, in order of appearance."""
+    """Return what the detector says of every run of a curve table, in order of appearance.
+
+    Raises
+    ------
+    InputError
+        A run has two readings of a step, a step that is not finite, or a loss of 0 or less.
+    """
     return {name: curve_outcome(curves.step[rows], curves.loss[rows]) for name, rows in curves.runs().items()}
 
 
 def run_labels(runs: RunTable) -> FloatArray:
-    """Return 1 for runs that diverged (or broke down), 0 for those that did not, NaN where it is not known, (n,).
+    """Return 1 for runs that diverged (or broke down), 0 for those that did not, NaN where it is not known, shape (n,).
 
     A run without a status counts as completed if it has a final loss; an interrupted one says nothing.
     """

@@ -87,7 +87,8 @@ class RiskModel:
     ) -> tuple[RunTable, dict[str, float]]:
         """Return the runs with values in the cells that the model needs, and what was filled in.
 
-        `defaults` (a law's) come first, then the medians of the runs that the model was fitted on.
+        `defaults` (a law's; parameters, tokens a step, weight decay by column name) come first, then the medians of the
+        runs that the model was fitted on.
         """
         given = dict(defaults or {})
         filled, changes = {}, {}
@@ -109,7 +110,13 @@ class RiskModel:
     def predict(
         self, runs: RunTable, defaults: Mapping[str, float] | None = None, *, threads: int | None = None
     ) -> RiskPrediction:
-        """Return the risk of n runs; `defaults` stand in for empty cells, as in `complete`."""
+        """Return the risk of n runs; `defaults` stand in for empty cells, as in `complete`.
+
+        Raises
+        ------
+        InputError
+            A width is no number above 0, or `threads` is no whole number above 0.
+        """
         full, assumed = self.complete(runs, defaults)
         q = quantities(full, self.dynamics, threads=threads)
         ratio, probability = self.of_quantities(q)
@@ -126,7 +133,13 @@ class RiskModel:
     def probability(
         self, runs: RunTable, defaults: Mapping[str, float] | None = None, *, threads: int | None = None
     ) -> FloatArray:
-        """Return the probability of divergence alone, shape (n,); quicker than `predict` for many runs."""
+        """Return the probability of divergence alone, shape (n,), NaN for plain SGD; quicker than `predict`.
+
+        Raises
+        ------
+        InputError
+            As for `predict`.
+        """
         full, _ = self.complete(runs, defaults)
         risk = self.of_quantities(quantities(full, self.dynamics, threads=threads))[1]
         return np.where(plain_sgd(full) > 0, np.nan, risk)
@@ -233,7 +246,7 @@ RANGES = (
 
 
 def range_values(runs: RunTable, dynamics: Dynamics) -> dict[str, FloatArray]:
-    """Return the quantities whose range is the domain, by name (`RANGES`), shape (n,)."""
+    """Return the quantities whose range is the domain, by name (`RANGES`), (n,); an `InputError` for a bad width."""
     batch = runs.batch()
     values = (
         batch.peak, batch.warmup_steps, batch.total_steps, runs.size, runs.batch_tokens, runs.beta1,

@@ -107,6 +107,15 @@ def quantities(runs: RunTable, dynamics: Dynamics, *, threads: int | None = None
         Constants of the norm equation and units.
     threads : int, optional
         Default: one per processor.
+
+    Raises
+    ------
+    InputError
+        A size or batch is missing, a width is no number above 0, or `threads` is no whole number above 0.
+
+    Notes
+    -----
+    NaN for the slack of a run without beta1; the module's text has the formulas (theory/stability.py).
     """
     batch, every = runs.batch(), drive(runs, dynamics)
     out = {name: np.empty(len(runs)) for name in ("felt", "at", "high")}

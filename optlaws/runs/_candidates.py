@@ -64,7 +64,27 @@ def read_candidates(
     weight_decay: float | None = None,
     fallback: Mapping[str, float] | None = None,
 ) -> RunTable:
-    """Return `gather_candidates(...).runs`: the candidates as a run table without losses."""
+    """Return `gather_candidates(...).runs`: the candidates as a run table without losses.
+
+    Parameters
+    ----------
+    args
+        Short forms, JSON texts, file names, "-".
+    params, tokens, batch_tokens, weight_decay
+        Parameters, tokens, tokens an update and 1/rate of every candidate that does not state its own.
+    fallback
+        As for `gather_candidates`.
+
+    Raises
+    ------
+    TableError
+        As for `gather_candidates`, or if a value is out of range.
+
+    Examples
+    --------
+    >>> read_candidates(["cosine:peak=1e-3", "wsd:peak=1e-3"], tokens=1e9, batch_tokens=1e6).steps.tolist()
+    [1000.0, 1000.0]
+    """
     options = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens, "weight_decay": weight_decay}
     return gather_candidates(args, options, fallback).runs
 

@@ -169,7 +169,14 @@ def read_raw(path: str | os.PathLike[str]) -> RawTable:
 
 
 def raw_from_csv(text: str, name: str, delimiter: str = ",") -> RawTable:
-    """Split CSV text with a header into columns; blank lines are skipped, rows of another length are refused."""
+    """Split CSV text with a header into columns; blank lines are skipped.
+
+    Raises
+    ------
+    TableError
+        With the line, if the quotes are wrong, a row has another length, a column has no name or occurs twice, or there
+        is no row.
+    """
     rows: list[list[str]] = []
     places: list[int] = []
     with _long_cells():
@@ -198,7 +205,13 @@ def raw_from_csv(text: str, name: str, delimiter: str = ",") -> RawTable:
 
 
 def raw_from_json(text: str, name: str) -> RawTable:
-    """Read JSON lines (one object a line) or one JSON list of objects into columns; absent keys are missing cells."""
+    """Read JSON lines (one object a line) or one JSON list of objects into columns; absent keys are missing cells.
+
+    Raises
+    ------
+    TableError
+        With the line, if it is not valid JSON, an entry is no object, or there is none.
+    """
     records: list[tuple[int, Any]] = []
     if text.lstrip().startswith("["):
         try:

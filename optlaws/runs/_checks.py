@@ -17,7 +17,11 @@ TOLERANCE = 0.05  # tokens against steps * batch_tokens: published numbers are r
 
 
 def check_numbers(numbers: dict[str, FloatArray], status: Sequence[Text], where: Callable[[int], str]) -> None:
-    """Raise a `TableError` for the first number out of its range; a NaN is missing and passes, except as a loss."""
+    """Raise a `TableError` for the first number, of arrays (n,), out of its range; a NaN is missing and passes.
+
+    Ranges: counts above 0, weight decay at least 0, betas at least 0 and below 1, losses of completed runs above 0; all
+    finite. Other losses that are not finite become NaN.
+    """
     for name, values in numbers.items():
         if name == "final_loss":
             continue
@@ -50,7 +54,7 @@ def check_numbers(numbers: dict[str, FloatArray], status: Sequence[Text], where:
 def fill_counts(
     numbers: dict[str, FloatArray], lengths: FloatArray, where: Callable[[int], str]
 ) -> dict[str, FloatArray]:
-    """Set steps from the schedules and fill tokens or batch_tokens by tokens = steps * batch_tokens.
+    """Set steps from the schedules' lengths (n,), and fill tokens or batch_tokens by tokens = steps * batch_tokens.
 
     Raises
     ------

@@ -33,6 +33,11 @@ class CurveTable:
         Nats per token, shape (m,); NaN = not measured (a step that is only asked for).
     extra
         Other columns as text.
+
+    Raises
+    ------
+    TableError
+        The columns differ in length.
     """
 
     run_id: tuple[str, ...]
@@ -64,7 +69,7 @@ class CurveTable:
         return f"<CurveTable of {readings} of {runs}; columns {', '.join(('run_id', 'step', 'loss', *self.extra))}>"
 
     def runs(self) -> dict[str, npt.NDArray[np.intp]]:
-        """Return, for every run in order of appearance, the indices of its readings in order of their steps."""
+        """Return, for every run in order of appearance, the indices (k,) of its k readings in order of their steps."""
         found: dict[str, list[int]] = {}
         for row, name in enumerate(self.run_id):
             found.setdefault(name, []).append(row)
@@ -72,7 +77,13 @@ class CurveTable:
         return {name: rows[np.argsort(self.step[rows], kind="stable")] for name, rows in index.items()}
 
     def select(self, rows: npt.ArrayLike | slice) -> CurveTable:
-        """Return the readings picked by a boolean mask (m,), by indices, or by a slice, in that order."""
+        """Return the readings picked by a boolean mask (m,), by indices, or by a slice, in that order.
+
+        Raises
+        ------
+        IndexError
+            An index lies outside the table, or a mask has another length.
+        """
         picked = picked_rows(len(self), rows)
         return CurveTable(
             tuple(self.run_id[i] for i in picked),
@@ -179,6 +190,13 @@ def write_curves(
         The m readings.
     extra_columns
         More columns, m entries each; they replace extra columns of the same name.
+
+    Raises
+    ------
+    TableError
+        If the suffix is not known or a column has another length.
+    InputError
+        If the file cannot be written there.
     """
     columns: dict[str, Any] = {"run_id": table.run_id, "step": table.step, "loss": table.loss}
     write_columns(path, {**columns, **table.extra, **(extra_columns or {})}, len(table))

@@ -252,7 +252,7 @@ def read_logs(
     Returns
     -------
     list of LoggedRun
-        At least one, in the order of the logs.
+        In the order of the logs; at least one where there is a log.
 
     Raises
     ------

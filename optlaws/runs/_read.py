@@ -54,7 +54,13 @@ def read_runs(path: str | os.PathLike[str], need_loss: bool = False) -> RunTable
 
 
 def checked_runs(raw: RawTable, need_loss: bool) -> RunTable:
-    """Make a run table of raw columns as `read_runs` does, with its checks and errors."""
+    """Make a run table of raw columns as `read_runs` does, with its checks.
+
+    Raises
+    ------
+    TableError
+        As for `read_runs`.
+    """
     raw.require(["run_id", "schedule", "final_loss"] if need_loss else ["run_id", "schedule"])
     table = runs_from_raw(raw, raw.texts("run_id"))
     if need_loss:
@@ -73,6 +79,11 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
 
     `lengths` (steps, shape (n,), NaN = unknown) fills the length of schedules that state none; the column `steps` if
     left out, and then the texts of the schedules are kept, since nothing is needed to read them but that column.
+
+    Raises
+    ------
+    TableError
+        With file and line, for the first value that cannot be used.
     """
     n = len(names)
     _warn_misspelled(raw)
@@ -106,7 +117,13 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
 
 
 def read_schedules(cells: list[Any], steps: list[float], where: Callable[[int], str]) -> list[Schedule]:
-    """Parse a column of schedules; equal cells are parsed once. A schedule without a length takes it from `steps`."""
+    """Parse a column of schedules; equal cells are parsed once. A schedule without a length takes it from `steps`.
+
+    Raises
+    ------
+    TableError
+        With file and line, for the first cell that is no schedule.
+    """
     seen: dict[tuple[str, float], Schedule] = {}
     schedules = []
     for row, cell in enumerate(cells):

@@ -87,7 +87,8 @@ class RunTable:
 
     Notes
     -----
-    NaN = missing in every number. The arrays are read-only. Use `RunTable.build` to make one by hand.
+    NaN = missing in every number. The arrays are read-only. Use `RunTable.build` to make one by hand: it checks every
+    value, the class itself only raises a `TableError` where columns differ in length.
     """
 
     run_id: tuple[str, ...]
@@ -264,7 +265,7 @@ final_loss, extra
         Raises
         ------
         TableError
-            If there is no table, or two of them share a run_id.
+            If there is no table, two of them share a run_id, or one of several holds a `ScheduleBatch`.
         """
         if not tables:
             raise TableError("at least one run table is needed, got none")
@@ -321,7 +322,13 @@ final_loss, extra
         return ScheduleBatch.from_schedules(self.schedules)
 
     def select(self, rows: npt.ArrayLike | slice) -> RunTable:
-        """Return the runs picked by a boolean mask (n,), by indices, or by a slice, in that order."""
+        """Return the runs picked by a boolean mask (n,), by indices, or by a slice, in that order.
+
+        Raises
+        ------
+        IndexError
+            An index lies outside the table, or a mask has another length.
+        """
         picked = picked_rows(len(self), rows)
         schedules: tuple[Schedule, ...] | ScheduleBatch
         as_read = None
@@ -344,12 +351,12 @@ final_loss, extra
         )
 
     def column(self, name: str) -> npt.NDArray[Any]:
-        """Return any column, unknown ones included: float64 for numbers (NaN = missing), else text ("" = missing).
+        """Return any column, shape (n,): float64 for numbers (NaN = missing), else text ("" = missing).
 
         Raises
         ------
         TableError
-            If there is no such column.
+            If there is no such column, or the schedules of a `ScheduleBatch` are asked for.
         """
         if name in NUMBER_COLUMNS:
             array: npt.NDArray[Any] = getattr(self, name)
@@ -364,13 +371,13 @@ final_loss, extra
         raise TableError(f"no column {name!r} in this table (it has {', '.join(known)}){nearest(name, known)}")
 
     def schedule_cells(self) -> tuple[str, ...]:
-        """Return the schedules as they are written: the texts that they were read from, JSON where there are none."""
+        """Return the schedules as texts: those they were read from, else JSON; errors as for `schedule_tuple`."""
         if self.as_read is not None:
             return self.as_read[1]
         return tuple(schedule.to_json() for schedule in self.schedule_tuple())
 
     def digest(self) -> str:
-        """Return the sha256 of the content, whatever the order of rows and columns (64 hexadecimal digits)."""
+        """Return the sha256 of the content, in any order (64 hexadecimal digits); errors as for `schedule_tuple`."""
         numbers = [getattr(self, name).tolist() for name in NUMBER_COLUMNS]
         extra = sorted(self.extra)
         rows = []
@@ -414,8 +421,13 @@ def assemble(
 ) -> RunTable:
     """Check every value, fill what follows from the rest, and make the table.
 
-    `where` names a row in messages; `numbered`: the names are numbers just given, none twice; `cells` are the texts
-    that the schedules were read from.
+    `numbers` are arrays (n,); `where` names a row in messages; `numbered`: the names are numbers just given, none
+    twice; `cells` are the texts that the schedules were read from.
+
+    Raises
+    ------
+    TableError
+        A value is out of range, a name occurs twice, or steps, tokens and batch_tokens disagree.
     """
     if not numbered:
         check_names(names, where)

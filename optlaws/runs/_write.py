@@ -43,7 +43,9 @@ def write_runs(
     Raises
     ------
     TableError
-        If the suffix is not known or a column has another length.
+        If the suffix is not known, a column has another length, or the table holds a `ScheduleBatch`.
+    InputError
+        If the file cannot be written there.
     """
     added = dict(extra_columns or {})
     kept = {name: values for name, values in written_columns(table).items() if name not in added}
@@ -51,7 +53,7 @@ def write_runs(
 
 
 def written_columns(table: RunTable) -> dict[str, Column]:
-    """Return the columns of a run table as they are written: those of its file, schedules as they were read."""
+    """Return the columns of a run table, each (n,), as written: those of its file; errors as for `schedule_tuple`."""
     return {name: table.schedule_cells() if name == "schedule" else table.column(name) for name in table.columns}
 
 
@@ -70,7 +72,9 @@ def write_columns(path: str | os.PathLike[str], columns: Mapping[str, Column], n
     Raises
     ------
     TableError
-        If the suffix is not known or the columns differ in length.
+        If the suffix is not known, the columns differ in length, or Parquet is asked for without pyarrow.
+    InputError
+        If the file cannot be written there.
     """
     lengths = {name: len(values) for name, values in columns.items()}
     n = next(iter(lengths.values()), 0) if n is None else n

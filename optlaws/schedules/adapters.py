@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from optlaws.schedules.keys import complain
@@ -34,12 +35,12 @@ def as_lambda(schedule: Schedule, base_lr: float | None = None) -> Callable[[int
     (0.5, 1.0, 0.5)
     """
     base = schedule.peak if base_lr is None else base_lr
-    if not (isinstance(base, (int, float)) and 0 < base < float("inf")):
+    if not (isinstance(base, Real) and 0 < base < float("inf")):
         raise complain("base_lr", "a finite rate above 0", base, "give the optimizer's lr")
     last = schedule.total_steps - 1
 
     def factor(k: int) -> float:
-        return float(schedule.lr(last if k == last + 1 else int(k))) / base
+        return float(schedule.lr(last if k == last + 1 else int(k))) / float(base)
 
     return factor
 

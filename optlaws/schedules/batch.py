@@ -52,7 +52,7 @@ class Group:
         return len(self.index)
 
     def take(self, rows: Any, index: Index) -> Group:
-        """Return the schedules at `rows` of this group, at the positions `index` of another batch."""
+        """Return the schedules at `rows` (k,) of this group, at the positions `index` (k,) of another batch."""
         tables = tuple(self.tables[i] for i in np.arange(len(self))[rows]) if self.tables else ()
         return Group(index, self.shapes, self.warm, self.numbers[:, :, rows], tables)
 
@@ -65,7 +65,7 @@ class Group:
         )
 
     def rate(self, phase: int, steps: Array) -> Array:
-        """Return the rates of one phase with a formula at `steps` (m, ...), not checked to lie inside it."""
+        """Return the rates of one phase with a formula at `steps` (m, ...), of their shape, which may lie outside."""
         _, _, start, stop, span, power, offset = (
             self.numbers[i, phase].reshape(-1, *(1,) * (steps.ndim - 1)) for i in range(7)
         )
@@ -154,7 +154,15 @@ class ScheduleBatch:
         return cls(_split(tuple(r[0] for r in rows), numbers), size)
 
     def __getitem__(self, which: slice | NDArray[Any] | Sequence[int]) -> ScheduleBatch:
-        """Return the schedules of a slice, a mask, or a list of positions, in that order."""
+        """Return the schedules of a slice, a mask (n,), or a list of positions, in that order.
+
+        Raises
+        ------
+        ScheduleError
+            It is one position.
+        IndexError
+            A position lies outside the batch, or a mask has another length.
+        """
         if isinstance(which, (int, np.integer)):
             raise ScheduleError(f"index of a batch must be a slice, mask or list, got {which!r}; write batch[i:i+1]")
         chosen = np.arange(self.size)[which]

@@ -1,4 +1,9 @@
-"""One function per family: the readable way to write a schedule in Python."""
+"""One function per family: the readable way to write a schedule in Python.
+
+Rates are absolute, finite and at least 0 (peaks above 0); lengths are steps, or fractions of all steps below 1; u is
+the share of a phase that is done, 0 .. 1. All raise a `ScheduleError` where a value is out of range, a parameter is not
+the family's, or phases overlap.
+"""
 
 from __future__ import annotations
 
@@ -57,13 +62,13 @@ def wsd(
 def inverse_sqrt(peak: float, steps: int, decay: float = 0, **more: Any) -> Schedule:
     """Return warm-up, peak / sqrt(1 + (k - W) / timescale), and a decay as in `wsd` if `decay` > 0.
 
-    `timescale` (steps) is W unless given, which makes it peak sqrt(W / k).
+    `timescale` (steps, above 0) is W unless given, which makes it peak sqrt(W / k).
     """
     return Schedule("inverse_sqrt", peak=peak, steps=steps, decay=decay, **more)
 
 
 def polynomial(peak: float, steps: int, power: float = 2.0, final: float = 0.0, **warm_up: Any) -> Schedule:
-    """Return warm-up and then final + (peak - final)(1 - u)^power."""
+    """Return warm-up and then final + (peak - final)(1 - u)^power, power 1e-3 .. 1e3."""
     return Schedule("polynomial", peak=peak, steps=steps, power=power, final=final, **warm_up)
 
 
@@ -73,7 +78,7 @@ def exponential(peak: float, steps: int, final: float, **warm_up: Any) -> Schedu
 
 
 def step(peak: float, steps: int, every: float, factor: float = 0.1, **warm_up: Any) -> Schedule:
-    """Return warm-up and then peak factor^i in the i-th stretch of `every` steps after it."""
+    """Return warm-up and then peak factor^i (factor 0 .. 1) in the i-th stretch of `every` steps after it."""
     return Schedule("step", peak=peak, steps=steps, every=every, factor=factor, **warm_up)
 
 
@@ -94,19 +99,22 @@ def two_stage(peak: float, steps: int, switch: float, second: float, **warm_up: 
 
 
 def cyclic(peak: float, steps: int, period: float, low: float = 0.0, shrink: float = 1.0) -> Schedule:
-    """Return triangles low -> peak -> low of `period` steps, each `shrink` times as high as the one before."""
+    """Return triangles low -> peak -> low of `period` >= 2 steps, each `shrink` (0 .. 1) times the last."""
     return Schedule("cyclic", peak=peak, steps=steps, period=period, low=low, shrink=shrink)
 
 
 def one_cycle(
     peak: float, steps: int, pct: float = 0.3, div: float = 25.0, final_div: float = 1e4, anneal: str = "cosine"
 ) -> Schedule:
-    """Torch's two-phase OneCycleLR: peak / div, up to peak at pct of the steps, down to peak / (div final_div)."""
+    """Return torch's OneCycleLR of two phases: peak / div, the peak at pct of the steps, peak / (div final_div)."""
     return Schedule("one_cycle", peak=peak, steps=steps, pct=pct, div=div, final_div=final_div, anneal=anneal)
 
 
 def warm_restarts(peak: float, steps: int, period: float, mult: float = 1.0, **more: Any) -> Schedule:
-    """Return cosines of period mult^i steps from the peak to `final`, each peak multiplied by `shrink` (SGDR)."""
+    """Return cosines of period mult^i steps (mult at least 1) from the peak to `final`; `shrink` lowers each peak.
+
+    SGDR, arXiv 1608.03983, eq. 5; `period` counts from the end of the warm-up.
+    """
     return Schedule("warm_restarts", peak=peak, steps=steps, period=period, mult=mult, **more)
 
 
@@ -121,7 +129,7 @@ def from_array(values: Any) -> Schedule:
 
 
 def chain(*parts: Schedule) -> Schedule:
-    """Return the parts one after the other."""
+    """Return the parts, at least one, one after the other."""
     return Schedule("chain", parts=parts)
 
 

@@ -95,7 +95,7 @@ def cells(batch: ScheduleBatch, resolution: float = 1.0, chunk: int = 2048) -> I
     resolution : float
         Factor on the number of cells, 0.1 to 100.
     chunk : int
-        Most schedules in one piece; bounds the memory and keeps the arrays in the processor's cache.
+        Most schedules in one piece, at least 1; bounds the memory and keeps the arrays in the processor's cache.
 
     Yields
     ------
@@ -107,7 +107,7 @@ def cells(batch: ScheduleBatch, resolution: float = 1.0, chunk: int = 2048) -> I
     Raises
     ------
     ScheduleError
-        `resolution` is out of range.
+        `resolution` or `chunk` is out of range.
 
     Examples
     --------
@@ -116,6 +116,8 @@ def cells(batch: ScheduleBatch, resolution: float = 1.0, chunk: int = 2048) -> I
     [([0, 1], [1000.0, 2000.0])]
     """
     _check_resolution(resolution)
+    if chunk < 1:
+        raise complain("chunk", "at least 1 schedule", chunk, "2048 is the default")
     for group in batch.groups:
         plan = _plan(group.shapes, group.warm, float(resolution))
         for first in range(0, len(group), chunk):
@@ -235,7 +237,7 @@ def cells_at(schedule: Schedule, steps: Any, resolution: float = 1.0) -> Cells:
     steps : (m,) array
         Steps, 0 <= step <= T; t = k is the state after k updates. Any order, repeats allowed.
     resolution : float
-        Factor on the number of cells between them.
+        Factor on the number of cells between them, 0.1 to 100.
 
     Returns
     -------
@@ -245,7 +247,7 @@ def cells_at(schedule: Schedule, steps: Any, resolution: float = 1.0) -> Cells:
     Raises
     ------
     ScheduleError
-        A step lies outside 0 .. T.
+        A step lies outside 0 .. T, or `resolution` is out of range.
     """
     _check_resolution(resolution)
     extra = np.asarray(steps, dtype=np.float64).ravel()

@@ -1,7 +1,8 @@
 """The schedule families: each is a list of parameters and one function that joins phases.
 
 A family's function gets its parameters by short name, already read and checked one by one (`keys.py`), and returns the
-phases as rows ``(shape, begin, end, start, stop, span, power, offset)``. Parameters may be numbers (one schedule) or
+phases as rows ``(shape, begin, end, start, stop, span, power, offset)``; parameters that do not go together raise a
+`ScheduleError`, as does every `*_rows` below. Parameters may be numbers (one schedule) or
 arrays that broadcast (a grid of schedules): the same code serves both. Rows without a step (begin >= end) are dropped.
 """
 

@@ -1,6 +1,8 @@
 """Parameters of the schedule families: their names, how each is read, checked and written.
 
-The checks take scalars (a schedule) and arrays (a grid of schedules) alike.
+The checks take scalars (a schedule) and arrays (a grid of schedules) alike. Every reader, `read_*(key, raw, values)`,
+gets what was written and the parameters before it, returns the value to keep, and raises a `ScheduleError` for any
+other than it says.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def complain(name: str, rule: str, got: Any, way_out: str) -> ScheduleError:
 
 
 def need(ok: Any, name: str, rule: str, got: Any, way_out: str) -> None:
-    """Raise the error unless `ok`; for arrays, show the first value that fails."""
+    """Raise a `ScheduleError` unless `ok`; for arrays, show the first value that fails."""
     if ok is True:
         return
     if isinstance(ok, np.ndarray):
@@ -48,7 +50,7 @@ def need(ok: Any, name: str, rule: str, got: Any, way_out: str) -> None:
 
 
 def number(name: str, raw: Any) -> Any:
-    """Return a Python number, or a float array, from a number, numeric text or an array."""
+    """Return a Python number, or a float array, from a number, numeric text or an array; else a `ScheduleError`."""
     kind = type(raw)
     if kind is float or kind is int:
         return raw
@@ -70,7 +72,7 @@ def number(name: str, raw: Any) -> Any:
 
 
 def whole(name: str, value: Any, low: int, way_out: str) -> Any:
-    """Return the number as whole steps (int, or an integral float array) of at least `low`."""
+    """Return the number as whole steps (int, or an integral float array) of at least `low`; else a `ScheduleError`."""
     rule = f"a whole number of steps, {low} to {MAX_STEPS:,}"
     if isinstance(value, np.ndarray):
         with np.errstate(invalid="ignore"):

@@ -217,8 +217,17 @@ class Schedule:
         return np.concatenate([p.rate(np.arange(p.begin, p.end)) for p in self.phases])
 
     def scaled(self, factor: float) -> Schedule:
-        """Return the schedule as one rate per step, every rate multiplied by `factor` (above 0)."""
-        return Schedule("array", values=self.array() * number("factor", factor))
+        """Return the schedule as one rate per step, every rate multiplied by `factor`.
+
+        Raises
+        ------
+        ScheduleError
+            `factor` is not one finite number above 0, or makes a rate above 1e6.
+        """
+        value = number("factor", factor)
+        if isinstance(value, np.ndarray) or not 0 < value < float("inf"):
+            raise complain("factor", "one finite number above 0", factor, "build a ScheduleBatch for several")
+        return Schedule("array", values=self.array() * value)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: kind, peak_lr, total_steps, ... with absolute rates and lengths in steps."""
@@ -283,7 +292,13 @@ def _text(key: Key, value: Any, values: Values) -> str:
 
 
 def family_of(kind: Any) -> Family:
-    """Return the family of that name."""
+    """Return the family of that name.
+
+    Raises
+    ------
+    ScheduleError
+        There is none.
+    """
     family = FAMILIES.get(kind) if isinstance(kind, str) else None
     if family is None:
         known = (*FAMILIES, "chain")
@@ -293,7 +308,13 @@ def family_of(kind: Any) -> Family:
 
 
 def read(family: Family, given: Mapping[str, Any]) -> Values:
-    """Return the family's parameters in order, read, checked one by one, with defaults filled in."""
+    """Return the family's parameters in order, read, checked one by one, with defaults filled in.
+
+    Raises
+    ------
+    ScheduleError
+        A parameter is unknown, missing or out of range.
+    """
     values: Values = {}
     used = 0
     for key in family.keys:

@@ -107,7 +107,7 @@ class Table:
     __slots__ = ("_digest", "values")
 
     def __init__(self, values: Array) -> None:
-        """Copy the rates."""
+        """Copy the rates, shape (T,)."""
         self.values = np.array(values, dtype=np.float64)  # own copy
         self.values.setflags(write=False)
         self._digest: bytes | None = None

@@ -1,0 +1,83 @@
+"""What a comparison says, in plain sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from optlaws.compare.contenders import OURS
+from optlaws.compare.figures import Comparison, Difference, Row, SplitResult
+
+MEASURES = (("error", "mean error"), ("regret", "regret"))
+
+
+def verdict(found: Comparison) -> str:
+    """Return which law is lowest on most splits, and where ours is ahead, behind, or neither by more than the spread.
+
+    Only laws that predicted every held-out run of a split (or rank in every pool of it) count there.
+    """
+    parts = [_about(found.splits, key, words) for key, words in MEASURES]
+    simple = [
+        f"{row.law} ({split.name}, {row.error:.3g} %)"
+        for split in found.splits
+        for row in split.rows[:1]
+        if row.kind == "reference" and "error" in row.best
+    ]
+    if simple:
+        parts.append(f"No law has a lower error than a simple line: {', '.join(simple)}.")
+    for key, words in MEASURES:
+        partly = [
+            f"{row.law} ({split.name}, by {-apart.mean:.3g} ± {apart.upper - apart.mean:.2g})"
+            for split in found.splits
+            for row in split.rows
+            if row.kind == "rival" and not _whole(row, split, key)
+            if (apart := getattr(row, f"{key}_difference")) is not None and apart.sign < 0
+        ]
+        if partly:
+            parts.append(f"On the part of the runs that they predict, ahead of {OURS} in {words}: {', '.join(partly)}.")
+    return " ".join(part for part in parts if part)
+
+
+def _about(splits: Sequence[SplitResult], key: str, words: str) -> str:
+    """Return the sentences on one measure, "" where no two laws have it."""
+    lowest: dict[str, int] = {}
+    beside: dict[str, list[str]] = {"ahead": [], "behind": [], "not told apart": [], "without a figure": []}
+    counted = 0
+    for split in splits:
+        whole = [row for row in split.rows if row.kind != "reference" and _whole(row, split, key)]
+        rivals = [row for row in whole if row.kind == "rival"]
+        ours = next((row for row in whole if row.kind == "ours"), None)
+        if not rivals:
+            continue
+        counted += 1
+        least = min(getattr(row, key) for row in whole)
+        for row in whole:
+            if getattr(row, key) <= least + 1e-12:
+                lowest[row.law] = lowest.get(row.law, 0) + 1
+        best = min(rivals, key=lambda row: float(getattr(row, key)))
+        if ours is None:
+            beside["without a figure"].append(f"{split.name} ({best.law} {_number(best, key)})")
+            continue
+        apart: Difference | None = getattr(best, f"{key}_difference")
+        sign = 0 if apart is None else apart.sign
+        text = f"{split.name} ({_number(ours, key)}, {best.law} {_number(best, key)}"
+        if apart is not None and sign:
+            text += f": {abs(apart.mean):.3g} ± {apart.upper - apart.mean:.2g}"
+        beside["ahead" if sign > 0 else "behind" if sign < 0 else "not told apart"].append(f"{text})")
+    if not counted:
+        return ""
+    most = max(lowest.values())
+    names = [name for name in lowest if lowest[name] == most]
+    shown = " and ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} other laws"
+    text = f"Lowest {words} on {most} of {counted} split{'s' * (counted > 1)}: {shown}"
+    if OURS not in names:
+        text += f"; {OURS} on {lowest.get(OURS, 0)}"
+    told = "; ".join(f"{what} on {', '.join(which)}" for what, which in beside.items() if which)
+    return f"{text}. {OURS} against the best rival of each: {told}."
+
+
+def _whole(row: Row, split: SplitResult, key: str) -> bool:
+    return row.runs == split.held_out if key == "error" else row.pools == split.pools > 0
+
+
+def _number(row: Row, key: str) -> str:
+    return f"{getattr(row, key):.3g} %"

@@ -124,7 +124,8 @@ def started(draws: int) -> str:
         "## Is a built-in law of another corpus a better start?\n\nThe same draws, once with a law of their own, once with a"
         " built-in law that has seen none of the source, moved by them: its prediction as on another corpus"
         " ([transfer.md](transfer.md)) is the prior, a Gaussian process, and the drawn runs' losses are what is observed."
-        " Means over the draws. The package has no such fit, for the own law is the better one nearly everywhere.\n\n"
+        " Means over the draws. The prior's widths were chosen with these sources in view, which favours the moved laws; the"
+        " package has no such fit all the same, for the own law is the better one nearly everywhere.\n\n"
         + table(head, rows)
     )
 

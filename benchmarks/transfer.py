@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOMINAL = 0.9
 SHAPES = np.arange(0.0025, 0.0501, 0.0025)
 RATIO = 2.0  # of the field over size, data, rate and batch to the one over all coordinates
+ONE = 1  # which of `BATCHES` stands for the Multi-Power-Law runs where every source counts once
 BATCHES = (51_200, 131_072, 524_288, 2_097_152)
 HEAD = [
     "runs", "number", "order within pools", "pools", "best among two predicted lowest", "regret %, mean (largest)",
@@ -173,7 +174,7 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
         )
         for words, counted, all_pools in zip(("its own", "another"), (None, rest), every, strict=True):
             known = load_law(law) if counted is None else load_law(law).on_other_corpus(counted)
-            pools = odds(known, mine)
+            pools = odds(known, [mine[ONE] if len(mine) > 1 else mine[0]])
             all_pools += pools
             chances.append([law, *summary(f"{source}, counted as {words}", pools)])
     chances += [["", *summary(f"all, counted as {w}", p)] for w, p in zip(("its own", "another"), every, strict=True)]
@@ -198,10 +199,11 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
         {chances[-2][5]} and {chances[-1][5]} pools: better, and still too sure ([docs/transfer.md](docs/transfer.md),
         `python benchmarks/transfer.py --write`)."""
     part = f"## Differences on another corpus\n\n{' '.join(about.split())}\n\n{table(OTHER_HEAD, rows)}"
-    text = """
+    text = f"""
         With the same discrepancies, P(best) in the pools: how many candidates must be kept for the best to be among
         them with a probability of 90 % by the law's own account (its 90 % set), how often it was, and the chance that
-        the law gave to the run that was best (geometric mean), as in [odds.md](odds.md)."""
+        the law gave to the run that was best (geometric mean), as in [odds.md](odds.md). The Multi-Power-Law runs count
+        once, with {BATCHES[ONE] / 1000:.4g}K tokens a step assumed. The two Step Law sources are one laboratory's."""
     part += f"\n\n## P(best) on another corpus\n\n{' '.join(text.split())}\n\n{table(ODDS_HEAD, chances)}"
     return part, " ".join(short.split())
 

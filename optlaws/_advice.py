@@ -14,7 +14,7 @@ FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 IndexArray = npt.NDArray[np.intp]
 
-LIKELY = 0.25  # times the lowest one's P(best): the least with which a cheaper or extendable one is preferred
+LIKELY = 0.4  # times the lowest one's P(best): the least with which a cheaper or extendable one is preferred
 _CHEAPER = 0.05  # share of compute that counts as a reason to prefer a candidate
 
 
@@ -75,6 +75,8 @@ def advise(
             low, high = (number_text(end[second], digits) for end in (difference_lower, difference_upper))
             lead = f"{number_text(difference[second], digits)} below the next, 90 % interval {low} .. {high}"
             text = f"Choose 1: its predicted loss is {lead}, P(best) {percent(p_best[best])}"
+            if not in_domain.any():
+                text = text.replace("Choose 1: its", "By this law's account, which has seen no such run, 1: its")
         else:
             text, chosen = _undecided(
                 runs, order, rivals, in_domain, safe, risk, max_risk,

@@ -61,7 +61,12 @@ def cli() -> None:
 
 @cli.command()
 @click.argument("candidates", nargs=-1, required=True, metavar="CANDIDATES...")
-@click.option("--law", "law_name", default=DEFAULT_LAW, show_default=True, help="Built-in law or law file.")
+@click.option(
+    "--law",
+    "law_name",
+    metavar="LAW",
+    help="Built-in law or law file. [default: llama-slimpajama, or the built-in law that has seen such runs]",
+)
 @sizes
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")

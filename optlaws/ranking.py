@@ -15,7 +15,7 @@ an n x n matrix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from numbers import Real
 from os import PathLike
@@ -37,9 +37,11 @@ LEVEL = 0.9
 Z = NORMAL_90  # LEVEL of an interval
 JOINT = 2**14  # candidates of lowest loss whose difference to the best gets an interval
 TOP = 256  # candidates that enter the sampling of P(best)
+TOP_ELSEWHERE = 2048  # the same on another corpus, where more of them may be best
 HOPELESS = 6.0  # standard deviations above the best beyond which a candidate cannot be best (P < 1e-9)
 _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
+MOST_TOLD = 1000  # candidates that are ranked a second time, as on another corpus
 EVEN = 0.5  # risk up to which a candidate may well survive
 RISKY = 0.05  # divergence risk above which a candidate is not recommended
 TINY_RISK = 1e-6  # divergence risk below which a model's number says no more than "very small"
@@ -116,11 +118,12 @@ class Ranking:
     p_best
         Probability that the candidate ends lowest, each run once. A run that diverges ends nowhere, by `risk` where it
         is known and independently of the others, so that the sum is the chance that one is completed: 1 without risks.
-        Only the `TOP` likeliest candidates share it: of more than so many that cannot be told apart, the others get 0.
+        Only the `TOP` candidates nearest to the best share it (on another corpus `TOP_ELSEWHERE`), nearness in standard
+        deviations of the difference: of more than so many that cannot be told apart, the others get 0.
     in_domain, reasons
         Whether the law was trained on such runs, and why not ("" where it was).
     advice
-        One plain sentence.
+        One plain sentence. Its numbers are ranks: 1 is candidate `order[0]`, called `names[order[0]]`.
     risk
         Probability that the run diverges; None where the law has no risk model, NaN where that cannot say.
     max_risk
@@ -131,6 +134,8 @@ class Ranking:
         Names and risks of the candidates that `max_risk` left out.
     other_corpus
         Whether the uncertainty is the one that the law has on another corpus than its own.
+    p_best_elsewhere
+        P(best) on another corpus than the law's own, where that was asked for beside it (`with_elsewhere`), else None.
     """
 
     runs: RunTable
@@ -152,6 +157,7 @@ class Ranking:
     preferred: int | None = None
     left_out: tuple[tuple[str, float], ...] = ()
     other_corpus: bool = False
+    p_best_elsewhere: FloatArray | None = None
 
     def __len__(self) -> int:
         """Return the number of candidates."""
@@ -194,6 +200,7 @@ def rank(
     Returns
     -------
     Ranking
+        As for runs of the law's own corpus; for those of another ask `law.on_other_corpus()`, see there.
 
     Raises
     ------
@@ -227,6 +234,16 @@ def rank(
     if n > JOINT and hasattr(law, "expected_loss"):
         return _rank_many(runs, law, called, seed, max_risk, gone)
     return _rank(runs, law, called, seed, max_risk, gone)
+
+
+def with_elsewhere(ranking: Ranking, law: Any) -> Ranking:
+    """Return the ranking with `p_best_elsewhere`, as it is where the law knows nothing of other corpora.
+
+    Candidates are ranked a second time for it, so it is left out of more than `MOST_TOLD`, and of a single one.
+    """
+    if ranking.other_corpus or not 2 <= len(ranking) <= MOST_TOLD or not hasattr(law, "on_other_corpus"):
+        return ranking
+    return replace(ranking, p_best_elsewhere=rank(ranking.runs, law.on_other_corpus()).p_best)
 
 
 def _rank(
@@ -265,12 +282,13 @@ def _rank(
     with np.errstate(over="ignore"):  # an absurd candidate may end at infinity
         ends = [loss[best] * np.expm1(ratio + side * half) for side in (-1.0, 1.0)]
     risk, limit = _risks(runs, law), RISKY if max_risk is None else max_risk
+    elsewhere = getattr(law, "discrepancy", None) is not None
     apart = np.sqrt(expected + relative**2 + relative[best] ** 2)
     result = {
         "difference": loss - loss[best],
         "difference_lower": ends[0],
         "difference_upper": ends[1],
-        "p_best": _p_best(prediction, loss, ratio, apart, relative, risk, seed),
+        "p_best": _p_best(prediction, loss, ratio, apart, relative, risk, seed, TOP_ELSEWHERE if elsewhere else TOP),
     }
     blind = getattr(law, "blind", "")
     advice, preferred = advise(
@@ -291,7 +309,7 @@ def _rank(
         max_risk=limit,
         preferred=preferred,
         left_out=left_out,
-        other_corpus=getattr(law, "discrepancy", None) is not None,
+        other_corpus=elsewhere,
         **result,
     )
 
@@ -408,9 +426,9 @@ def _factor(loss: FloatArray, lower: FloatArray, upper: FloatArray, sd: FloatArr
 
 def _p_best(
     prediction: PredictionLike, loss: FloatArray, ratio: FloatArray, sd: FloatArray, noise: FloatArray,
-    risk: FloatArray | None, seed: int,
+    risk: FloatArray | None, seed: int, most: int,
 ) -> FloatArray:  # fmt: skip
-    """Probability of each candidate to end lowest, from draws of the plausible ones.
+    """Probability of each candidate to end lowest, from draws of the `most` plausible ones.
 
     `ratio` is ln of the loss over the best one's, `sd` its standard deviation, `noise` the relative run noise of each.
     In a draw a candidate diverges with its `risk` (unknown counts as 0) and cannot win. Draws come in pairs +z, -z.
@@ -426,8 +444,8 @@ def _p_best(
     score[np.isnan(sd)] = np.inf
     score[best] = -1.0
     top = np.flatnonzero(score < HOPELESS)
-    if len(top) > TOP:  # ties in the score are settled by the loss
-        top = top[np.lexsort((loss[top], score[top]))[:TOP]]
+    if len(top) > most:  # ties in the score are settled by the loss
+        top = top[np.lexsort((loss[top], score[top]))[:most]]
     if len(top) == 1:
         p[best] = 1.0 - danger[best]
         return p

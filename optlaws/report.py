@@ -70,10 +70,16 @@ def _size_text(name: str, words: str, value: float) -> str:
     return f"{words} {value:g}" if name == "weight_decay" else f"{format_quantity(value)} {words}"
 
 
-def rank_table(
-    ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS, note: str = ""
-) -> str:
-    """Return the ranking as text: header line, table, footnotes on the domain, a note, and the sentence of advice."""
+def elsewhere_note(ranking: Ranking, first: str = "1", way: str = " (--other-corpus)") -> str:
+    """Return a sentence on what the first candidate is worth on another corpus, "" where that was not asked for."""
+    if ranking.p_best_elsewhere is None:
+        return ""
+    odds = percent(float(ranking.p_best_elsewhere[ranking.best]))
+    return f"Note: on another corpus or kind of network than the law's, {first} has a P(best) of {odds}{way}."
+
+
+def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS) -> str:
+    """Return the ranking as text: header line, table, footnotes on the domain, notes, and the sentence of advice."""
     header, rows, notes = _cells(ranking, limit)
     whole, rows = rows, [[clipped(cell) for cell in row] for row in rows]
     lines = [rank_header(ranking, assumed), "", *text_table(header, rows, right=_right(header)).split("\n")]
@@ -82,7 +88,7 @@ def rank_table(
     if rows != whole:
         lines.append(f"...: cut at {WIDEST} characters; --format csv or json has all of it")
     lines += [f"[{mark}] {words}" for mark, words in notes]
-    lines += ["", f"Note: {note}."] if note else []
+    lines += ["", elsewhere_note(ranking)] if ranking.p_best_elsewhere is not None else []
     return "\n".join([*lines, "", ranking.advice]) + "\n"
 
 
@@ -126,6 +132,7 @@ def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
     """Return one record a candidate, best first: rank, name, sizes, loss, interval, difference, P(best), risk, domain.
 
     `divergence_risk` is a number from 0 to 1, NaN where it is not known; below 1e-6 it is 0, see `risk_numbers`.
+    `p_best_other_corpus` is there where it was asked for.
     """
     runs = ranking.runs
     columns = {
@@ -144,6 +151,8 @@ def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
         "divergence_risk": np.full(len(ranking), np.nan) if ranking.risk is None else risk_numbers(ranking.risk),
         "in_domain": ranking.in_domain,
     }
+    if ranking.p_best_elsewhere is not None:
+        columns["p_best_other_corpus"] = ranking.p_best_elsewhere
     values = {name: array[ranking.order].tolist() for name, array in columns.items()}
     records = []
     for place, row in enumerate(ranking.order.tolist()):
@@ -227,6 +236,7 @@ def rank_html(ranking: Ranking, png: bytes | None = None, assumed: Mapping[str, 
     more = len(ranking) - TABLE_ROWS
     tail = [f"<p>... and {more:,} more candidates.</p>"] if more > 0 else []
     tail += [f"<p class=note>[{mark}] {html.escape(note)}</p>" for mark, note in notes]
+    tail += [f"<p class=note>{html.escape(note)}</p>" for note in (elsewhere_note(ranking),) if note]
     picture = ""
     if png is not None:
         data = base64.b64encode(png).decode("ascii")

@@ -223,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gaps = [f"{result.name} ({gap.name})" for result in results for gap in result.missing]
     print(f"-- {checked} values with a tolerance, {len(wrong)} outside it" + (f": {'; '.join(wrong)}" if wrong else ""))
     print(f"-- data not found: {', '.join(gaps) or 'none'}")
+    if gaps:
+        print("-- --fetch gets public files over the network, --data DIR names a folder that has them")
     others = sorted({line.split(": ", 1)[1].split()[0] for result in results for line in result.others})
     if others:
         print(f"-- other copies of data than the expected figures were made with: {', '.join(others)}")

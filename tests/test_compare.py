@@ -356,11 +356,19 @@ class TestBadInput:
             ),
             ({"seconds": 0.0}, "seconds must be above 0, got 0"),
             ({"seconds": float("nan")}, "seconds must be above 0, got nan"),
+            ({"seconds": "30"}, "seconds must be above 0, got '30'"),
+            ({"laws": 5}, "laws must be a list of at least one of .*, got 5; name some"),
+            ({"curves": "curves.csv"}, "curves must be a CurveTable, got str; read one with read_curves"),
         ],
     )
     def test_refused(self, runs, options, message):
         with pytest.raises(InputError, match=message):
             compare_laws(runs, **options)
+
+    @pytest.mark.parametrize("table", ["runs.csv", None, [1]])
+    def test_what_is_no_run_table(self, table):
+        with pytest.raises(InputError, match=r"runs must be a RunTable, got (str|NoneType|list)"):
+            compare_laws(table)
 
     def test_runs_that_allow_no_split(self, runs):
         with pytest.raises(
@@ -373,6 +381,12 @@ class TestBadInput:
 
 
 class TestCommand:
+    def test_without_rivals_nothing_is_said_of_them(self, capsys):
+        assert cli.run(["compare", str(MINE), "--laws", "optlaws", "--splits", "size"]) == 0
+        text = capsys.readouterr().out
+        assert text.endswith("a line to compare with.\n")
+        assert "\n\n\n" not in text
+
     def test_in_a_process(self, tmp_path):
         done = subprocess.run(
             [sys.executable, "-m", "optlaws", "compare", str(MINE), "--laws", "chinchilla,convex_bound,isoflop",

@@ -232,6 +232,7 @@ class TestBadInput:
             ({"knots": 65}, "knots must be a whole number from 0 to 64, got 65"),
             ({"knots": -1}, "knots must be a whole number from 0 to 64, got -1"),
             ({"knots": float("nan")}, "knots must be a whole number from 0 to 64, got nan"),
+            ({"knots": "3"}, "knots must be a whole number from 0 to 64, got '3'"),
             ({"max_peak": 1e-6}, "max_peak must leave peak rates from 0.0001 to 0.002"),
             ({"min_peak": 1.0}, "min_peak must leave peak rates"),
             ({"min_peak": 1e-3, "max_peak": 5e-4}, "min_peak must be at most max_peak"),

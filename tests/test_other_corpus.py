@@ -121,6 +121,10 @@ class TestLawFile:
         assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
         assert load_law(tmp_path / "b.json").discrepancy is None
 
+    def test_the_short_text_says_it(self, law):
+        assert repr(law.on_other_corpus()).startswith("<Law 'llama-slimpajama' on another corpus, basis ")
+        assert "another" not in repr(law)
+
     def test_a_fitted_law_has_it_too(self):
         mine = fit_law(read_runs(ROOT / "examples" / "my_runs.csv"))
         assert mine.discrepancy is None
@@ -145,9 +149,18 @@ class TestCommands:
             assert result.stderr == ""
             documents[options] = json.loads(result.stdout)
         here, there = documents[()], documents[("--other-corpus",)]
+        elsewhere = [one["p_best_other_corpus"] for one in here["candidates"]]
+        assert elsewhere == pytest.approx([one["p_best"] for one in there["candidates"]], abs=1e-12)
+        assert "p_best_other_corpus" not in there["candidates"][0]
         assert (here["other_corpus"], there["other_corpus"]) == (False, True)
         assert there["law"] == "llama-slimpajama"
         assert there["candidates"][0]["p_best"] < here["candidates"][0]["p_best"]
+
+    def test_page_and_csv(self, tmp_path):
+        out = tmp_path / "page.html"
+        table = cli("rank", *RATES[:2], "--params", "85M", "--format", "csv", "--html", str(out)).stdout
+        assert table.splitlines()[0].split(",")[-2:] == ["p_best_other_corpus", "reasons"]
+        assert "Note: on another corpus or kind of network" in out.read_text(encoding="utf-8")
 
     def test_own_laws_say_nothing(self, law, tmp_path):
         law.save(tmp_path / "own.json")
@@ -181,3 +194,34 @@ class TestCommands:
         result = cli("rank", *RATES[:2], "--params", "85M", "--law", str(out), "--other-corpus")
         assert result.returncode == 2
         assert "--other-corpus needs a law of this package's basis, got 'chinchilla', a rival law" in result.stderr
+
+
+class TestLawTaken:
+    """Without --law the first built-in law is taken, unless only another has seen such runs."""
+
+    LARGE = ("--params", "300M", "--tokens", "6B", "--batch-tokens", "262144")
+
+    def test_the_one_that_has_seen_such_runs(self):
+        found = cli("rank", "cosine:peak=6e-4,warmup=500", "cosine:peak=1.2e-3,warmup=500", *self.LARGE)
+        assert found.returncode == 0
+        assert found.stdout.startswith("Law steplaw-dense, 300M parameters")
+        assert (
+            "law 'steplaw-dense' is taken, which has seen such runs; 'llama-slimpajama' has not; --law" in found.stderr
+        )
+
+    def test_json_names_it(self):
+        found = cli("rank", "cosine:peak=6e-4,warmup=500", *self.LARGE, "--format", "json")
+        assert (found.returncode, json.loads(found.stdout)["law"]) == (0, "steplaw-dense")
+        assert found.stderr.startswith("optlaws: note: law 'steplaw-dense' is taken")
+
+    def test_the_first_where_it_has_seen_some_or_none_has(self):
+        for sizes in (("--params", "85M"), ("--params", "70B", "--tokens", "2T", "--batch-tokens", "4M")):
+            found = cli("rank", *RATES[:2] if sizes[1] == "85M" else ("cosine:peak=1e-4,warmup=500",), *sizes)
+            assert found.stdout.startswith("Law llama-slimpajama")
+            assert "is taken" not in found.stderr
+
+    def test_the_one_that_is_asked_for(self):
+        some = ("cosine:peak=6e-4,warmup=500", "wsd:peak=1.2e-3,warmup=500,decay=0.2")
+        found = cli("rank", *some, *self.LARGE, "--law", "llama-slimpajama")
+        assert found.stdout.startswith("Law llama-slimpajama")
+        assert "by this law's account, which has seen no such run" in found.stdout.splitlines()[-1].lower()

@@ -153,7 +153,9 @@ class Chinchilla(Parametric):
         InputError
             A number is not finite and above 0, or the three lists differ in length.
         """
-        check_points(n=n, d=d, loss=loss)
+        points = zip(("n", "d", "loss"), (n, d, loss), strict=True)
+        many = max(np.size(values) for values in (n, d, loss))  # one number stands for all points
+        check_points(**{name: np.full(many, v) if np.ndim(v) == 0 else v for name, v in points})
         value, _ = huber(np.log(self.loss(n, d)) - np.log(loss), HUBER)
         return float(value.sum())
 

@@ -155,7 +155,8 @@ def _text(found: Comparison) -> str:
     ):
         if notes:
             lines += ["", f"{title}:", *(f"- {note}" for note in notes)]
-    return "\n".join([*lines, "", verdict(found)]) + "\n"
+    said = verdict(found)  # nothing without rivals
+    return "\n".join([*lines, *(["", said] if said else [])]) + "\n"
 
 
 def _grouped(reasons: Mapping[str, str]) -> list[str]:

@@ -14,7 +14,6 @@ from optlaws.commands.shared import (
     check_figure,
     check_outputs,
     elsewhere,
-    elsewhere_text,
     errors_text,
     keep_inputs,
     progress,
@@ -42,13 +41,15 @@ if TYPE_CHECKING:
     from optlaws.law.baseline import BaselineFit
     from optlaws.schedules import Schedule
 
+DEFAULT_LAW = "llama-slimpajama"
 CURVE_STEPS = 200
+ASKED = 40  # candidates that are shown to other laws
 CURVES_TO_LEARN_FROM = 3  # what `optlaws.monitor.learn_prior` needs
 
 
 def rank(
     candidates: Sequence[str],
-    law_name: str,
+    law_name: str | None,
     style: str,
     plot: str | None,
     html: str | None,
@@ -60,8 +61,9 @@ def rank(
 ) -> None:
     """Rank candidates and write the ranking, the figure and the page that were asked for."""
     from optlaws import report
-    from optlaws.law import load_any_law
+    from optlaws.law import builtin_names, load_any_law
     from optlaws.ranking import rank as rank_runs
+    from optlaws.ranking import with_elsewhere
 
     if curves and not (plot or html or style == "json"):
         raise InputError("--curves adds loss curves to --plot, --html or --format json; give one of them too")
@@ -71,11 +73,16 @@ def rank(
     for target in (html, output):
         if target:
             keep_inputs(target, law_name, *candidates)
-    law = elsewhere(load_any_law(law_name), other_corpus)
+    law = load_any_law(law_name or DEFAULT_LAW)
     tell_doubts(law)
     found = gather_candidates(candidates, sizes, law.defaults)
+    if law_name is None and not set(found.assumed) & {"params", "tokens", "batch_tokens"}:
+        law = _nearest(law, found.runs)
+    law = elsewhere(law, other_corpus)
     with quiet():
         ranking = rank_runs(found.runs, law, max_risk=max_risk)
+        if law_name is None or law_name in builtin_names():
+            ranking = with_elsewhere(ranking, law)
         shown = ranking.order if style == "json" else ranking.order[: report.TABLE_ROWS]
         drawn = _predicted_curves(law, ranking.runs, shown.tolist()) if curves else None
     if plot or html:
@@ -91,26 +98,51 @@ def rank(
     elif style == "json":
         text = report.rank_json(ranking, found.assumed, drawn)
     else:
-        text = report.rank_table(ranking, found.assumed, note=elsewhere_text(law_name, law, ranking))
+        text = report.rank_table(ranking, found.assumed)
     write_text(output, text)
-    if not ranking.in_domain.any():
-        _tell_nearer(law_name, ranking.runs.select(ranking.order[: report.TABLE_ROWS]))
+    if law_name is not None and not ranking.in_domain.any():
+        _tell_nearer(law_name, ranking.runs)
+
+
+def _seen(runs: RunTable, names: Sequence[str]) -> dict[str, int]:
+    """Return how many of the runs (of `ASKED`, evenly chosen, if they are more) lie in the domains of built-in laws."""
+    from optlaws.law import load_law
+
+    some = runs.select(np.unique(np.linspace(0, len(runs) - 1, min(len(runs), ASKED)).round().astype(int)))
+    with quiet():
+        return {name: int(load_law(name).predict(some).in_domain.sum()) for name in names}
+
+
+def _nearest(law: Any, runs: RunTable) -> Any:
+    """Return the built-in law to take where none was asked for: `law`, unless only another has seen such runs."""
+    from optlaws.law import builtin_names, load_law
+
+    seen = _seen(runs, [law.name])
+    if not seen[law.name]:
+        seen |= _seen(runs, [name for name in builtin_names() if name != law.name])
+    name = max(seen, key=lambda each: seen[each])
+    if name == law.name:
+        return law
+    click.echo(
+        f"optlaws: note: law {name!r} is taken, which has seen such runs; {law.name!r} has not; --law LAW chooses",
+        err=True,
+    )
+    return load_law(name)
 
 
 def _tell_nearer(law_name: str, runs: RunTable) -> None:
     """Say on standard error which other built-in law has seen runs that the one asked for has not."""
-    from optlaws.law import builtin_names, load_law
+    from optlaws.law import builtin_names
 
     others = [name for name in builtin_names() if name != law_name]
     if len(others) == len(builtin_names()):
         return
-    with quiet():
-        seen = {name: int(load_law(name).predict(runs).in_domain.sum()) for name in others}
+    seen = _seen(runs, others)
     name = max(seen, key=lambda each: seen[each])
     if seen[name]:
         click.echo(
-            f"optlaws: note: no candidate lies inside the domain of law {law_name!r}, but {seen[name]} of {len(runs)}"
-            f" lie inside that of {name!r}: --law {name}",
+            f"optlaws: note: no candidate lies inside the domain of law {law_name!r}, but {seen[name]} of"
+            f" {min(len(runs), ASKED)} lie inside that of {name!r}: --law {name}",
             err=True,
         )
 
@@ -227,6 +259,10 @@ def _fit_summary(law: Law, output: str) -> list[str]:
     lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
+    if law.info.get("leave_group_out"):
+        lines.append(
+            "These are quick estimates, too good for longer or larger runs: optlaws compare fits anew without them."
+        )
     if law.info.get("units"):
         lines.append(units_text(law))
     if law.info.get("calibrated"):

@@ -12,7 +12,6 @@ from optlaws._advice import number_text, percent
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
-    elsewhere_text,
     keep_inputs,
     quiet,
     ticking,
@@ -60,9 +59,20 @@ def optimize(
     elif style == "csv":
         text = _csv(found)
     else:
-        lowest = found.ranking.names[found.ranking.best]
-        text = _text(found, output, elsewhere_text(law_name, law, found.ranking, lowest, ""))
+        text = _text(found, output, _elsewhere(found, law, law_name))
     click.echo(text, nl=False, err=output == "-")
+
+
+def _elsewhere(found: Optimum, law: Any, law_name: str) -> str:
+    """Return a sentence on what the lowest is worth on another corpus than a built-in law's, else ""."""
+    from optlaws.law import builtin_names
+    from optlaws.ranking import with_elsewhere
+
+    if law_name not in builtin_names():
+        return ""
+    with quiet():
+        ranking = with_elsewhere(found.ranking, law)
+    return report.elsewhere_note(ranking, ranking.names[ranking.best], "")
 
 
 def _families(found: Optimum) -> list[dict[str, Any]]:
@@ -86,7 +96,7 @@ def _text(found: Optimum, output: str | None, elsewhere: str) -> str:
     """Return header, table, gains, notes and advice for people."""
     lines = [report.rank_header(found.ranking, found.task.assumed), "", *_table(found), ""]
     lines += [_gain_text(gain, found) for gain in found.gains]
-    lines += [f"Note: {note}." for note in (*found.notes, elsewhere) if note]
+    lines += [*(f"Note: {note}." for note in found.notes), *([elsewhere] if elsewhere else [])]
     lines += ["", found.advice]
     if output in (None, "-"):
         lines += ["", str(found.schedule)] if output is None else []

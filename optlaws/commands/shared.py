@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optlaws._advice import percent
 from optlaws.errors import ExtrapolationWarning, InputError
 from optlaws.runs import (
     atomic_write,
@@ -24,10 +23,8 @@ if TYPE_CHECKING:
 
     from optlaws.law import Law
     from optlaws.law.baseline import BaselineFit
-    from optlaws.ranking import Ranking
 
 
-MOST_TOLD = 1000  # candidates that are ranked a second time for a note
 ERROR_NAMES = {
     "mean_error_pct": "mean error %",
     "max_error_pct": "max error %",
@@ -165,20 +162,3 @@ def elsewhere(law: Law | BaselineFit, asked: bool) -> Law | BaselineFit:
             f"--other-corpus needs a law of this package's basis, got {law.name!r}, a rival law; leave the option out"
         )
     return law.on_other_corpus()
-
-
-def elsewhere_text(law_name: str, law: Any, ranking: Ranking, first: str = "1", way: str = " (--other-corpus)") -> str:
-    """Return what a built-in law's first candidate is worth on another corpus, which most users have; else "".
-
-    A sentence without its point; `first` is what to call the candidate, `way` what follows.
-    """
-    from optlaws.law import builtin_names
-    from optlaws.ranking import rank
-
-    several = 2 <= len(ranking) <= MOST_TOLD
-    if ranking.other_corpus or not several or law_name not in builtin_names() or not hasattr(law, "on_other_corpus"):
-        return ""
-    with quiet():
-        there = rank(ranking.runs, law.on_other_corpus())
-    odds = percent(float(there.p_best[ranking.best]))
-    return f"on another corpus or kind of network than the law's, {first} has a P(best) of {odds}{way}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from optlaws.compare.contenders import OURS, REFERENCES, SECONDS, Contender, Out
 from optlaws.compare.figures import DRAWS, Answers, Comparison, first_of, result_of
 from optlaws.compare.splits import SPLITS, Labels, blocks_of, made_folds, pools_of
 from optlaws.errors import ExtrapolationWarning, FitError, InputError, OptlawsError, nearest
-from optlaws.runs import CurveTable, RunTable
+from optlaws.runs import CurveTable, RunTable, check_runs
 from optlaws.validation import SMALLEST_POOL, Split, configurations, finished
 
 NO_POOL = f"only advises rates or batches, and no {SMALLEST_POOL} runs held out together have one size and budget"
@@ -61,14 +62,19 @@ def compare_laws(
     Raises
     ------
     InputError
-        No such law or split, or a limit of time that is none.
+        No run or curve table, no such law or split, or a limit of time that is none.
+    TableError
+        The table holds a `ScheduleBatch`.
     FitError
         The runs allow no split, or no law could be fitted in any.
     """
+    check_runs(runs)
+    if not isinstance(curves, CurveTable | None):
+        raise InputError(f"curves must be a CurveTable, got {type(curves).__name__}; read one with read_curves")
     names = _chosen("laws", laws, [OURS, *baseline_names()], [OURS])
     wanted = _chosen("splits", splits, list(SPLITS), [])
-    if not seconds > 0:
-        raise InputError(f"seconds must be above 0, got {seconds:g}; give the time that a law's fits may take")
+    if not isinstance(seconds, Real) or not seconds > 0:
+        raise InputError(f"seconds must be above 0, got {seconds!r:.40}; give the time that a law's fits may take")
     done = runs.select(finished(runs))
     made, no_split = made_folds(done, wanted)
     if not made:
@@ -102,12 +108,13 @@ def _chosen(what: str, given: Sequence[str] | None, known: list[str], always: li
     """Return the names that were asked for, in the usual order; all without a choice."""
     if given is None:
         return known
-    if isinstance(given, str) or not given:
+    names = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else []
+    if not names:
         raise InputError(f"{what} must be a list of at least one of {', '.join(known)}, got {given!r}; name some")
-    for name in given:
+    for name in names:
         if name not in known:
             raise InputError(f"{what} must be some of {', '.join(known)}, got {name!r}{nearest(str(name), known)}")
-    return [name for name in known if name in given or name in always]
+    return [name for name in known if name in names or name in always]
 
 
 def _answers(
@@ -139,7 +146,8 @@ def _answers(
                 continue
             except (OptlawsError, ArithmeticError, ValueError) as bad:
                 why = " ".join(str(bad).split()).removeprefix(f"law {law.name!r} ")
-                out.reasons.append(why or type(bad).__name__)
+                known = isinstance(bad, OptlawsError) and why
+                out.reasons.append(why if known else f"its fit fails ({type(bad).__name__})")
                 continue
             finally:
                 law.warned.extend(" ".join(str(one.message).split()) for one in caught)
@@ -154,7 +162,7 @@ def _keep(out: Answers, predicted: Any, rows: Labels) -> None:
     loss = np.asarray(predicted.loss if whole else predicted, dtype=np.float64)
     good = np.isfinite(loss) & (loss > 0)
     if not good.all():
-        out.reasons.append(f"predicts {loss[~good][0]:g} nats")
+        out.reasons.append(f"predicts no loss for {int((~good).sum())} of {len(loss)} runs ({loss[~good][0]:g} nats)")
     out.loss[rows[good]] = loss[good]
     if whole:
         out.lower[rows[good]], out.upper[rows[good]] = predicted.lower[good], predicted.upper[good]

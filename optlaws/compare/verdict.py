@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 from optlaws.compare.contenders import OURS
 from optlaws.compare.figures import Comparison, Difference, Row, SplitResult
+from optlaws.validation import SMALLEST_POOL
 
+NARROW = 0.7  # cover of 90 % intervals below which the verdict says so
 MEASURES = (("error", "mean error"), ("regret", "regret"))
 
 
@@ -16,6 +18,16 @@ def verdict(found: Comparison) -> str:
     Only laws that predicted every held-out run of a split (or rank in every pool of it) count there.
     """
     parts = [_about(found.splits, key, words) for key, words in MEASURES]
+    narrow = [
+        f"{row.law} {100 * row.cover:.0f} % ({split.name})"
+        for split in found.splits
+        for row in split.rows
+        if row.cover < NARROW and row.runs >= SMALLEST_POOL
+    ]
+    if narrow:
+        parts.append(
+            f"90 % intervals that cover far fewer: {', '.join(narrow)}; take their losses for rough ones there."
+        )
     simple = [
         f"{row.law} ({split.name}, {row.error:.3g} %)"
         for split in found.splits
@@ -67,7 +79,7 @@ def _about(splits: Sequence[SplitResult], key: str, words: str) -> str:
         return ""
     most = max(lowest.values())
     names = [name for name in lowest if lowest[name] == most]
-    shown = " and ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} other laws"
+    shown = " and ".join([*([", ".join(names[:-1])] if names[1:] else []), names[-1]])
     text = f"Lowest {words} on {most} of {counted} split{'s' * (counted > 1)}: {shown}"
     if OURS not in names:
         text += f"; {OURS} on {lowest.get(OURS, 0)}"

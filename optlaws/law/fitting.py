@@ -375,8 +375,8 @@ def _fit_law(
     if curves is None and count < 16:
         warnings.warn(
             OptlawsWarning(
-                f"{count} runs for 16 columns: the priors decide much of this law,"
-                " and its intervals are wide for that reason"
+                f"{count} runs for 16 columns: the priors decide much of this law, its intervals too; `optlaws compare`"
+                " says what one fitted to the shorter or smaller of them makes of the others"
             ),
             stacklevel=3,
         )

@@ -166,11 +166,12 @@ class Law:
     discrepancy: Discrepancy | None = None
 
     def __repr__(self) -> str:
-        """Return a short description: name, basis, number of runs, domain."""
+        """Return a short description: name, whether on another corpus, basis, number of runs, domain."""
         texts = {name: [in_domain_text(name, end) for end in ends] for name, ends in self.domain.items()}
         ends = (f"{name} {' .. '.join(dict.fromkeys(text))}" for name, text in texts.items())
         runs = self.info.get("n_runs", "unknown number of")
-        return f"<Law {self.name!r}, basis {self.basis.id}, {runs} runs; domain {', '.join(ends) or 'not known'}>"
+        name = f"{self.name!r}{' on another corpus' if self.discrepancy else ''}"
+        return f"<Law {name}, basis {self.basis.id}, {runs} runs; domain {', '.join(ends) or 'not known'}>"
 
     @property
     def basis_id(self) -> str:
@@ -194,7 +195,7 @@ class Law:
         """Return the law with the uncertainty that it has on another corpus, tokenizer or kind of network.
 
         Expected losses and the domain stay; intervals, and the covariances behind differences and P(best), count how
-        far laws of one source were off on others.
+        far laws of one source were off on others. `save` leaves that out: a law file read again is on its own corpus.
 
         Parameters
         ----------

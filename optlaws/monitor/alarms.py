@@ -77,6 +77,7 @@ class Thresholds:
                 raise InputError(f"{name} must be a fraction of the run of at most 0.5, got {getattr(self, name)!r}")
         if self.fewest != int(self.fewest):
             raise InputError(f"fewest must be a whole number of blocks above 0, got {self.fewest!r}; 3 is the default")
+        object.__setattr__(self, "fewest", int(self.fewest))  # 3.0, too, must do in a slice
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Thresholds:

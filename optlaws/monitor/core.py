@@ -27,7 +27,7 @@ from optlaws.monitor.alarms import (
 from optlaws.monitor.forecast import CurvePrior, Forecast, check_prior, reforecast
 from optlaws.monitor.path import Path, paths, with_reach
 from optlaws.runs import RunTable, check_runs
-from optlaws.schedules import Schedule
+from optlaws.schedules import Schedule, parse
 
 FORMAT, VERSION = "optlaws-monitor", 1
 FORECAST = ("loss", "lower", "upper", "last_reading", "last_lower", "last_upper")  # what a diverged run has not
@@ -117,8 +117,8 @@ class Monitor:
     law : Law, or the name or file of one
         Its prediction of the final loss is the prior, its dynamics give the shape of the curve. It need not have been
         fitted to curves.
-    run : RunTable or Schedule
-        A table of one row, or a schedule with the sizes below.
+    run : RunTable, Schedule or str
+        A table of one row, or a schedule (or its short form) with the sizes below.
     params, tokens, batch_tokens, weight_decay, optimizer : optional
         With a schedule: as in `RunTable.build`.
     prior : CurvePrior, optional
@@ -152,7 +152,7 @@ class Monitor:
     def __init__(
         self,
         law: Law | str | PathLike[str],
-        run: RunTable | Schedule,
+        run: RunTable | Schedule | str,
         *,
         params: float | None = None,
         tokens: float | None = None,
@@ -172,6 +172,8 @@ class Monitor:
             "weight_decay": weight_decay,
             "optimizer": optimizer,
         }
+        if isinstance(run, str):
+            run = parse(run)
         if isinstance(run, Schedule):
             run = RunTable.build(run, **sizes)  # type: ignore[arg-type]  # one number or text a column
         else:

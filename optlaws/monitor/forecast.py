@@ -333,7 +333,7 @@ def check_prior(prior: CurvePrior) -> None:
             f"mean and covariance of a monitor's prior must have shapes ({size},) and ({size}, {size}), got"
             f" {np.shape(prior.mean)} and {np.shape(prior.covariance)}; learn it again"
         )
-    finite = np.isfinite([*prior.mean, *prior.covariance.ravel(), prior.misfit, prior.spread, prior.law_sd]).all()
+    finite = np.isfinite([*prior.mean, *np.ravel(prior.covariance), prior.misfit, prior.spread, prior.law_sd]).all()
     if not (finite and prior.misfit > 0 and prior.spread > 0):
         raise InputError("a monitor's prior must hold finite numbers, misfit and spread above 0; learn it again")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 from scipy.optimize import Bounds, minimize
@@ -57,7 +58,7 @@ class Knots:
         InputError
             `count` is out of range.
         """
-        if not 1 <= count <= MOST_KNOTS or count != int(count):
+        if not isinstance(count, Real) or not 1 <= count <= MOST_KNOTS or count != int(count):
             raise InputError(
                 f"knots must be a whole number from 0 to {MOST_KNOTS}, got {count!r}; 0 leaves out the free schedule"
             )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
 from optlaws.runs._cells import RawTable, as_text, clip, raw_from_csv, raw_from_json, read_raw
-from optlaws.runs._checks import COUNTS, FloatArray
+from optlaws.runs._checks import COUNTS, FloatArray, known_lengths
 from optlaws.runs._files import read_text
 from optlaws.runs._quantity import parse_quantity
 from optlaws.runs._rates import RATE_COLUMNS, is_rates, raw_from_rates
@@ -348,9 +348,7 @@ def _open_counts(
         np.where(np.isnan(cells[name]), options.get(name, fallback.get(name, np.nan)), cells[name])
         for name in ("tokens", "batch_tokens")
     )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        lengths = np.maximum(np.round(tokens / batch), 1.0)
-    return tokens, batch, np.where(np.isnan(cells["steps"]), lengths, cells["steps"])
+    return tokens, batch, known_lengths(cells["steps"], tokens, batch)
 
 
 def _may_assume(name: str, table: RunTable) -> npt.NDArray[np.bool_]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import TableError
+from optlaws.errors import TableError, nearest
 
 FloatArray = npt.NDArray[np.float64]
 Text = str | None
@@ -100,3 +100,23 @@ def check_names(names: tuple[str, ...], where: Callable[[int], str]) -> None:
 
 def _plain(value: float) -> str:
     return f"{value:.12g}"
+
+
+OTHER_WORDS = {  # of trackers and schedulers for the states of a run
+    **dict.fromkeys(("finished", "done", "success", "succeeded", "complete", "ok"), "completed"),
+    **dict.fromkeys(("crashed", "failed", "killed", "running", "preempted", "cancelled", "stopped"), "interrupted"),
+    **dict.fromkeys(("nan", "inf"), "nonfinite"),
+}
+
+
+def status_hint(value: str, allowed: Sequence[str]) -> str:
+    """Return which status was meant, where that can be told."""
+    meant = OTHER_WORDS.get(value.strip().lower())
+    return nearest(value, allowed) if meant is None else f"; write {meant!r} for it"
+
+
+def known_lengths(steps: FloatArray, tokens: FloatArray, batch: FloatArray) -> FloatArray:
+    """Return the steps of schedules that state none, shape (n,): those given, else tokens / batch, rounded, or NaN."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ratio = np.maximum(np.round(tokens / batch), 1.0)
+    return np.where(np.isfinite(steps), steps, np.where(np.isfinite(ratio), ratio, np.nan))

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, OptlawsWarning, ScheduleError, TableError
 from optlaws.runs._cells import RawTable, as_text, clip, read_raw
-from optlaws.runs._checks import COUNTS
+from optlaws.runs._checks import COUNTS, FloatArray, known_lengths
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
-from optlaws.schedules import Schedule, parse
+from optlaws.schedules import Schedule, ScheduleBatch, parse
 from optlaws.schedules.schedule import no_repeats
 
 _NEAR = 0.85  # how alike an unknown column must be to a known, absent one to be called a misspelling
@@ -96,7 +96,7 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
             numbers[name] = raw.numbers(name, lambda row: status[row] not in (None, "completed"))
         else:
             numbers[name] = raw.numbers(name, count=name in COUNTS)
-    fill = numbers["steps"] if lengths is None else lengths
+    fill = known_lengths(numbers["steps"], numbers["tokens"], numbers["batch_tokens"]) if lengths is None else lengths
     schedules = tuple(read_schedules(raw.columns["schedule"], fill.tolist(), raw.where))
     cells = None if lengths is not None else tuple(map(as_text, raw.columns["schedule"]))
     text = {name: raw.texts(name) if name in raw.columns else [""] * n for name in ("source", "optimizer")}
@@ -140,6 +140,25 @@ def read_schedules(cells: list[Any], steps: list[float], where: Callable[[int], 
                 raise TableError(f"{where(row)}: schedule: {bad}{hint}") from None
         schedules.append(schedule)
     return schedules
+
+
+def parse_all(
+    schedules: Sequence[Schedule | str] | ScheduleBatch, tokens: FloatArray, batch: FloatArray
+) -> tuple[Schedule, ...] | ScheduleBatch:
+    """Return the schedules of short forms; those without a length get that of tokens and batch_tokens (n,) if known.
+
+    Raises
+    ------
+    ScheduleError
+        If one is not a schedule.
+    """
+    if isinstance(schedules, ScheduleBatch):
+        return schedules
+    fill = known_lengths(np.full(len(schedules), np.nan), tokens, batch).tolist()
+    return tuple(
+        parse_with_steps(each, length if length == length else None) if isinstance(each, str) else parse(each)
+        for each, length in zip(schedules, fill, strict=True)
+    )
 
 
 def parse_with_steps(cell: Any, steps: float | None) -> Schedule:

@@ -13,8 +13,15 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
-from optlaws.runs._checks import FloatArray, Text, check_names, check_numbers, fill_counts
-from optlaws.schedules import Schedule, ScheduleBatch, parse
+from optlaws.runs._checks import (
+    FloatArray,
+    Text,
+    check_names,
+    check_numbers,
+    fill_counts,
+    status_hint,
+)
+from optlaws.schedules import Schedule, ScheduleBatch
 
 Scalars = float | Sequence[float | None] | npt.NDArray[Any] | None
 Texts = str | None | Sequence[str | None]
@@ -166,7 +173,8 @@ class RunTable:
         Parameters
         ----------
         schedules
-            The n schedules, or their short forms. The column `steps` is taken from them.
+            The n schedules, or their short forms. The column `steps` is taken from them; a short form without a length
+            has tokens / batch_tokens steps, rounded.
         run_id
             Unique names; "1", "2", ... if left out.
         source, params, active_params, tokens, batch_tokens, seq_len, optimizer, beta1, beta2, weight_decay, status, \
@@ -185,10 +193,11 @@ final_loss, extra
         >>> RunTable.build("cosine:peak=1e-3,steps=25000,warmup=300", params=8.5e7).steps.tolist()
         [25000.0]
         """
-        if isinstance(schedules, (Schedule, str)):
-            schedules = (schedules,)
-        held = schedules if isinstance(schedules, ScheduleBatch) else tuple(map(parse, schedules))
-        n = len(held)
+        from optlaws.runs._read import parse_all
+
+        if not isinstance(schedules, ScheduleBatch):
+            schedules = (schedules,) if isinstance(schedules, (Schedule, str)) else tuple(schedules)
+        n = len(schedules)
         given_names = (run_id,) if isinstance(run_id, str) else run_id
         names = tuple(map(str, range(1, n + 1) if given_names is None else given_names))
         if len(names) != n:
@@ -205,6 +214,7 @@ final_loss, extra
             "final_loss": final_loss,
         }
         numbers = {name: _spread(name, value, n) for name, value in given.items()}
+        held = parse_all(schedules, numbers["tokens"], numbers["batch_tokens"])
         numbers["steps"] = total_steps(held)
         return assemble(
             names,
@@ -436,7 +446,7 @@ def assemble(
         row, value = next((row, value) for row, value in enumerate(status) if value in wrong)
         allowed = ", ".join(STATUSES)
         raise TableError(
-            f"{where(row)}: status must be one of {allowed} or empty, got {value!r}{nearest(str(value), STATUSES)}"
+            f"{where(row)}: status must be one of {allowed} or empty, got {value!r}{status_hint(str(value), STATUSES)}"
         )
     check_numbers(numbers, status, where)
     numbers = fill_counts(numbers, total_steps(schedules), where)

@@ -47,6 +47,11 @@ class TestPoints:
         with pytest.raises(InputError, match="lists of one length, at least 1"):
             Chinchilla.fit_points(N[:0], D[:0], LOSS[:0])
 
+    def test_numbers_stand_for_all_points_of_the_objective(self):
+        law = Chinchilla(1.7, 400.0, 410.0, 0.34, 0.28)
+        assert law.objective(1e8, D, LOSS) == law.objective(np.full(3, 1e8), D, LOSS)
+        assert law.objective(1e8, np.float64(1e10), 2.5) == law.objective(*(np.array([x]) for x in (1e8, 1e10, 2.5)))
+
     @pytest.mark.parametrize("kind", ALLOCATIONS)
     def test_allocations_refuse_them_too(self, kind):
         with pytest.raises(InputError, match="loss must be finite numbers above 0, got nan at place 0"):

@@ -81,12 +81,14 @@ def test_the_end_of_a_curve_is_the_final_loss(law, runs):
 def test_a_built_in_law_that_has_seen_such_runs_is_named(run):
     """Outside one built-in law and inside another: said on standard error, and only then."""
     sizes = ("--params", "400M", "--tokens", "20B", "--batch-tokens", "512K")
-    code, out, err = run(
-        "rank", "cosine:peak=1e-3,warmup=2000", "cosine:peak=5e-4,warmup=2000", *sizes, "--format", "csv"
-    )
+    two = ("cosine:peak=1e-3,warmup=2000", "cosine:peak=5e-4,warmup=2000")
+    code, out, err = run("rank", *two, *sizes, "--format", "csv", "--law", "llama-slimpajama")
     assert code == 0
     assert "2 of 2 lie inside that of 'steplaw-dense': --law steplaw-dense" in err
     assert "note" not in out
+    code, taken, err = run("rank", *two, *sizes, "--format", "csv")
+    assert (code, err.count("law 'steplaw-dense' is taken")) == (0, 1)
+    assert taken == run("rank", *two, *sizes, "--format", "csv", "--law", "steplaw-dense")[1]
     code, _, err = run(
         "rank", "cosine:peak=1e-3,warmup=2000", "cosine:peak=5e-4,warmup=2000", *sizes, "--law", "steplaw-dense"
     )

@@ -21,6 +21,10 @@ def test_the_number_of_blocks_is_whole(fewest):
         Thresholds(fewest=fewest)
 
 
+def test_a_whole_number_written_as_a_float_is_one():
+    assert (Thresholds(fewest=3.0).fewest, type(Thresholds(fewest=3.0).fewest)) == (3, int)
+
+
 class TestPriors:
     @pytest.mark.parametrize("changes", [{"spread": np.nan}, {"spread": -1.0}, {"law_sd": np.inf}, {"misfit": 0.0}])
     def test_numbers_that_are_none(self, changes):
@@ -30,6 +34,10 @@ class TestPriors:
     def test_arrays_of_other_shapes(self):
         with pytest.raises(InputError, match=r"must have shapes \(6,\) and \(6, 6\), got \(2,\) and \(6, 6\)"):
             new_monitor(prior=replace(WIDE, mean=np.zeros(2)))
+
+    def test_lists_will_do(self):
+        listed = replace(WIDE, mean=WIDE.mean.tolist(), covariance=WIDE.covariance.tolist())
+        assert new_monitor(prior=listed).status.forecast == new_monitor(prior=WIDE).status.forecast
 
     @pytest.mark.parametrize("changes", [{"misfit": "x"}, {"mean": [[1], [1, 2]]}, {"curves": None}])
     def test_a_file_with_texts_in_place_of_numbers(self, changes):
@@ -80,5 +88,8 @@ class TestArguments:
             Monitor("no-such-law", run)
 
     def test_what_is_no_run(self):
-        with pytest.raises(InputError, match="run must be a RunTable, got str"):
-            Monitor("llama-slimpajama", "cosine:peak=1e-3,steps=1000")
+        with pytest.raises(InputError, match="run must be a RunTable, got dict"):
+            Monitor("llama-slimpajama", {"peak": 1e-3})
+        short = "cosine:peak=1e-3,steps=1000"
+        texts, parsed = (Monitor("llama-slimpajama", run, params=1e8) for run in (short, parse(short)))
+        assert texts.update(500, 3.5).forecast == parsed.update(500, 3.5).forecast

@@ -122,15 +122,6 @@ class TestKnownTruth:
 
 
 class TestRefusals:
-    @pytest.mark.parametrize("table", ["runs.csv", None, {"steps": [1]}])
-    def test_what_is_no_run_table(self, table):
-        with pytest.raises(InputError, match=r"runs must be a RunTable, got (str|NoneType|dict)"):
-            fit_law(table)
-
-    def test_what_is_no_curve_table(self, runs):
-        with pytest.raises(InputError, match="curves must be a CurveTable, got str; read one with read_curves"):
-            fit_law(runs, "curves.csv")
-
     def test_too_few(self, runs):
         with pytest.raises(
             FitError, match=r"at least 4 completed runs .* are needed, got 3; add runs or give --curves"

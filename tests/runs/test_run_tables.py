@@ -358,3 +358,29 @@ def test_names_given_in_python():
     assert RunTable.build(schedule, run_id="mine").run_id == ("mine",)
     with pytest.raises(TableError, match="run_id must have 1 entries, one a schedule, got 2; name every run once"):
         RunTable.build(schedule, run_id=["a", "b"])
+
+
+class TestLengths:
+    """A schedule without a length has as many steps as its tokens and batch say."""
+
+    def test_in_python(self):
+        runs = RunTable.build(
+            ["cosine:peak=1e-3,warmup=100", "cosine:peak=1e-3,steps=500"], tokens=[1e8, None], batch_tokens=30_000
+        )
+        assert runs.steps.tolist() == [3333.0, 500.0]
+        assert runs.tokens.tolist() == [1e8, 500 * 30_000]
+        with pytest.raises(ScheduleError, match="steps of cosine must be given"):
+            RunTable.build("cosine:peak=1e-3", tokens=1e8)
+
+    def test_in_a_file(self, tmp_path):
+        path = tmp_path / "runs.csv"
+        path.write_text('run_id,tokens,batch_tokens,schedule\na,100M,30K,"cosine:peak=1e-3"\n')
+        assert read_runs(path).steps.tolist() == [3333.0]
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("finished", "completed"), ("Crashed", "interrupted"), ("nan", "nonfinite")]
+)
+def test_the_states_of_trackers(word, meant):
+    with pytest.raises(TableError, match=f"status must be one of .* or empty, got {word!r}; write {meant!r} for it"):
+        RunTable.build("cosine:peak=1e-3,steps=500", status=word)

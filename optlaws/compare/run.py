@@ -113,7 +113,10 @@ def _chosen(what: str, given: Sequence[str] | None, known: list[str], always: li
         raise InputError(f"{what} must be a list of at least one of {', '.join(known)}, got {given!r}; name some")
     for name in names:
         if name not in known:
-            raise InputError(f"{what} must be some of {', '.join(known)}, got {name!r}{nearest(str(name), known)}")
+            raise InputError(
+                f"{what} must be some of {', '.join(known)}, got {name!r}{nearest(str(name), known)};"
+                f" leave {what} out for all"
+            )
     return [name for name in known if name in names or name in always]
 
 

@@ -146,7 +146,9 @@ def test_a_state_without_reach_is_read():
     assert old.update(100, 8.0).diverged is False
 
 
-@pytest.mark.parametrize("sweep", ["cpu_sweep", "cpu_sweep_long", "cpu_sweep_rich", "cpu_sweep_wide"])
+@pytest.mark.parametrize(
+    "sweep", ["cpu_sweep", "cpu_sweep_long", "cpu_sweep_rich", "cpu_sweep_wide", "cpu_sweep_repeats"]
+)
 def test_diverged_runs_of_our_sweeps(sweep):
     """Most runs that learnt nothing raise an alarm, and no completed one does."""
     folder = Path(optlaws.__file__).parent / "data" / sweep

@@ -170,6 +170,12 @@ def _schedule(run: LoggedRun, spec: str | None, notes: _Notes) -> Schedule | Non
         notes.add("no schedule", run.run_id, f"schedule stays empty: {missing}; --schedule SPEC gives it")
         return None
     chosen, first = run.schedule(), run.rate_step[0]
+    if chosen.kind not in RECOGNISED:
+        text = (
+            "the logged rates meet no constant, linear, cosine or WSD schedule to a millionth (rounded ones may not)"
+            f" and stay as logged, a {chosen.kind} schedule; --schedule SPEC gives the planned one"
+        )
+        notes.add("as logged", run.run_id, text)
     if first > 1:
         before = "before it the line through the first two is taken"
         if chosen.kind in RECOGNISED:

@@ -101,7 +101,10 @@ def _text(found: Optimum, output: str | None, elsewhere: str) -> str:
     if output in (None, "-"):
         lines += ["", str(found.schedule)] if output is None else []
     else:
-        lines.append(f"Wrote {output}; `optlaws schedule {output}` prints its rates.")
+        lines.append(
+            f"Wrote {output}; `optlaws schedule {output}` prints its rates, `optlaws rank {output}` with the same"
+            " --params, --tokens and --batch-tokens its loss."
+        )
     return "\n".join(lines) + "\n"
 
 

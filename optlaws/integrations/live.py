@@ -127,7 +127,7 @@ class LiveLog:
                 if not set(STEP_NAMES) & set(self._header) or not set(LOSS_NAMES) & set(self._header):
                     raise TableError(
                         f"{where}: a log must have columns step and loss, got {', '.join(self._header)}"
-                        f"{nearest('loss', self._header)}; name them so"
+                        f"{nearest('loss', self._header)}; name them so, or convert the log with `optlaws import`"
                     )
                 return None
             row = dict(zip(self._header, cells, strict=False))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from refusal import refused
 
-from optlaws import RunTable, load_law
+from optlaws import RunTable, load_law, parse
 from optlaws.runs import read_curves, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -178,6 +178,18 @@ class TestCommand:
         assert code == 0
         assert "run 'log': final_loss is no evaluation loss as that of other runs" in err
         assert read_curves(tmp_path / "c.csv").extra["val_loss"][-1] == "3.5"
+
+    @pytest.mark.parametrize("digits", [6, 12])
+    def test_rates_that_are_of_no_family_are_said(self, tmp_path, digits):
+        schedule = parse("cosine:peak=1e-3,steps=2000,warmup=100,final=1e-4")
+        steps = np.arange(1, 2001, 10)
+        rates = [f"{rate:.{digits}g}" for rate in schedule.lr(steps - 1)]
+        lines = [f"{k},{3 + 1 / k:.4f},{rate}" for k, rate in zip(steps.tolist(), rates, strict=True)]
+        (tmp_path / "log.csv").write_text("\n".join(["step,loss,lr", *lines]) + "\n")
+        done = optlaws(tmp_path, "import", "log.csv", "-o", "curves.csv", "--runs", "runs.csv", *SIZES)
+        assert done.returncode == 0, done.stderr
+        said = "the logged rates meet no constant, linear, cosine or WSD schedule to a millionth" in done.stderr
+        assert said == (digits == 6)
 
     def test_inputs_are_never_replaced(self, log, tmp_path):
         (tmp_path / "out").mkdir()

@@ -39,6 +39,7 @@ GREY = "#b5b5b5"
 ALERT = "#b2182b"  # of what is likely to go wrong
 _THIN = "#7d7d7d"
 SHOWN = 20
+SLIVERS = 6.0  # times the span of the differences: wider intervals of losses than that are cut at the axis
 FAR = 25.0  # times the usual distance from the best, from where on a candidate is only named
 FORMATS = ("png", "pdf", "svg", "jpg", "jpeg", "webp")
 _LABEL = 48  # characters in a line of a candidate's label
@@ -251,7 +252,21 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     )
     _open_frame(ax)
     ax.grid(False, axis="y")
+    near = _differences(ranking, shown[~far])
+    if near is not None:
+        ax.set_xlim(*near)
+        ax.set_xlabel("predicted final loss (nats per token); its interval reaches beyond the axis")
     return artists
+
+
+def _differences(ranking: Ranking, rows: npt.NDArray[np.intp]) -> tuple[float, float] | None:
+    """Return the ends of an axis of losses and differences where the losses' intervals would hide these, else None."""
+    best = ranking.loss[ranking.best]
+    ends = np.concatenate([best + ranking.difference_lower[rows], best + ranking.difference_upper[rows]])
+    low, high = float(ends.min()), float(ends.max())
+    if not 0.0 < SLIVERS * (high - low) < float(np.median((ranking.upper - ranking.lower)[rows])):
+        return None
+    return low - 0.15 * (high - low), high + 0.15 * (high - low)
 
 
 def _far_off(ranking: Ranking, shown: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:

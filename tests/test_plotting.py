@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_law import FakeLaw, FixedLaw
 
-from optlaws import plotting
+from optlaws import load_law, plotting
 from optlaws.errors import InputError
 from optlaws.ranking import rank
 from optlaws.runs import RunTable, gather_candidates
@@ -195,3 +195,18 @@ def test_one_absurd_candidate_leaves_the_others_readable():
     # two candidates far apart are both drawn: there is nothing that they would squeeze
     pair = rank(runs.select([0, 1]), FixedLaw([3.0, 9.0], np.diag([1e-4, 1e-4])))
     assert plotting.plot_ranking(pair)[0].axes.get_xlim()[1] > 9
+
+
+def test_differences_are_not_hidden_by_the_intervals_of_losses():
+    runs = RunTable.build([f"{kind}:peak=1e-3,steps=20000,warmup=300" for kind in ("cosine", "linear")], params=85e6)
+    law = load_law("llama-slimpajama")
+    for there, beyond in ((law, False), (law.on_other_corpus(), True)):
+        ranking = rank(runs, there)
+        ax = plotting.new_axes()
+        plotting.plot_ranking(ranking, ax)
+        low, high = ax.get_xlim()
+        row = ranking.order[1]
+        best = ranking.loss[ranking.best]
+        assert low < best + ranking.difference_lower[row] < best + ranking.difference_upper[row] < high
+        assert (ranking.upper[row] > high) == beyond
+        assert ("beyond the axis" in ax.get_xlabel()) == beyond

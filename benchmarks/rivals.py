@@ -480,9 +480,8 @@ def main() -> None:
     parser.add_argument("--laws", nargs="*", default=every, help="laws to run")
     parser.add_argument("--tasks", nargs="*", default=list(TASKS), choices=list(TASKS), help="tasks to run")
     arguments = parser.parse_args()
-    for name in arguments.laws:
-        if name not in every:
-            parser.error(f"--laws must name some of {', '.join(every)}, got {name!r}{nearest(name, every)}")
+    for name in (each for each in arguments.laws if each not in every):
+        parser.error(f"--laws must name some of {', '.join(every)}, got {name!r}{nearest(name, every)}")
     if arguments.write and {*every, *TASKS} - {*arguments.laws, *arguments.tasks}:
         parser.error("--write needs all laws and all tasks, got a part of them; leave out --laws and --tasks")
     start = time.perf_counter()

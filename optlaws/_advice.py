@@ -74,9 +74,8 @@ def advise(
             second = int(order[1])
             low, high = (number_text(end[second], digits) for end in (difference_lower, difference_upper))
             lead = f"{number_text(difference[second], digits)} below the next, 90 % interval {low} .. {high}"
-            text = f"Choose 1: its predicted loss is {lead}, P(best) {percent(p_best[best])}"
-            if not in_domain.any():
-                text = text.replace("Choose 1: its", "By this law's account, which has seen no such run, 1: its")
+            take = "Choose" if in_domain.any() else "By this law's account, which has seen no such run, take"
+            text = f"{take} 1: its predicted loss is {lead}, P(best) {percent(p_best[best])}"
         else:
             text, chosen = _undecided(
                 runs, order, rivals, in_domain, safe, risk, max_risk,

@@ -20,6 +20,7 @@ import click
 from optlaws._version import __version__
 from optlaws.commands.options import (
     ACCEPTED_RISK,
+    DEFAULT_LAW,
     Quantity,
     format_option,
     max_risk_option,
@@ -31,7 +32,6 @@ from optlaws.commands.options import (
 from optlaws.errors import InputError, OptlawsError, OptlawsWarning, RiskError, nearest
 
 DEBUG = "OPTLAWS_DEBUG"
-DEFAULT_LAW = "llama-slimpajama"
 
 
 class Commands(click.Group):
@@ -65,7 +65,7 @@ def cli() -> None:
     "--law",
     "law_name",
     metavar="LAW",
-    help="Built-in law or law file. [default: llama-slimpajama, or the built-in law that has seen such runs]",
+    help=f"Built-in law or law file. [default: {DEFAULT_LAW}, or the built-in law that has seen such runs]",
 )
 @sizes
 @format_option("table", "csv", "json")

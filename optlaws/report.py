@@ -132,7 +132,7 @@ def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
     """Return one record a candidate, best first: rank, name, sizes, loss, interval, difference, P(best), risk, domain.
 
     `divergence_risk` is a number from 0 to 1, NaN where it is not known; below 1e-6 it is 0, see `risk_numbers`.
-    `p_best_other_corpus` is there where it was asked for.
+    `p_best_other_corpus` is NaN where it was not asked for, see `optlaws.ranking.with_elsewhere`.
     """
     runs = ranking.runs
     columns = {
@@ -151,14 +151,14 @@ def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
         "divergence_risk": np.full(len(ranking), np.nan) if ranking.risk is None else risk_numbers(ranking.risk),
         "in_domain": ranking.in_domain,
     }
-    if ranking.p_best_elsewhere is not None:
-        columns["p_best_other_corpus"] = ranking.p_best_elsewhere
+    elsewhere = np.full(len(ranking), np.nan) if ranking.p_best_elsewhere is None else ranking.p_best_elsewhere
     values = {name: array[ranking.order].tolist() for name, array in columns.items()}
     records = []
     for place, row in enumerate(ranking.order.tolist()):
         record: dict[str, Any] = {"rank": place + 1, "name": ranking.names[row]}
         record.update((name, cells[place]) for name, cells in values.items())
         record["reasons"] = ranking.reasons[row]
+        record["p_best_other_corpus"] = float(elsewhere[row])
         records.append(record)
     return records
 

@@ -10,6 +10,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from optlaws.commands.options import DEFAULT_LAW
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from optlaws.law.baseline import BaselineFit
     from optlaws.schedules import Schedule
 
-DEFAULT_LAW = "llama-slimpajama"
 CURVE_STEPS = 200
 ASKED = 40  # candidates that are shown to other laws
 CURVES_TO_LEARN_FROM = 3  # what `optlaws.monitor.learn_prior` needs

@@ -65,6 +65,7 @@ def max_risk_option(text: str, name: str = "max_risk") -> Callable[[Callable[...
     return click.option("--max-risk", name, type=Share(), metavar="P", help=text)
 
 
+DEFAULT_LAW = "llama-slimpajama"
 ACCEPTED_RISK = "Accepted divergence risk; exit code 3 if all are above. [default: 0.05]"
 warmup_option = click.option(
     "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."

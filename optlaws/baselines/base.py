@@ -96,12 +96,21 @@ class CurveLaw(LossLaw, Protocol):
     """A law that predicts losses along a run."""
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run (a table of one row) after the given numbers of updates, shape of `steps`.
+        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
+
+        Parameters
+        ----------
+        runs
+            A table of one row.
+        steps : ndarray
+            Whole numbers, 1 .. T, in any order.
 
         Raises
         ------
         InputError
-            The table has not one row, or a step is not a whole number from 1 to T.
+            The table has not one row, or a step lies outside 1 .. T or is not whole.
+        TableError
+            The table holds a `ScheduleBatch`, whose schedules have no objects.
         """
         ...
 

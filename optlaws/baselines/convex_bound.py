@@ -146,22 +146,12 @@ class ConvexBound(Parametric):
         return np.array([self._loss(run)[0] for run in ends(runs)])
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
-
-        Parameters
-        ----------
-        runs
-            A table of one row.
-        steps : ndarray
-            Whole numbers, 1 .. T, in any order.
+        """Return the losses of one run (nats per token, shape of `steps`), as `CurveLaw.predict_curve` says.
 
         Raises
         ------
         InputError
-            The table has not one row, a step lies outside 1 .. T or is not whole, or comes before the first rate
-            above 0.
-        TableError
-            The table holds a `ScheduleBatch`, whose schedules have no objects.
+            A step comes before the first rate above 0; other errors as there.
         """
         return self._loss(asked(runs, steps))
 

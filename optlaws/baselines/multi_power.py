@@ -173,22 +173,7 @@ class MultiPowerLaw(Parametric):
         return np.array([self._loss(run)[0] for run in ends(runs)])
 
     def predict_curve(self, runs: RunTable, steps: FloatArray) -> FloatArray:
-        """Return the losses of one run after the given numbers of updates, nats per token, shape of `steps`.
-
-        Parameters
-        ----------
-        runs
-            A table of one row.
-        steps : ndarray
-            Whole numbers, 1 .. T, in any order.
-
-        Raises
-        ------
-        InputError
-            The table has not one row, or a step lies outside 1 .. T or is not whole.
-        TableError
-            The table holds a `ScheduleBatch`, whose schedules have no objects.
-        """
+        """Return the losses of one run (nats per token, shape of `steps`), as `CurveLaw.predict_curve` says."""
         return self._loss(asked(runs, steps))
 
     def gradient(self, rates: FloatArray) -> tuple[float, FloatArray]:

@@ -225,3 +225,8 @@ class TestLawTaken:
         found = cli("rank", *some, *self.LARGE, "--law", "llama-slimpajama")
         assert found.stdout.startswith("Law llama-slimpajama")
         assert "by this law's account, which has seen no such run" in found.stdout.splitlines()[-1].lower()
+
+    def test_no_name_is_no_law(self):
+        found = cli("rank", *RATES[:2], "--params", "85M", "--law", "")
+        assert (found.returncode, found.stdout) == (2, "")
+        assert "law must be a law file or one of" in found.stderr

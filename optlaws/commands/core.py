@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,7 +73,7 @@ def rank(
     for target in (html, output):
         if target:
             keep_inputs(target, law_name, *candidates)
-    law = load_any_law(law_name or DEFAULT_LAW)
+    law = load_any_law(DEFAULT_LAW if law_name is None else law_name)
     tell_doubts(law)
     found = gather_candidates(candidates, sizes, law.defaults)
     if law_name is None and not set(found.assumed) & {"params", "tokens", "batch_tokens"}:
@@ -104,22 +104,20 @@ def rank(
         _tell_nearer(law_name, ranking.runs)
 
 
-def _seen(runs: RunTable, names: Sequence[str]) -> dict[str, int]:
-    """Return how many of the runs (of `ASKED`, evenly chosen, if they are more) lie in the domains of built-in laws."""
-    from optlaws.law import load_law
-
+def _seen(runs: RunTable, laws: Iterable[Any]) -> dict[str, int]:
+    """Return how many of the runs (of `ASKED`, evenly chosen, if they are more) lie in the domain of each law."""
     some = runs.select(np.unique(np.linspace(0, len(runs) - 1, min(len(runs), ASKED)).round().astype(int)))
     with quiet():
-        return {name: int(load_law(name).predict(some).in_domain.sum()) for name in names}
+        return {law.name: int(law.predict(some).in_domain.sum()) for law in laws}
 
 
 def _nearest(law: Any, runs: RunTable) -> Any:
     """Return the built-in law to take where none was asked for: `law`, unless only another has seen such runs."""
     from optlaws.law import builtin_names, load_law
 
-    seen = _seen(runs, [law.name])
+    seen = _seen(runs, [law])
     if not seen[law.name]:
-        seen |= _seen(runs, [name for name in builtin_names() if name != law.name])
+        seen |= _seen(runs, (load_law(name) for name in builtin_names() if name != law.name))
     name = max(seen, key=lambda each: seen[each])
     if name == law.name:
         return law
@@ -132,12 +130,12 @@ def _nearest(law: Any, runs: RunTable) -> Any:
 
 def _tell_nearer(law_name: str, runs: RunTable) -> None:
     """Say on standard error which other built-in law has seen runs that the one asked for has not."""
-    from optlaws.law import builtin_names
+    from optlaws.law import builtin_names, load_law
 
     others = [name for name in builtin_names() if name != law_name]
     if len(others) == len(builtin_names()):
         return
-    seen = _seen(runs, others)
+    seen = _seen(runs, map(load_law, others))
     name = max(seen, key=lambda each: seen[each])
     if seen[name]:
         click.echo(

@@ -27,7 +27,7 @@ from optlaws.monitor.alarms import (
 from optlaws.monitor.forecast import CurvePrior, Forecast, check_prior, reforecast
 from optlaws.monitor.path import Path, paths, with_reach
 from optlaws.runs import RunTable, check_runs
-from optlaws.schedules import Schedule, parse
+from optlaws.schedules import Schedule
 
 FORMAT, VERSION = "optlaws-monitor", 1
 FORECAST = ("loss", "lower", "upper", "last_reading", "last_lower", "last_upper")  # what a diverged run has not
@@ -172,9 +172,7 @@ class Monitor:
             "weight_decay": weight_decay,
             "optimizer": optimizer,
         }
-        if isinstance(run, str):
-            run = parse(run)
-        if isinstance(run, Schedule):
+        if isinstance(run, (Schedule, str)):
             run = RunTable.build(run, **sizes)  # type: ignore[arg-type]  # one number or text a column
         else:
             given = [name for name, value in sizes.items() if value is not None]

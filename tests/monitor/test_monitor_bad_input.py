@@ -93,3 +93,10 @@ class TestArguments:
         short = "cosine:peak=1e-3,steps=1000"
         texts, parsed = (Monitor("llama-slimpajama", run, params=1e8) for run in (short, parse(short)))
         assert texts.update(500, 3.5).forecast == parsed.update(500, 3.5).forecast
+
+    def test_a_short_form_takes_its_length_from_tokens_and_batch(self):
+        sizes = {"params": 1e8, "tokens": 1e8, "batch_tokens": 1e5}
+        texts, parsed = (
+            Monitor("llama-slimpajama", f"cosine:peak=1e-3{steps}", **sizes) for steps in ("", ",steps=1000")
+        )
+        assert texts.update(500, 3.5).forecast == parsed.update(500, 3.5).forecast

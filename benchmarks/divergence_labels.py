@@ -83,6 +83,8 @@ def own_runs() -> str:
         seen = curve_outcomes(curves)
         for status in ("completed", "diverged"):
             mine = [seen[name] for name, own in zip(runs.run_id, runs.status, strict=True) if own == status]
+            if not mine:
+                continue
             told = Counter(outcome.status for outcome in mine)
             most = max(outcome.largest for outcome in mine)
             rows.append([folder.name, status, *(str(told[k]) for k in ("completed", "diverged")), percent(most)])

@@ -24,7 +24,7 @@ DENSE = 500  # readings of a curve that is filled in, as a training loss is logg
 ONSETS = (0.2, 0.5, 0.8)
 SEED = 0
 DATA = Path(__file__).resolve().parents[1] / "optlaws" / "data"
-SWEEPS = tuple(sorted(folder.name for folder in DATA.iterdir() if (folder / "runs.csv").exists()))
+SWEEPS = tuple(sorted(folder.name for folder in DATA.iterdir() if (folder / "law.json").exists()))
 
 
 def watched(

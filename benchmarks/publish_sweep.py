@@ -2,7 +2,7 @@
 
 Writes optlaws/data/NAME/: runs.csv (without columns that hold nothing, but for the commit), curves.csv (validation
 losses only, to five decimals) and law.json, fitted on the small and short runs; and docs/validation_NAME.md with its
-figures, made from what was written.
+figures, made from what was written. With --tables only the two tables.
 """
 
 from __future__ import annotations
@@ -62,13 +62,18 @@ def commits(runs: RunTable) -> str:
     return "" if known else " The commit that these runs were trained at was not recorded."
 
 
-def publish(source: Path, name: str, max_params: float | None, max_steps: float | None, note: str) -> str:
-    """Write data set, law, report and figures; return the report."""
-    data, docs = ROOT / "optlaws" / "data" / name, ROOT / "docs"
+def keep_tables(source: Path, data: Path) -> None:
+    """Write the tables of a finished sweep as those of a data set of the package."""
     data.mkdir(parents=True, exist_ok=True)
     write_runs(data / "runs.csv", without_empty(read_runs(source / "runs.csv", need_loss=True)))
     thin = thinned(measured(read_curves(source / "curves.csv")), READINGS)
     write_curves(data / "curves.csv", CurveTable(thin.run_id, thin.step, thin.loss.round(5)))
+
+
+def publish(source: Path, name: str, max_params: float | None, max_steps: float | None, note: str) -> str:
+    """Write data set, law, report and figures; return the report."""
+    data, docs = ROOT / "optlaws" / "data" / name, ROOT / "docs"
+    keep_tables(source, data)
     runs, curves = read_runs(data / "runs.csv", need_loss=True), read_curves(data / "curves.csv")
     verdict = put_to_the_test(
         runs, curves, max_params=max_params, max_steps=max_steps, name=f"{name.replace('_', '-')}-half"
@@ -110,7 +115,11 @@ def main() -> None:
     parser.add_argument(
         "--note", default="Nothing was chosen by the held-out runs.", help="What was chosen, and by what."
     )
+    parser.add_argument("--tables", action="store_true", help="Only the tables: no law, no verdict.")
     given = parser.parse_args()
+    if given.tables:
+        keep_tables(given.source, ROOT / "optlaws" / "data" / given.name)
+        return
     print(publish(given.source, given.name, given.max_params, given.max_steps, given.note))
 
 

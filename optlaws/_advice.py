@@ -81,6 +81,8 @@ def advise(
                 runs, order, rivals, in_domain, safe, risk, max_risk,
                 difference, difference_lower, difference_upper, p_best, digits,
             )  # fmt: skip
+    if chosen is not None and _unknown(risk, int(order[chosen])):
+        text += f"; the divergence risk of {chosen + 1} is not known"
     gone = f"; {left_out:,} left out: divergence risk above {_share(max_risk)} or not known" if left_out else ""
     text = f"{text}{_risky(order, safe, risk, max_risk)}{gone}{_outside(order, in_domain, reasons)}."
     return text, None if chosen is None else int(order[chosen])

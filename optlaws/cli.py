@@ -1,8 +1,8 @@
 """The command line: reads and writes files, and leaves all work to the layers below.
 
 Exit codes: 0 done, 2 bad input (one sentence on standard error), 3 every candidate too likely to diverge or a monitored
-run that has diverged, 1 failure. Only click, the options and the errors are imported here; every command
-imports what it needs when it runs.
+run that has diverged, 130 and 143 stopped, 1 failure. Only click, the options and the errors are imported here; every
+command imports what it needs when it runs.
 """
 
 from __future__ import annotations
@@ -24,11 +24,13 @@ from optlaws.commands.options import (
     Quantity,
     format_option,
     max_risk_option,
+    open_sizes,
     other_corpus_option,
     output_option,
     sizes,
     warmup_option,
 )
+from optlaws.commands.stopping import CODE, Terminated, terminable
 from optlaws.errors import InputError, OptlawsError, OptlawsWarning, RiskError, nearest
 
 DEBUG = "OPTLAWS_DEBUG"
@@ -67,7 +69,7 @@ def cli() -> None:
     metavar="LAW",
     help=f"Built-in law or law file. [default: {DEFAULT_LAW}, or the built-in law that has seen such runs]",
 )
-@sizes
+@open_sizes("a candidate")
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @click.option("--html", metavar="FILE", help="Write one self-contained page.")
@@ -89,7 +91,6 @@ def rank(**options: Any) -> None:
 @click.option("--law", "law_name", default=DEFAULT_LAW, show_default=True, help="Built-in law or law file.")
 @sizes
 @click.option("--steps", type=Quantity(), metavar="T", help="Updates, warm-up and decay included.")
-@click.option("--optimizer", metavar="NAME", help="Optimizer, like adamw.")
 @click.option(
     "--knots", type=int, default=12, show_default=True, metavar="K", help="Pieces of the free schedule, or 0."
 )
@@ -127,7 +128,7 @@ def optimize(**options: Any) -> None:
 @click.option("--sizes", metavar="N,N", help="Sizes of proposed runs. [default: 1/64 to 1/8 of the candidates']")
 @click.option("--have", metavar="RUNS", help="Run table of finished runs to build on.")
 @click.option("--budget", type=Quantity(), metavar="C", help="FLOPs that the chosen runs may cost together, like 1e19.")
-@sizes
+@open_sizes("a candidate")
 @max_risk_option(ACCEPTED_RISK)
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
@@ -146,7 +147,6 @@ def design(**options: Any) -> None:
 @click.option("--law", "law_name", metavar="LAW", help="Built-in law, law file, or a published law like step_law.")
 @click.option("--from", "runs", metavar="RUNS", help="Fit the law on this run table first.")
 @sizes
-@click.option("--optimizer", metavar="NAME", help="Optimizer. [default: adamw]")
 @warmup_option
 @max_risk_option(ACCEPTED_RISK)
 @format_option("table", "csv", "json")
@@ -165,7 +165,7 @@ def recommend(**options: Any) -> None:
 @cli.command()
 @click.argument("law_name", metavar="LAW")
 @click.argument("candidates", nargs=-1, required=True, metavar="RUNS|CANDIDATES...")
-@sizes
+@open_sizes("a candidate")
 @click.option("--width", type=Quantity(), metavar="W", help="Width of the network (d_model), where it is not said.")
 @format_option("table", "csv", "json")
 @max_risk_option("Accepted divergence risk, 0.05 where it is not given; if it is given, exit code 3 if all are above.")
@@ -187,7 +187,9 @@ def risk(**options: Any) -> int:
 @cli.command()
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
 @click.option("--curves", multiple=True, metavar="CURVES", help="Curve table: run_id, step, loss. May be repeated.")
-@click.option("--group", metavar="COLUMN", help="Column of RUNS whose groups are left out in turn to measure errors.")
+@click.option(
+    "--group", metavar="COLUMN", help="Column of RUNS whose groups are left out in turn for errors and interval widths."
+)
 @click.option("--basis", metavar="ID", help="Basis to fit; the default one if left out.")
 @click.option(
     "--calibrate", metavar="NAMES", help="Exponents of the basis to fit too, like aN,aT; for many clean runs."
@@ -252,7 +254,7 @@ def predict(**options: Any) -> None:
 
 @cli.command()
 @click.argument("specs", nargs=-1, required=True, metavar="SPEC...")
-@sizes
+@open_sizes("a candidate")
 @click.option("--basis", metavar="ID", help="Basis to use; the default one if left out.")
 @format_option("table", "csv", "json")
 @output_option(help="Write there instead of to standard output.")
@@ -332,8 +334,8 @@ def train(config: str, out: str | None, restart: bool, law_name: str | None) -> 
 def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry_run: bool) -> int:
     """Train every run of a grid (YAML or JSON) and write DIR/runs.csv and DIR/curves.csv.
 
-    Needs torch (extra train). Finished runs are not trained again, however the sweep was ended; exit code 130 says that
-    runs are left.
+    Needs torch (extra train), --dry-run does not. Finished runs are not trained again, however the sweep was ended;
+    exit code 130 says that runs are left.
     """
     from optlaws.commands import sweep as command
 
@@ -369,7 +371,6 @@ def validate(**options: Any) -> None:
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
 @click.option("--schedule", metavar="SPEC", help="Schedule of the runs, where their rates are not logged.")
 @sizes
-@click.option("--optimizer", metavar="NAME", help="Optimizer, like adamw.")
 @click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
 def import_logs(**options: Any) -> None:
     """Turn logs of past runs into the curve table and the run table that fit and monitor read.
@@ -398,7 +399,7 @@ def import_logs(**options: Any) -> None:
     show_default=True,
     help="What the exit code 3 says: off-track = diverged or off its track.",
 )
-@sizes
+@open_sizes("RUN")
 @format_option("table", "json")
 @output_option(help="Write there instead of to standard output.")
 def monitor(**options: Any) -> int:
@@ -412,7 +413,7 @@ def monitor(**options: Any) -> int:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit with its code: 0 done, 2 bad input, 3 too risky, 1 failure."""
+    """Run the command line and exit with its code: 0 done, 2 bad input, 3 too risky, 1 failure, 130 and 143 stopped."""
     sys.exit(run(args))
 
 
@@ -422,7 +423,7 @@ def run(args: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with warnings.catch_warnings():
+        with terminable(), warnings.catch_warnings():
             warnings.simplefilter("always", OptlawsWarning)
             warnings.showwarning = _show_warning
             code = cli.main(args=None if args is None else list(args), prog_name="optlaws", standalone_mode=False)
@@ -432,8 +433,10 @@ def run(args: Sequence[str] | None = None) -> int:
     except click.exceptions.NoArgsIsHelpError as help_wanted:
         help_wanted.show()
         return 2
-    except click.Abort:
+    except (click.Abort, KeyboardInterrupt):
         return _fail("interrupted", 130)
+    except Terminated:
+        return _fail("terminated", CODE)
     except click.ClickException as bad:
         context = getattr(bad, "ctx", None)
         hint = f" ({context.command_path} --help lists all options)" if context else ""
@@ -443,8 +446,6 @@ def run(args: Sequence[str] | None = None) -> int:
         return 0
     except InputError as bad:
         return _debug() or _fail(_one_line(str(bad)), 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted", 130)
     except RiskError as bad:
         return _debug() or _fail(_one_line(str(bad)), 3)
     except OptlawsError as bad:

@@ -281,7 +281,7 @@ def _rank(
     half[best] = 0.0
     with np.errstate(over="ignore"):  # an absurd candidate may end at infinity
         ends = [loss[best] * np.expm1(ratio + side * half) for side in (-1.0, 1.0)]
-    risk, limit = _risks(runs, law), RISKY if max_risk is None else max_risk
+    risk, limit = risks(runs, law), RISKY if max_risk is None else max_risk
     elsewhere = getattr(law, "discrepancy", None) is not None
     apart = np.sqrt(expected + relative**2 + relative[best] ** 2)
     result = {
@@ -314,8 +314,10 @@ def _rank(
     )
 
 
-def _risks(runs: RunTable, law: Any) -> FloatArray | None:
-    """Return the divergence risk of each run, None where the law has no risk model."""
+def risks(runs: RunTable, law: Any) -> FloatArray | None:
+    """Return the divergence risk of each run, (n,), NaN where it is not known; None where the law has no risk model."""
+    if hasattr(law, "risks"):
+        return law.risks(runs)  # type: ignore[no-any-return]
     model = getattr(law, "risk", None)
     if model is None:
         return None
@@ -328,7 +330,7 @@ def _safe_ones(
     """Return the candidates whose divergence risk is at most `max_risk`, their names, and the others with theirs."""
     if not isinstance(max_risk, Real) or not 0.0 <= max_risk <= 1.0:
         raise InputError(f"max_risk must be a probability from 0 to 1, got {max_risk!r}; 0.05 is a usual choice")
-    risk = _risks(runs, law)
+    risk = risks(runs, law)
     if risk is None:
         raise InputError(
             f"max_risk needs a law with a risk model, and law {law.name!r} has none (rival laws never do);"

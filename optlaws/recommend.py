@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from optlaws.baselines.advice import published_laws, rival_advice
+from optlaws.dynamics.model import USUAL_OPTIMIZER, family
 from optlaws.errors import InputError, OptlawsError, RiskError
 from optlaws.law import Law, builtin_names, load_law
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
@@ -210,10 +211,14 @@ def recommend_settings(
         notes.append("others' rates are judged at the batch that was given")
     if task.sizes_outside:
         notes.append(f"the run itself lies outside the law's domain: {task.sizes_outside}")
-    if optimizer is not None and optimizer.lower() != "adamw":
-        notes.append(
-            f"{optimizer} differs from AdamW here in nothing but its weight decay and, if it is SGD, its noise"
-        )
+    optimizers = getattr(law, "optimizers", None)
+    if optimizer is not None and family(optimizer) not in (optimizers.others if optimizers else ()):
+        own = optimizers.own if optimizers else USUAL_OPTIMIZER
+        if family(optimizer) != own:
+            notes.append(
+                f"{optimizer} differs from {own} here in nothing but its weight decay and, if it is SGD, its noise: the"
+                " law has seen no run of it"
+            )
     return Recommendation(
         law=law.name, task=task, schedule=best.schedule, family=best.family, loss=float(judged.loss[0]),
         lower=float(prediction.lower[0]), upper=float(prediction.upper[0]), risk=float(judged.risk[0]),

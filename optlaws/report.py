@@ -56,6 +56,9 @@ def rank_header(ranking: Ranking, assumed: Mapping[str, float] | None = None) ->
     for name, _, words in SIZES:
         if not _varies(ranking, name) and name not in given:
             parts.append(_size_text(name, words, float(getattr(ranking.runs, name)[0])))
+    named = set(ranking.runs.optimizer)
+    if len(named) == 1 and None not in named:
+        parts.append(f"optimizer {one_line(str(*named))}")
     text = ", ".join(parts)
     guesses = [(name, _size_text(name, words, given[name])) for name, _, words in SIZES if name in given]
     if guesses:
@@ -141,6 +144,7 @@ def rank_records(ranking: Ranking) -> list[dict[str, Any]]:
         "steps": runs.steps,
         "batch_tokens": runs.batch_tokens,
         "weight_decay": runs.weight_decay,
+        "optimizer": np.array(runs.optimizer, dtype=object),
         "predicted_loss": ranking.loss,
         "lower": ranking.lower,
         "upper": ranking.upper,
@@ -300,7 +304,7 @@ def _side(right: bool) -> str:
     return " class=r" if right else ""
 
 
-_LEFT = ("name", "schedule", "in domain")
+_LEFT = ("name", "schedule", "optimizer", "in domain")
 _LONG_NAME = 24
 
 
@@ -314,7 +318,9 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
     texts = {row: schedule_text(ranking.runs, row) for row in shown}
     named = any(not _is_default(ranking.names[row], texts[row]) for row in shown)
     sizes = [(name, short) for name, short, _ in SIZES if _varies(ranking, name)]
-    header = ["rank", *(["name"] if named else []), "schedule", *(short for _, short in sizes)]
+    several = len(set(ranking.runs.optimizer)) > 1
+    header = ["rank", *(["name"] if named else []), "schedule", *(["optimizer"] if several else [])]
+    header += [short for _, short in sizes]
     header += ["loss", "90 % interval", "vs best", "90 % interval", "P(best)"]
     header += ["in domain"] if ranking.risk is None else ["risk", "in domain"]
     digits = ranking.decimals
@@ -323,9 +329,11 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
     for place, row in enumerate(shown):
         name = ranking.names[row]
         cells = [str(place + 1), *(["-" if _is_default(name, texts[row]) else name] if named else []), texts[row]]
+        cells += [ranking.runs.optimizer[row] or "-"] if several else []
         for name, _ in sizes:
             value = float(getattr(ranking.runs, name)[row])
-            cells.append(f"{value:g}" if name == "weight_decay" else format_quantity(value))
+            known = f"{value:g}" if name == "weight_decay" else format_quantity(value)
+            cells.append("-" if math.isnan(value) else known)
         cells += [number_text(ranking.loss[row], digits), _interval(ranking.lower[row], ranking.upper[row], digits)]
         if place == 0:
             cells += ["-", "-"]
@@ -382,6 +390,8 @@ def _varies(ranking: Ranking, name: str) -> bool:
 
 
 def _csv_cell(value: Any) -> str:
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):

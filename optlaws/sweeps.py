@@ -24,7 +24,7 @@ def load_sweep(name: str) -> tuple[RunTable, CurveTable]:
     Parameters
     ----------
     name : str
-        One of `sweep_names()`. What was trained stands in `docs/validation_NAME.md`.
+        One of `sweep_names()`. What was trained stands in `docs/validation_NAME.md` and `benchmarks/NAME.yaml`.
 
     Returns
     -------

@@ -26,6 +26,7 @@ class Row:
     ours : what was computed here; None where it could not be.
     tolerance : largest allowed |ours - published|; None = for information, never a mismatch.
     note : unit, differences of protocol, reasons.
+    reason : why ours lies outside the tolerance, where that is known and was checked on this data; else empty.
     """
 
     table: str
@@ -34,6 +35,7 @@ class Row:
     ours: float | None
     tolerance: float | None
     note: str = ""
+    reason: str = ""
 
     @property
     def difference(self) -> float | None:
@@ -46,6 +48,11 @@ class Row:
         if self.tolerance is None or self.difference is None:
             return None
         return abs(self.difference) <= self.tolerance
+
+    @property
+    def explained(self) -> bool:
+        """Whether the value is outside its tolerance for a reason that was checked."""
+        return self.ok is False and bool(self.reason)
 
 
 class Missing(Exception):  # noqa: N818  (a named gap, not a failure)
@@ -101,8 +108,12 @@ class Expected:
     folder: str
     cells: dict[tuple[str, str], dict[str, Any]]
 
-    def row(self, table: str, cell: str, ours: float | None, note: str = "") -> Row:
-        """Return the row of a published cell with our value; `note` is added to the cell's own."""
+    def row(self, table: str, cell: str, ours: float | None, note: str = "", *, holds: bool = False) -> Row:
+        """Return the row of a published cell with our value; `note` is added to the cell's own.
+
+        `holds`: the check of the cell's "reason" came out as the reason says. A mismatch then is an explained one; one
+        whose reason does not hold stays a mismatch.
+        """
         if (table, cell) not in self.cells:
             raise InputError(
                 f"expected.json of {self.folder} must list ({table!r}, {cell!r}), got no such cell; add it"
@@ -110,7 +121,8 @@ class Expected:
         entry = self.cells[table, cell]
         unit = f"[{entry['unit']}]" if entry.get("unit") else ""
         text = "; ".join(part for part in (entry.get("note", ""), note) if part)
-        return Row(table, cell, entry["published"], ours, entry["tolerance"], f"{unit} {text}".strip())
+        reason = entry.get("reason", "") if holds else ""
+        return Row(table, cell, entry["published"], ours, entry["tolerance"], f"{unit} {text}".strip(), reason)
 
 
 def expected(folder: str) -> Expected:

@@ -21,6 +21,7 @@ from paper_repro.sources import fetch, other_copies
 
 ROOT = HERE.parent
 HEAD = ("table", "cell", "published", "ours", "difference", "tolerance", "ok", "note")
+OK, EXPLAINED = "ok", "explained"
 
 
 @dataclass
@@ -35,8 +36,13 @@ class Result:
 
     @property
     def wrong(self) -> list[Row]:
-        """The rows outside their tolerance."""
-        return [row for row in self.rows if row.ok is False]
+        """The rows outside their tolerance without a reason that was checked."""
+        return [row for row in self.rows if row.ok is False and not row.explained]
+
+    @property
+    def explained(self) -> list[Row]:
+        """The rows outside their tolerance for a reason that was checked."""
+        return [row for row in self.rows if row.explained]
 
 
 def folders() -> list[str]:
@@ -81,10 +87,11 @@ def number(value: float | None) -> str:
 
 def cells(row: Row) -> list[str]:
     """Return a row of the report."""
-    ok = {True: "ok", False: "MISMATCH", None: ""}[row.ok]
+    ok = EXPLAINED if row.explained else {True: OK, False: "MISMATCH", None: ""}[row.ok]
+    note = f"{row.note}; why it differs: {row.reason}" if row.explained else row.note
     return [
         row.table, row.cell, number(row.published), number(row.ours), number(row.difference), number(row.tolerance), ok,
-        row.note,
+        note,
     ]  # fmt: skip
 
 
@@ -153,19 +160,25 @@ def write_reports(results: Sequence[Result], out: Path, quick: bool = False, dra
         with atomic_write(out / f"{result.name}.md") as stream:
             stream.write("\n".join(lines).rstrip() + "\n")
     lines = ["# Published tables, computed again", "", "Written by `python -m paper_repro`.", ""]
-    lines += ["| source | values with a tolerance | within it | for information |", "| --- | --- | --- | --- |"]
+    lines += ["*Explained*: outside the tolerance, for a reason that the report states and the script checks.", ""]
+    head = ("source", "values with a tolerance", "within it", "explained", "for information")
+    lines += [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for path in sorted(out.glob("*.csv")):
         with path.open(encoding="utf-8", newline="") as stream:
             marks = [line["ok"] for line in csv.DictReader(stream)]
-        good = marks.count("ok")
-        lines.append(f"| [{path.stem}]({path.stem}.md) | {len(marks) - marks.count('')} | {good} | {marks.count('')} |")
+        counts = (len(marks) - marks.count(""), marks.count(OK), marks.count(EXPLAINED), marks.count(""))
+        lines.append(f"| [{path.stem}]({path.stem}.md) | {' | '.join(map(str, counts))} |")
     with atomic_write(out / "README.md") as stream:
         stream.write("\n".join(lines) + "\n")
     return kept
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 done, 1 a value outside its tolerance or a file that could not be fetched, 2 bad input."""
+    """Run the command; return its exit code.
+
+    0: done, mismatches explained; 1: a value outside its tolerance without a reason that holds, or a file that could
+    not be fetched; 2: bad input.
+    """
     parser = argparse.ArgumentParser(prog="python -m paper_repro", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="folders to run; all if left out")
     parser.add_argument(
@@ -218,10 +231,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 2
             print(text_report(results[-1]), flush=True)
         kept = write_reports(results, out, options.quick, drawn_in) if out else []
-    wrong = [f"{result.name}: {row.table}, {row.cell}" for result in results for row in result.wrong]
+    wrong, explained = (
+        [f"{result.name}: {row.table}, {row.cell}" for result in results for row in getattr(result, kind)]
+        for kind in ("wrong", "explained")
+    )
     checked = sum(row.ok is not None for result in results for row in result.rows)
     gaps = [f"{result.name} ({gap.name})" for result in results for gap in result.missing]
-    print(f"-- {checked} values with a tolerance, {len(wrong)} outside it" + (f": {'; '.join(wrong)}" if wrong else ""))
+    told = f"{len(explained)} explained" + (f" ({'; '.join(explained)})" if explained else "")
+    told += f", {len(wrong)} outside it" + (f": {'; '.join(wrong)}" if wrong else "")
+    print(f"-- {checked} values with a tolerance, {told}")
     print(f"-- data not found: {', '.join(gaps) or 'none'}")
     if gaps:
         print("-- --fetch gets public files over the network, --data DIR names a folder that has them")

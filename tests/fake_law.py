@@ -81,8 +81,20 @@ class FakeLaw:
             "digest": "0" * 64,
             "sources": ["made-up"],
             "leave_group_out": {
-                "horizon": {"mean_error_pct": 0.12, "spearman": 0.98, "coverage": 0.91, "width_pct": 0.7},
-                "size": {"mean_error_pct": 0.24, "spearman": 0.97, "coverage": 0.9, "width_pct": 1.1},
+                "horizon": {
+                    "mean_error_pct": 0.12,
+                    "spearman": 0.98,
+                    "pool_spearman": 0.95,
+                    "coverage": 0.91,
+                    "width_pct": 0.7,
+                },
+                "size": {
+                    "mean_error_pct": 0.24,
+                    "spearman": 0.97,
+                    "pool_spearman": None,
+                    "coverage": 0.9,
+                    "width_pct": 1.1,
+                },
             },
             "rebuild": "python benchmarks/build_laws.py fake",
             "versions": {"numpy": "2.0.0"},

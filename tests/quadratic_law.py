@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fake_law import FastPrediction
 
-from optlaws.law.model import mean_rate
+from optlaws.law.domain import mean_rate
 
 PEAK, MEAN, BATCH = 1.1e-3, 0.62, 400e3
 

@@ -8,7 +8,7 @@ from quadratic_law import MEAN, PEAK, QuadraticLaw, Wall
 
 from optlaws import RunTable, load_law, optimize_schedule, parse
 from optlaws.commands.optimize import _gain_text
-from optlaws.errors import InputError, LawError, RiskError
+from optlaws.errors import InputError, LawError, OptlawsWarning, RiskError
 from optlaws.law.baseline import fit_baseline
 from optlaws.optimize import FREE, make_task, record, search, standard_shapes
 from optlaws.optimize.families import tidy, warmups
@@ -177,7 +177,8 @@ class TestInvariants:
             params=rng.choice([1e8, 2e8], 30), batch_tokens=batches,
             final_loss=3.0 * np.exp(0.01 * np.log(peaks / 1e-3) ** 2 + 0.001 * rng.standard_normal(30)),
         )  # fmt: skip
-        rival = fit_baseline("quadratic", runs)
+        with pytest.warns(OptlawsWarning, match="tell 8, not params"):  # two sizes make no parabola
+            rival = fit_baseline("quadratic", runs)
         best = optimize_schedule(rival, params=1e8, batch_tokens=2e5, steps=20000, warmup=[100], knots=0)
         assert best.schedule.peak == pytest.approx(1e-3, rel=0.3)
         assert "states no error" in best.notes[-1]

@@ -88,10 +88,39 @@ def fed_by(column: Column, among: Iterable[Result]) -> list[Result]:
     return [result for result in among if names & set(result.feeds)]
 
 
+PARTLY = "proved in part"
+STANDING = (
+    "All columns of the registered bases; those of `{basis}` are the default. Formulas and assumptions are those that"
+    " the code states (`optlaws features` prints them, with every symbol). *Proved* is said of a column's form; its"
+    f" constants are fitted (next table). *{PARTLY.capitalize()}*: all but what stands under *assumed*, to which no"
+    " derivation leads."
+)
+
+
 def standing(column: Column, among: Iterable[Result]) -> str:
-    """Return whether a column is proved, or rests on a scaling argument somewhere."""
+    """Return whether a column is proved, proved but for what it assumes, or rests on a scaling argument somewhere."""
     found = fed_by(column, among)
-    return HEURISTIC if not found or any(result.standing == HEURISTIC for result in found) else PROVED
+    if not found or any(result.standing == HEURISTIC for result in found):
+        return HEURISTIC
+    return PARTLY if column.assumed else PROVED
+
+
+def column_rows(among: Sequence[Result]) -> list[tuple[str, str, str, str, str, str]]:
+    """Return the table of all registered columns; its head is `COLUMN_HEAD`."""
+    return [
+        (
+            f"`{name}`",
+            column.group,
+            f"`{column.formula}`",
+            ", ".join(f"`{r.name}`" for r in fed_by(column, among)),
+            standing(column, among),
+            column.assumed,
+        )
+        for name, column in registered().items()
+    ]
+
+
+COLUMN_HEAD = ("column", "group", "formula", "rests on", "standing", "assumed")
 
 
 def _cell(text: str) -> str:
@@ -130,25 +159,13 @@ def markdown() -> str:
         )
         for r in found
     ]
-    columns = [
-        (
-            f"`{name}`",
-            column.group,
-            f"`{column.formula}`",
-            ", ".join(f"`{r.name}`" for r in fed_by(column, found)),
-            standing(column, found),
-        )
-        for name, column in registered().items()
-    ]
     parts = [
         HEADER,
         "## Results",
         table(("result", "assumptions", "file", "feeds", "standing"), rows),
         "## Columns",
-        f"All columns of the registered bases; those of `{get_basis().id}` are the default. *Proved* is said of a"
-        f" column's form;"
-        " its constants are fitted (next table).",
-        table(("column", "group", "formula", "rests on", "standing"), columns),
+        STANDING.format(basis=get_basis().id),
+        table(COLUMN_HEAD, column_rows(found)),
         "## What theory says and data contradicts",
         "Constants of the default basis. Values are read from the code. *Agrees*: within 10 %.",
         table(

@@ -14,8 +14,7 @@ from latex2mathml.converter import convert
 from optlaws.features import get_basis
 from theory import contradictions
 from theory.figures import drawn
-from theory.index import DRAWN, FOLDER, ORACLE, PICTURES, fed_by, results, standing
-from theory.oracle.columns import registered
+from theory.index import COLUMN_HEAD, DRAWN, FOLDER, ORACLE, PICTURES, STANDING, column_rows, results
 from theory.result import Result, Step
 
 STYLE = """
@@ -146,15 +145,6 @@ def html(pictures: Path | None = None) -> str:
     folder = pictures or FOLDER.parent / PICTURES
     captions = {name: text for drawings in DRAWN.values() for name, text in drawings.items()}
     simulated = sorted(folder.glob("*.png")) if folder.is_dir() else []
-    columns = [
-        (
-            f"`{name}`",
-            f"`{column.formula}`",
-            ", ".join(f"`{r.name}`" for r in fed_by(column, found)),
-            standing(column, found),
-        )
-        for name, column in registered().items()
-    ]
     links = "".join(f'<li><a href="#{r.name}">{escape(r.title)}</a></li>' for r in found)
     body = [
         "<h1>From the update rule to the columns</h1>",
@@ -167,8 +157,8 @@ def html(pictures: Path | None = None) -> str:
         "<h2>Derivations</h2>",
         *(section(r) for r in others),
         '<h2 id="columns">Columns</h2>',
-        f"<p>All columns of the registered bases; the default basis is <code>{get_basis().id}</code>.</p>",
-        table(("column", "formula", "rests on", "standing"), columns),
+        f"<p>{prose(STANDING.format(basis=get_basis().id).replace('*', ''))}</p>",
+        table(COLUMN_HEAD, column_rows(found)),
         '<h2 id="contradictions">What theory says and data contradicts</h2>',
         "<p>Constants of the default basis, read from the code. <i>Agrees</i>: within 10 %.</p>",
         table(

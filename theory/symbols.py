@@ -1,4 +1,4 @@
-"""Symbols shared by the derivations; see the docstring of `optlaws.dynamics.solve` for their meaning in the code."""
+"""Symbols shared by the derivations; `optlaws.dynamics.symbols` has their meaning in the code."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.baselines.base import Advice, FloatArray, columns, training
+from optlaws.baselines.determined import directions, least_squares, standard, unscaled
 from optlaws.errors import FitError, InputError
 from optlaws.runs import RunTable
 
@@ -79,17 +80,15 @@ def regress(law: Any, target: FloatArray, columns_: Sequence[FloatArray]) -> Flo
     Raises
     ------
     FitError
-        The columns do not determine them.
+        The columns do not determine them, by the rule of `optlaws.baselines.determined`.
     """
-    design = np.stack([np.ones_like(target), *columns_], axis=1)
-    found, _, rank, _ = np.linalg.lstsq(design - [0.0, *design[:, 1:].mean(axis=0)], target, rcond=None)
-    if rank < design.shape[1]:
+    middle, spread, z = standard(np.stack(columns_, axis=1))
+    if directions(z, 1).shape[1] < len(columns_):
         raise FitError(
-            f"law {law.name!r} cannot be told from these runs: N, D or the loss varies too little among the near-best;"
-            " add sizes or lengths"
+            f"law {law.name!r} cannot be told from these runs: N, D or the loss varies too little among the near-best,"
+            " or N and D only together; add sizes or lengths"
         )
-    found[0] -= found[1:] @ design[:, 1:].mean(axis=0)
-    return np.asarray(found)
+    return unscaled(least_squares(z, target, 1), middle, spread, 1)
 
 
 def power(coefficient: float, *pairs: tuple[float, float]) -> float:

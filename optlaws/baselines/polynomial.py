@@ -1,14 +1,18 @@
-"""Plain regressions of the log loss on logarithms of N, D, peak rate and batch: what a law has to beat."""
+"""Plain regressions of the log loss on logarithms of N, D, peak rate and batch: what a law has to beat.
+
+What the runs do not determine, such as the curvature in a quantity of two values, is left flat, by the rule of
+`optlaws.baselines.determined`, and said in the law's doubts.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations_with_replacement
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from optlaws.baselines.base import FloatArray, columns, training
+from optlaws.baselines.determined import least_squares, monomials, standard, terms, undetermined
 from optlaws.errors import LawError
 from optlaws.runs import CurveTable, RunTable
 
@@ -33,25 +37,17 @@ class Polynomial:
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
         """Fit to the final losses of completed runs by (ridge) least squares; nothing is random.
 
+        Quantities, combinations of them and terms that the runs do not determine have no part: see
+        `optlaws.baselines.determined`.
+
         Raises
         ------
         FitError, LawError
             Fewer runs than twice the coefficients, or a run without N, D, peak rate or batch.
         """
-        width = len(_monomials(np.zeros((1, 4)), cls.degree)[0])
-        kept = training(cls, runs, 2 * width if cls.ridge == 0 else 8)
-        x = np.log(np.stack(columns(cls, kept), axis=1))
-        middle, spread = x.mean(axis=0), x.std(axis=0)
-        spread = np.where(spread > 1e-9, spread, 1.0)
-        design = _monomials((x - middle) / spread, cls.degree)
-        y = np.log(kept.final_loss)
-        if cls.ridge > 0:
-            top = design[:, 1:]
-            gram = top - top.mean(axis=0)
-            slopes = np.linalg.solve(gram.T @ gram + cls.ridge * np.eye(width - 1), gram.T @ (y - y.mean()))
-            found = np.concatenate([[y.mean() - top.mean(axis=0) @ slopes], slopes])
-        else:
-            found = np.linalg.lstsq(design, y, rcond=None)[0]  # of least norm: what does not vary has no part
+        kept = training(cls, runs, 2 * cls._width() if cls.ridge == 0 else 8)
+        middle, spread, z = standard(_logs(cls, kept))
+        found = least_squares(z, np.log(kept.final_loss), cls.degree, cls.ridge)
         return cls(tuple(map(float, (*middle, *spread, *found))))
 
     @classmethod
@@ -63,7 +59,7 @@ class Polynomial:
         LawError
             There are more or fewer than the law has.
         """
-        count = 8 + len(_monomials(np.zeros((1, 4)), cls.degree)[0])
+        count = 8 + cls._width()
         if len(parameters) != count:
             raise LawError(f"law {cls.name!r} must have {count} parameters, got {len(parameters)}; fit it again")
         return cls(tuple(float(value) for value in parameters.values()))
@@ -82,9 +78,17 @@ class Polynomial:
         LawError
             A run lacks N, D, peak rate or batch.
         """
-        x = np.log(np.stack(columns(self, runs), axis=1))
         v = np.array(self.values)
-        return np.asarray(np.exp(_monomials((x - v[:4]) / v[4:8], self.degree) @ v[8:]))
+        return np.asarray(np.exp(monomials((_logs(self, runs) - v[:4]) / v[4:8], self.degree) @ v[8:]))
+
+    def doubts(self, runs: RunTable) -> list[str]:
+        """Return what these runs, those of the fit, do not determine."""
+        return undetermined(_logs(self, runs), NAMES, self.degree)
+
+    @classmethod
+    def _width(cls) -> int:
+        """Return the number of coefficients."""
+        return len(terms(len(NAMES), cls.degree))
 
 
 @dataclass(frozen=True)
@@ -109,9 +113,6 @@ class CubicRidge(Polynomial):
     ridge: ClassVar[float] = 0.1
 
 
-def _monomials(z: FloatArray, degree: int) -> FloatArray:
-    """Return all monomials of the columns of z (n, 4) up to a degree, the constant first."""
-    out = [np.ones(len(z))]
-    for power in range(1, degree + 1):
-        out += [np.prod(z[:, list(which)], axis=1) for which in combinations_with_replacement(range(z.shape[1]), power)]
-    return np.stack(out, axis=1)
+def _logs(law: Any, runs: RunTable) -> FloatArray:
+    """Return the logarithms of N, D, peak rate and batch, shape (n, 4)."""
+    return np.log(np.stack(columns(law, runs), axis=1))

@@ -9,11 +9,13 @@ import numpy as np
 
 from optlaws.baselines.base import Advice, FloatArray, Parametric, columns, training
 from optlaws.baselines.chinchilla import Chinchilla
+from optlaws.baselines.determined import least_squares, monomials, standard, undetermined, unscaled
 from optlaws.baselines.optimal_rate import cells
 from optlaws.baselines.step_law import StepLaw
 from optlaws.runs import CurveTable, RunTable
 
 NEEDS = ("params", "tokens", "peak_lr", "batch_tokens")
+DEGREE = 3
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class StepLawValley(Parametric):
     """ln L = ln Chinchilla(N, D) + cubic(x, y), x = ln(rate / Step Law's rate), y = ln(batch / Step Law's batch).
 
     Chinchilla is fitted to the lowest loss of each (N, D), Step Law to the near-best runs, and the cubic (c_ij of
-    x^i y^j, constant included) to all runs by least squares.
+    x^i y^j, constant included) to all runs by least squares in what they determine (`optlaws.baselines.determined`).
     """
 
     E: float
@@ -66,9 +68,10 @@ class StepLawValley(Parametric):
         optimum = StepLaw.fit(kept)
         best = np.array([group[np.argmin(kept.final_loss[group])] for group in cells(n, d)])
         floor = Chinchilla.fit_points(n[best], d[best], kept.final_loss[best], seed=seed)
-        design = _valley(*_apart(optimum, n, d, rate, batch))
-        valley = np.linalg.lstsq(design, np.log(kept.final_loss / floor.loss(n, d)), rcond=None)[0]
-        return cls(**floor.parameters(), **optimum.parameters(), **dict(zip(_names(), map(float, valley), strict=True)))
+        middle, spread, z = standard(_apart(optimum, n, d, rate, batch))
+        found = least_squares(z, np.log(kept.final_loss / floor.loss(n, d)), DEGREE)
+        valley = dict(zip(_names(), map(float, unscaled(found, middle, spread, DEGREE)), strict=True))
+        return cls(**floor.parameters(), **optimum.parameters(), **valley)
 
     @property
     def floor(self) -> Chinchilla:
@@ -91,7 +94,11 @@ class StepLawValley(Parametric):
         n, d, rate, batch = columns(self, runs)
         values = np.array([getattr(self, name) for name in _names()])
         apart = _apart(self.optimum, n, d, rate, batch)
-        return np.asarray(self.floor.loss(n, d) * np.exp(_valley(*apart) @ values))
+        return np.asarray(self.floor.loss(n, d) * np.exp(monomials(apart, DEGREE) @ values))
+
+    def doubts(self, runs: RunTable) -> list[str]:
+        """Return what these runs, those of the fit, do not determine of the cubic."""
+        return undetermined(_apart(self.optimum, *columns(self, runs)), ("rate / best", "batch / best"), DEGREE)
 
     def recommend(self, params: float, tokens: float, loss: float = float("nan")) -> Advice:
         """Return Step Law's advice, as fitted.
@@ -105,19 +112,11 @@ class StepLawValley(Parametric):
 
 
 def _names() -> list[str]:
+    """Return the parameters of the cubic, in the order of `optlaws.baselines.determined.terms`."""
     return [field.name for field in fields(StepLawValley) if field.name.startswith("c_")]
 
 
-def _apart(
-    law: StepLaw, n: FloatArray, d: FloatArray, rate: FloatArray, batch: FloatArray
-) -> tuple[FloatArray, FloatArray]:
-    """Return how far rates and batches are from the optimum, in logarithms, each (m,)."""
+def _apart(law: StepLaw, n: FloatArray, d: FloatArray, rate: FloatArray, batch: FloatArray) -> FloatArray:
+    """Return how far rates and batches are from the optimum, in logarithms, shape (m, 2)."""
     pairs = [law.recommend(float(a), float(b)) for a, b in zip(n, d, strict=True)]
-    advised = np.array(pairs)
-    return np.log(rate / advised[:, 0]), np.log(batch / advised[:, 1])
-
-
-def _valley(x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return the columns x^i y^j in the order of `_names`, shape (m, 10)."""
-    powers = [(int(name[2]), int(name[3])) for name in _names()]
-    return np.stack([x**i * y**j for i, j in powers], axis=1)
+    return np.asarray(np.log(np.stack([rate, batch], axis=1) / np.array(pairs)))

@@ -10,6 +10,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
+from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.options import DEFAULT_LAW
 from optlaws.commands.shared import (
     check_figure,
@@ -17,6 +18,7 @@ from optlaws.commands.shared import (
     elsewhere,
     errors_text,
     keep_inputs,
+    optimizers_text,
     progress,
     quiet,
     stem,
@@ -57,7 +59,7 @@ def rank(
     max_risk: float | None,
     other_corpus: bool,
     output: str,
-    **sizes: float | None,
+    **sizes: Any,
 ) -> None:
     """Rank candidates and write the ranking, the figure and the page that were asked for."""
     from optlaws import report
@@ -76,6 +78,7 @@ def rank(
     law = load_any_law(DEFAULT_LAW if law_name is None else law_name)
     tell_doubts(law)
     found = gather_candidates(candidates, sizes, law.defaults)
+    tell_overruled(found, sizes)
     if law_name is None and not set(found.assumed) & {"params", "tokens", "batch_tokens"}:
         law = _nearest(law, found.runs)
     law = elsewhere(law, other_corpus)
@@ -101,7 +104,7 @@ def rank(
         text = report.rank_table(ranking, found.assumed)
     write_text(output, text)
     if law_name is not None and not ranking.in_domain.any():
-        _tell_nearer(law_name, ranking.runs)
+        tell_nearer(law_name, ranking.runs)
 
 
 def _seen(runs: RunTable, laws: Iterable[Any]) -> dict[str, int]:
@@ -128,7 +131,7 @@ def _nearest(law: Any, runs: RunTable) -> Any:
     return load_law(name)
 
 
-def _tell_nearer(law_name: str, runs: RunTable) -> None:
+def tell_nearer(law_name: str, runs: RunTable) -> None:
     """Say on standard error which other built-in law has seen runs that the one asked for has not."""
     from optlaws.law import builtin_names, load_law
 
@@ -255,6 +258,7 @@ def _fit_summary(law: Law, output: str) -> list[str]:
     without = f" ({left_out} more left out: diverged, interrupted or without a loss)" if left_out else ""
     count = law.info.get("n_runs", "unknown")
     lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
+    lines += optimizers_text(law)
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
     if law.info.get("leave_group_out"):
@@ -336,12 +340,11 @@ def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, ou
 
 def _risks(law: Any, table: RunTable) -> npt.NDArray[np.float64]:
     """Return the divergence risk of every run, NaN where the law has no risk model."""
+    from optlaws.ranking import risks
     from optlaws.report import risk_numbers
 
-    model = getattr(law, "risk", None)
-    if model is None:
-        return np.full(len(table), np.nan)
-    return risk_numbers(model.probability(table, law.defaults))
+    risk = risks(table, law)
+    return np.full(len(table), np.nan) if risk is None else risk_numbers(risk)
 
 
 def _prediction_columns(prediction: Any, risk: npt.NDArray[np.float64]) -> dict[str, Any]:

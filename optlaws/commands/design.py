@@ -11,6 +11,7 @@ import numpy as np
 
 from optlaws import report
 from optlaws._advice import percent
+from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, write_text
 from optlaws.design import Design, design_runs, standard_pool
 from optlaws.errors import InputError
@@ -31,7 +32,7 @@ def design(
     style: str,
     plot: str | None,
     output: str | None,
-    **columns: float | None,
+    **columns: Any,
 ) -> None:
     """Choose runs, print them, and write the table and the figure that were asked for."""
     if pool and sizes is not None:
@@ -44,15 +45,20 @@ def design(
     for target in (plot, output):
         if target:
             keep_inputs(target, *candidates, *pool, have)
-    targets = gather_candidates(candidates, columns).runs
+    wanted = gather_candidates(candidates, columns)
+    targets = wanted.runs
     accepted = ACCEPTED if max_risk is None else max_risk
     if pool:
-        choice = gather_candidates(pool, {"weight_decay": columns.get("weight_decay")}).runs
+        made = gather_candidates(pool, {key: columns.get(key) for key in ("weight_decay", "optimizer")})
+        choice = made.runs
     else:
-        choice = standard_pool(targets, None if sizes is None else _sizes(sizes))
+        made, choice = None, standard_pool(targets, None if sizes is None else _sizes(sizes))
     done = None if have is None else read_runs(have, need_loss=True)
     with quiet():
         found = design_runs(targets, choice, count, have=done, budget=budget, max_risk=accepted)
+    tell_overruled(wanted, columns)
+    if made is not None:
+        tell_overruled(made, columns, "runs of --pool")
     table = found.runs
     if not pool:
         table = replace(table, run_id=tuple(f"design-{i + 1}" for i in range(len(table))))

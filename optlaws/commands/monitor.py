@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.shared import check_outputs, keep_inputs, quiet, tell_assumed, write_text
 from optlaws.errors import InputError
 from optlaws.runs import gather_candidates
@@ -33,7 +34,7 @@ def monitor(
     stop_on: str,
     style: str,
     output: str,
-    **sizes: float | None,
+    **sizes: Any,
 ) -> int:
     """Feed a log to a monitor, print forecast and alarms, and return the exit code: 3 if the run should be stopped."""
     from optlaws import report
@@ -67,6 +68,7 @@ def monitor(
         raise InputError(f"--log must name a file, got {log!r}, which is none; check it, or wait for it with --follow")
     reader = LiveLog(log, run_id)
     if follow:
+        tell_overruled(found, sizes)
         return _follow(watch, reader, every, stop_on, found.assumed)
     seen, back = _feed(watch, reader, whole=log == STDIN)
     if reader.pending:
@@ -76,6 +78,7 @@ def monitor(
         place = "standard input" if log == STDIN else log
         raise InputError(f"--log must hold at least one reading{chosen}, got none in {place}; check its columns")
     tell_assumed(found.assumed)
+    tell_overruled(found, sizes)
     _tell_back(back)
     status = watch.status
     if style == "json":

@@ -9,6 +9,7 @@ import click
 
 from optlaws import report
 from optlaws._advice import number_text, percent
+from optlaws.commands.core import tell_nearer
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
@@ -61,6 +62,8 @@ def optimize(
     else:
         text = _text(found, output, _elsewhere(found, law, law_name))
     click.echo(text, nl=False, err=output == "-")
+    if not found.ranking.in_domain.any():
+        tell_nearer(law_name, found.ranking.runs)
 
 
 def _elsewhere(found: Optimum, law: Any, law_name: str) -> str:

@@ -46,14 +46,23 @@ class Share(click.ParamType[float]):
 
 
 def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that fill what candidates leave open."""
+    """Add the options that say what kind of run is meant."""
+    return _with_sizes(command, "")
+
+
+def open_sizes(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that adds the same options where they only fill what a candidate (`what`) leaves open."""
+    return lambda command: _with_sizes(command, f", where {what} states none")
+
+
+def _with_sizes(command: Callable[..., Any], where: str) -> Callable[..., Any]:
+    batch = "Tokens a step: 512K is 512,000, 512Ki is 524,288"
     options = (
-        click.option("--params", type=Quantity(), metavar="N", help="Non-embedding parameters, like 85M."),
-        click.option("--tokens", type=Quantity(), metavar="D", help="Training tokens, like 2.56B."),
-        click.option(
-            "--batch-tokens", type=Quantity(), metavar="B", help="Tokens a step: 512K is 512,000, 512Ki is 524,288."
-        ),
-        click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help="Weight decay, like 0.1."),
+        click.option("--params", type=Quantity(), metavar="N", help=f"Non-embedding parameters, like 85M{where}."),
+        click.option("--tokens", type=Quantity(), metavar="D", help=f"Training tokens, like 2.56B{where}."),
+        click.option("--batch-tokens", type=Quantity(), metavar="B", help=f"{batch}{where}."),
+        click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help=f"Weight decay, like 0.1{where}."),
+        click.option("--optimizer", metavar="NAME", help=f"Optimizer, like adamw{where}."),
     )
     for option in reversed(options):
         command = option(command)

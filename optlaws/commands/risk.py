@@ -11,8 +11,10 @@ import numpy as np
 
 from optlaws import report
 from optlaws._advice import percent
+from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, keep_inputs, write_text
-from optlaws.dynamics.solve import effective_decay, plain_sgd
+from optlaws.dynamics.model import family
+from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import InputError, LawError
 from optlaws.ranking import too_risky
 from optlaws.risk import ACCEPTED, RiskModel, RiskPrediction
@@ -38,7 +40,7 @@ def risk(
     over: str,
     output: str,
     width: float | None = None,
-    **sizes: float | None,
+    **sizes: Any,
 ) -> int:
     """Write the risk of every candidate; return 3 if `max_risk` is given and all are above it."""
     from optlaws.law import load_law
@@ -57,23 +59,32 @@ def risk(
             " fit it again with `optlaws fit`, or name a built-in law"
         )
     found = gather_candidates(candidates, sizes, law.defaults)
+    other = sum(bool(text) and float(text) != width for text in found.runs.extra.get(WIDTH, ()) if width is not None)
+    stated = found.overruled | ({"width": other} if other else {})
+    tell_overruled(replace(found, overruled=stated), {**sizes, "width": width})
     accepted = ACCEPTED if max_risk is None else max_risk
-    runs, _ = model.complete(found.runs if width is None else _with_width(found.runs, width), law.defaults)
+    asked = found.runs if width is None else _with_width(found.runs, width)
+    runs, _ = model.complete(asked, law.defaults)
+    counted, _ = model.complete(law.as_usual(asked), law.defaults)  # runs of other optimizers at rates of the law's own
+    units = [law.optimizers.rate_unit(name) if law.optimizers else 1.0 for name in runs.optimizer]
     if plot and not runs.schedule_tuple()[0].peak > 0:
         raise InputError(
             f"--plot must have a first candidate whose rate is above 0 at some step, got {runs.run_id[0]!r};"
             " name another one first, or leave --plot out"
         )
-    prediction = model.predict(runs)
-    cause, shares = drivers(runs, model)
-    changes = safe_changes(runs, model, accepted)
+    prediction = model.predict(counted)
+    cause, shares = drivers(counted, model)
+    changes = [
+        [_in_units(change, unit) for change in options]
+        for options, unit in zip(safe_changes(counted, model, accepted), units, strict=True)
+    ]
     if plot:
         if np.isnan(prediction.probability[0]):
             raise InputError(
                 f"--plot must have a first candidate whose risk is known, got {runs.run_id[0]!r}:"
                 f" {prediction.reasons[0]}; name another one first, or leave --plot out"
             )
-        _draw(plot, law.name, runs, model, AXES[over], accepted, changes[0])
+        _draw(plot, law.name, runs, counted, units[0], model, AXES[over], accepted, changes[0])
     if style == "json":
         records = _records(runs, prediction, accepted, cause, changes)
         for record, row, run_shares, options in zip(records, range(len(runs)), shares.tolist(), changes, strict=True):
@@ -94,6 +105,13 @@ def risk(
         click.echo(f"optlaws: {too_risky(prediction.probability, max_risk, runs.run_id)}", err=True)
         return 3
     return 0
+
+
+def _in_units(change: SafeChange, unit: float) -> SafeChange:
+    """Return a change of the peak rate with rates times `unit`, any other as it is."""
+    if change.lever != "peak_lr":
+        return change
+    return replace(change, before=change.before * unit, after=change.after * unit)
 
 
 def _with_width(runs: RunTable, width: float) -> RunTable:
@@ -230,20 +248,24 @@ def percent_text(p: float) -> str:
 
 
 def _draw(
-    path: str, law: str, runs: RunTable, model: RiskModel, over: str, accepted: float, changes: Sequence[SafeChange]
-) -> None:
+    path: str, law: str, runs: RunTable, counted: RunTable, unit: float, model: RiskModel, over: str, accepted: float,
+    changes: Sequence[SafeChange],
+) -> None:  # fmt: skip
+    """Draw the map about the first of the runs, which the model takes as the first of `counted`; rates in its own."""
     from optlaws import plotting
 
     # wide enough to show the nearest safe change of its axes
     sizes = [change.size for change in changes if change.lever in ("peak_lr", over)]
     reach = max(8.0, 1.5 * float(np.exp(min(sizes)))) if sizes else 8.0
-    chart = risk_map(runs.select([0]), model, over, reach=reach)
+    chart = risk_map(counted.select([0]), model, over, reach=reach)
+    chart = replace(chart, peak=chart.peak * unit)
     batch = runs.batch()
     other = np.asarray(batch.warmup_steps if over == "warmup_steps" else runs.batch_tokens, dtype=float)
     points = list(zip(np.asarray(batch.peak).tolist(), other.tolist(), strict=True))
     kept = (runs.steps, runs.batch_tokens) if over == "warmup_steps" else (runs.tokens, batch.warmup_steps)
     kinds = np.array([schedule.kind for schedule in runs.schedule_tuple()])
-    alike = (runs.size, runs.beta1, effective_decay(runs), relative_width(runs, runs.size), plain_sgd(runs), kinds)
+    kin = np.array([family(name) for name in runs.optimizer])
+    alike = (runs.size, runs.beta1, effective_decay(runs), relative_width(runs, runs.size), kin, kinds)
     same = np.all([values == values[0] for values in (*alike, *kept)], axis=0)
     axes = plotting.new_axes(7.4, 5.0)
     beside = [point for point, like in zip(points, same.tolist(), strict=True) if like][: plotting.SHOWN]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from optlaws._normal import NORMAL_90
 from optlaws.errors import ExtrapolationWarning, InputError
 from optlaws.runs import (
     atomic_write,
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 ERROR_NAMES = {
     "mean_error_pct": "mean error %",
     "max_error_pct": "max error %",
-    "spearman": "Spearman",
+    "spearman": "Spearman over all",
+    "pool_spearman": "within pools",
     "coverage": "90 % covers",
     "width_pct": "width %",
     "n_runs": "runs",
@@ -112,7 +115,15 @@ def tell_assumed(assumed: Mapping[str, float]) -> None:
 
 
 def tell_doubts(law: Any) -> None:
-    """Say on standard error what made a rival law doubtful when it was fitted."""
+    """Say on standard error what made a rival law doubtful when it was fitted, and what a law does not look at."""
+    flags = (("params", "use_params"), ("batch_tokens", "use_batch"))
+    unknown = [name for name, flag in flags if not getattr(law, flag, True)]
+    if unknown:
+        click.echo(
+            f"optlaws: note: law {law.name!r} was fitted without {' and '.join(unknown)}: it holds for runs that are"
+            " like its own in that, and says the same of all others",
+            err=True,
+        )
     found = getattr(law, "info", {}).get("doubts")
     if found:
         click.echo(f"optlaws: note: law {law.name!r} is doubtful: {'; '.join(found)}", err=True)
@@ -150,7 +161,25 @@ def units_text(law: Law) -> str:
     if not law.info.get("units"):
         return ""
     values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["units"].items())
-    return f"These runs are far smaller than language models; the law is in units of their own: {values}."
+    why = "are not AdamW's" if set(law.info["units"]) == {"lr_ref"} else "are far smaller than language models"
+    return f"These runs {why}; the law is in units of their own: {values}."
+
+
+def optimizers_text(law: Law) -> list[str]:
+    """Return a sentence for every other optimizer that a law knows, with 90 % intervals; none: []."""
+    known = getattr(law, "optimizers", None)
+    if known is None:
+        return []
+    lines, sides = [], (-NORMAL_90, 0.0, NORMAL_90)
+    for name, one in known.others.items():
+        (rate_var, _), (_, loss_var) = one.covariance
+        rate = [f"{one.rate * math.exp(side * math.sqrt(rate_var)):.3g}" for side in sides]
+        loss = [f"{100 * math.expm1(one.log_loss + side * math.sqrt(loss_var)):+.2f}" for side in sides]
+        lines.append(
+            f"{name} ({one.runs} runs): a rate of it counts as {rate[1]} times that rate ({rate[0]} .. {rate[2]}) of"
+            f" {known.own}, where its loss differs by {loss[1]} % ({loss[0]} .. {loss[2]}; 90 % intervals)."
+        )
+    return lines
 
 
 def elsewhere(law: Law | BaselineFit, asked: bool) -> Law | BaselineFit:

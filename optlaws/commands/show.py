@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from optlaws._advice import one_line
+from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.shared import (
     ERROR_NAMES,
     amount,
@@ -28,35 +30,52 @@ from optlaws.runs import (
 )
 
 if TYPE_CHECKING:
+    from optlaws.features import Basis
     from optlaws.law import Law
     from optlaws.law.baseline import BaselineFit
 
 _CHUNK = 1 << 16
+RANKS = (
+    "Spearman over all: of all runs left out together, whose sizes and lengths differ. Within pools: mean over pools\n"
+    "of equal size and length, which is what choosing among candidates needs (-: no pool is large enough to say)."
+)
 
 
-def features(specs: Sequence[str], basis: str | None, style: str, output: str, **sizes: float | None) -> None:
+def features(specs: Sequence[str], basis: str | None, style: str, output: str, **sizes: Any) -> None:
     """Print the columns of a basis for schedules."""
     from optlaws import report
-    from optlaws.features import feature_table, get_basis
+    from optlaws.dynamics import drive
+    from optlaws.features import feature_table, get_basis, stated
 
     check_outputs(output)
     keep_inputs(output, *specs)
     chosen = get_basis(basis)
     found = gather_candidates(specs, sizes)
     values = np.asarray(feature_table(found.runs, chosen), dtype=np.float64)
+    tell_overruled(found, sizes)
     names = found.runs.run_id
     fields = ("name", "group", "formula", "unit", "rescaling", "derivation")
     about = [{key: getattr(column, key) for key in fields} for column in chosen.columns]
     if style == "json":
+        inputs = drive(found.runs, chosen.dynamics, **stated(found.runs))
         schedules = [
             {
                 "name": name,
                 "schedule": schedule.to_dict(),
+                "inputs": {
+                    "n": float(inputs.n[place]),
+                    "b": float(inputs.b[place]),
+                    "wd": float(inputs.weight_decay[place]),
+                    "plain_sgd": bool(inputs.plain[place] > 0),
+                    "batch_stated": not inputs.noise_limited,
+                },
                 "values": dict(zip((entry["name"] for entry in about), row.tolist(), strict=True)),
             }
-            for name, schedule, row in zip(names, found.runs.schedule_tuple(), values, strict=True)
+            for place, (name, schedule, row) in enumerate(zip(names, found.runs.schedule_tuple(), values, strict=True))
         ]
-        write_text(output, report.to_json({"basis": chosen.id, "columns": about, "schedules": schedules}))
+        explained = [{**entry, "assumed": column.assumed} for entry, column in zip(about, chosen.columns, strict=True)]
+        document = {"basis": chosen.id, "columns": explained, "schedules": schedules, **_legend(chosen)}
+        write_text(output, report.to_json(document))
     elif style == "csv":
         columns: dict[str, Any] = {"candidate": [name for name in names for _ in about]}
         columns["column"] = [entry["name"] for entry in about] * len(names)
@@ -67,11 +86,26 @@ def features(specs: Sequence[str], basis: str | None, style: str, output: str, *
         with atomic_write(output) as stream:
             report.write_csv(stream, columns)
     else:
-        write_text(output, _features_text(chosen.id, names, found.runs, about, values))
+        write_text(output, _features_text(chosen, names, found.runs, about, values))
+
+
+def _legend(basis: Basis) -> dict[str, list[dict[str, Any]]]:
+    """Return what the formulas of a basis need beside the schedule: symbols, and constants with their values."""
+    from optlaws.dynamics import SYMBOLS, constants
+    from optlaws.features.columns import CONSTANT_UNITS
+
+    exponents = [
+        {"symbol": key, "name": key, "value": value, "unit": CONSTANT_UNITS.get(key, "1")}
+        for key, value in basis.exponents.items()
+    ]
+    return {
+        "symbols": [asdict(entry) for entry in SYMBOLS],
+        "constants": [*exponents, *(asdict(entry) for entry in constants(basis.dynamics))],
+    }
 
 
 def _features_text(
-    basis: str, names: Sequence[str], runs: RunTable, about: list[dict[str, Any]], values: npt.NDArray[np.float64]
+    basis: Basis, names: Sequence[str], runs: RunTable, about: list[dict[str, Any]], values: npt.NDArray[np.float64]
 ) -> str:
     from optlaws.report import text_table
 
@@ -83,21 +117,37 @@ def _features_text(
         for j, e in enumerate(about)
     ]
     right = [False, False, *(True for _ in heads), False, False, False]
-    lines = [f"Basis {basis}"]
+    lines = [f"Basis {basis.id}"]
     for place, name in enumerate(names):
         sizes = [
-            f"{key} {format_quantity(float(getattr(runs, key)[place]))}"
-            for key in ("params", "tokens", "batch_tokens")
+            f"{key} {amount(key, float(getattr(runs, key)[place]))}"
+            for key in ("params", "tokens", "batch_tokens", "weight_decay")
             if not np.isnan(getattr(runs, key)[place])
         ]
         lines.append(f"{place + 1}  {one_line(name)}" + (f" ({', '.join(sizes)})" if sizes else ""))
     missing = [key for key in ("params", "batch_tokens", "weight_decay") if np.isnan(getattr(runs, key)).any()]
     if missing:
         lines.append(f"not given, so the reference size and batch and AdamW's decay stand in: {', '.join(missing)}")
-    sources = text_table(
-        ["column", "where it comes from"], [[e["name"], e["derivation"]] for e in about], [False, False]
-    )
-    return "\n".join([*lines, "", text_table(header, rows, right), "", sources]) + "\n"
+    origins = [[column.name, column.derivation] for column in basis.columns]
+    assumed: dict[str, list[str]] = {}
+    for column in basis.columns:
+        if column.assumed:
+            assumed.setdefault(column.assumed, []).append(column.name)
+    notes = ["Assumed in these formulas; the standing of the rest is in theory/README.md:"]
+    notes += [f"  {', '.join(some)}: {text}" for text, some in assumed.items()]
+    legend = _legend(basis)
+    symbols = [[entry[key] for key in ("symbol", "equation", "meaning", "unit")] for entry in legend["symbols"]]
+    constants = [
+        [entry["symbol"], f"{entry['value']:.6g}", entry["unit"], entry["name"]] for entry in legend["constants"]
+    ]
+    tables = [
+        text_table(header, rows, right),
+        text_table(["column", "where it comes from"], origins, [False, False]),
+        *(["\n".join(notes)] if assumed else []),
+        text_table(["symbol", "equation", "what it is", "unit"], symbols, [False] * 4),
+        text_table(["constant", "value", "unit", "name in the code"], constants, [False, True, False, False]),
+    ]
+    return "\n\n".join(["\n".join(lines), *tables]) + "\n"
 
 
 def schedule(spec: str, style: str, plot: str | None, output: str) -> None:
@@ -189,6 +239,8 @@ def _law_text(law: Law | BaselineFit) -> str:
         heads = ["left out", *(ERROR_NAMES.get(key, key) for key in keys)]
         table = [[split, *(error_text(key, entry.get(key)) for key in keys)] for split, entry in errors.items()]
         lines += ["", text_table(heads, table, [False, *(True for _ in keys)])]
+        if "pool_spearman" in keys:
+            lines += ["", RANKS]
     return "\n".join(lines) + "\n"
 
 

@@ -20,7 +20,7 @@ INTERRUPTED = 130
 
 def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry_run: bool) -> int:
     """Train a grid; return the exit code, 130 if runs are left to do."""
-    if importlib.util.find_spec("torch") is None:
+    if not dry_run and importlib.util.find_spec("torch") is None:
         raise InputError(
             "optlaws sweep needs torch, which is not installed; install the extra train (pip install 'optlaws[train]')"
         )

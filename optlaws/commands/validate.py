@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from optlaws.commands.shared import check_outputs, quiet, units_text, write_text
 from optlaws.errors import FitError, InputError, TableError
-from optlaws.runs import CurveTable, RunTable, format_quantity, read_curves, read_runs, write_columns
+from optlaws.runs import CurveTable, RunTable, check_folder, format_quantity, read_curves, read_runs, write_columns
 from optlaws.sweeps import load_sweep, sweep_names
 from optlaws.validation import SMALLEST_POOL, middle
 
@@ -218,8 +218,9 @@ def put_to_the_test(
         key=lambda cell: cell[:2],
     )
     sd, count = repeat_spread(runs.select(done), tried[done])
+    risk = law.risk.predict(law.as_usual(runs), law.defaults)
     return Verdict(
-        runs, fitted, ~fitted, scored, law, *p, law.risk.predict(runs, law.defaults), of(scored), cells, sd, count,
+        runs, fitted, ~fitted, scored, law, *p, risk, of(scored), cells, sd, count,
         _along(law, runs, scored, readings), ACCEPTED if accepted is None else accepted,
     )  # fmt: skip
 
@@ -292,11 +293,10 @@ def validate(
             " name the folder of a sweep"
         )
     target = Path(output) if output is not None else Path() if built_in else place
-    if not target.is_dir():
-        raise InputError(f"--out must be a folder, got {str(target)!r}, which is none; make it first")
+    check_folder(target if output is None else output, "--out")
     out = {suffix: str(target / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
     out["curves"] = str(target / "validation_curves.png")
-    check_outputs(*out.values(), law)
+    check_outputs(*(out.values() if target.is_dir() else ()), law)
     curves: CurveTable | None = None
     if built_in:
         runs, curves = load_sweep(folder)
@@ -310,6 +310,7 @@ def validate(
     )  # fmt: skip
     from optlaws import plotting
 
+    target.mkdir(parents=True, exist_ok=True)
     plotting.save_figure(losses_figure(verdict), out[".png"])
     if verdict.curves:
         plotting.save_figure(curves_figure(verdict), out["curves"])

@@ -14,15 +14,21 @@ from optlaws.dynamics.solve import (
     join_states,
     weight_norm,
 )
+from optlaws.dynamics.symbols import SYMBOLS, Constant, Symbol, constants, equation
 
 __all__ = [
+    "SYMBOLS",
+    "Constant",
     "Drive",
     "Dynamics",
     "States",
+    "Symbol",
+    "constants",
     "curve_grid",
     "curve_states",
     "drive",
     "end_states",
+    "equation",
     "final_grid",
     "final_states",
     "integrate",

@@ -1,8 +1,7 @@
 """The constants of the dynamics: units, couplings and time-scales, in one frozen value that a law file stores.
 
 Everything is dimensionless: a rate is measured in `lr_ref`, a size N in `params_ref`, a batch B in `batch_ref` and a
-number of steps in `steps_ref`. Symbols of the derivation (theory/): x scaled rate, R weight norm, u = x / R felt rate,
-tau intrinsic time, Theta temperature, v_l variance at curvature l, C escape covariance.
+number of steps in `steps_ref`. The equations and their symbols stand in `optlaws.dynamics.symbols`.
 """
 
 from __future__ import annotations
@@ -22,8 +21,13 @@ ADAPTIVE, PLAIN = "adaptive", "plain"
 """The two regimes: steps normalised by the gradient's noise (Adam and its kin), and plain SGD."""
 
 PLAIN_OPTIMIZERS = frozenset({"sgd", "momentum", "nesterov", "sgdm"})
-DECOUPLED_DECAY = {"adamw": 0.1}
-"""Weight decay (1/rate) taken where a run does not say: the common default of AdamW, and none for the others."""
+USUAL_OPTIMIZER = "adamw"
+"""What a run counts as that does not say."""
+
+USUAL_DECAY = 0.1
+"""Weight decay (1/rate) taken where a run of AdamW does not say: the common default; the others have none."""
+
+ADAMS = ("adam", "fusedadam", "cpuadam", "adam8bit")
 
 
 def _positive(value: object) -> bool:
@@ -37,12 +41,28 @@ def regime(optimizer: str | None) -> str:
     >>> regime("AdamW"), regime("sgd"), regime(None)
     ('adaptive', 'plain', 'adaptive')
     """
-    return PLAIN if optimizer is not None and optimizer.lower() in PLAIN_OPTIMIZERS else ADAPTIVE
+    return PLAIN if optimizer is not None and _plain_name(optimizer) in PLAIN_OPTIMIZERS else ADAPTIVE
+
+
+def family(optimizer: str | None) -> str:
+    """Return the name under which an optimizer counts, in lower case: Adam and AdamW, however made, are one.
+
+    >>> family("AdamW"), family("adam"), family("adamw_torch_fused"), family(None), family("Nesterov"), family("Muon")
+    ('adamw', 'adamw', 'adamw', 'adamw', 'sgd', 'muon')
+    """
+    plain = _plain_name(optimizer)
+    if plain in ADAMS or plain.startswith(USUAL_OPTIMIZER):
+        return USUAL_OPTIMIZER
+    return "sgd" if plain in PLAIN_OPTIMIZERS else (optimizer or USUAL_OPTIMIZER).strip().lower()
+
+
+def _plain_name(optimizer: str | None) -> str:
+    return (optimizer or USUAL_OPTIMIZER).strip().lower().replace("_", "").replace("-", "")
 
 
 def default_weight_decay(optimizer: str | None) -> float:
     """Return the weight decay (1/rate) assumed for an optimizer whose run does not state one."""
-    return DECOUPLED_DECAY.get((optimizer or "adamw").lower(), 0.0)
+    return USUAL_DECAY if _plain_name(optimizer).startswith(USUAL_OPTIMIZER) else 0.0
 
 
 @dataclass(frozen=True)
@@ -52,11 +72,11 @@ class Dynamics:
     Attributes
     ----------
     kappa : float
-        Growth of the squared weight norm per step and squared scaled rate (1/step); (R^2)' = -2 wd eta R^2 + kappa x^2.
+        Growth of the squared weight norm per step and squared scaled rate (1/step).
     temperature_exponent : float
         q in Theta ~ u^q. The SDE of SGD gives 1; Adam's noise-dominated regime between 0 and 1.
     size_exponent : float
-        cN in x = (eta / lr_ref) n^cN: a wider network feels the same rate more.
+        cN in x ~ eta n^cN: a wider network feels the same rate more.
     relaxation : float
         s in the pace tau' (u / u_max)^(s - 1) of the variances, u_max the highest felt rate so far. The SDE gives 1;
         above it, noise settles more slowly at a rate that has been lowered than at the same rate held throughout.

@@ -1,13 +1,8 @@
 """States of the stochastic dynamics of a learning-rate schedule: weight norm, intrinsic time, variance, escape.
 
-All states obey linear equations driven by the schedule (theory/ derives them):
-
-- weight norm    (R^2)' = -2 wd eta R^2 + kappa x^2,  R(0) = 1,  x = (eta / lr_ref) n^cN
-- felt rate      u = x / R
-- intrinsic time tau' = u g          a step; g = sqrt(b / (1 + b / bc)) for adaptive optimizers, 1 for plain SGD
-- temperature    Theta = u^q h       h = 1 / sqrt(b (1 + b / bc)) for adaptive optimizers, 1 / b and q = 1 for plain SGD
-- variance       v_l' = 2 l tau' (u / u_max)^(s - 1) (Theta - v_l);  u_max = highest u so far
-- escape         C' = 2 rho tau' C + Theta tau'
+All states obey linear equations driven by the schedule; they stand in `optlaws.dynamics.symbols`, with every symbol's
+meaning, and theory/ derives them, but for what is read off runs: the factor (u / u_max)^(s - 1) in the pace of the
+variances and the power q below 1 of the temperature; the power cN of the size rests on a scaling argument.
 
 One pass over the cells of `optlaws.schedules.cells`. In a cell of constant rate the norm, and for constant felt rate
 every state, is exact; otherwise the temperature counts as linear in intrinsic time, which makes the pass second order
@@ -224,7 +219,7 @@ def weight_norm(grid: Cells, run: Drive, dynamics: Dynamics) -> FloatArray:
 
 
 def _squared_norm(mean: FloatArray, width: FloatArray, scale: FloatArray, run: Drive, c: Dynamics) -> FloatArray:
-    """Solve (R^2)' = -2 wd eta R^2 + kappa x^2, R(0) = 1, over cells of shape (K, n); shape (K + 1, n)."""
+    """Return R^2 at the edges of cells of shape (K, n), from 1 at the start; shape (K + 1, n)."""
     shrink = 2.0 * run.weight_decay * mean * width
     average = -np.expm1(-shrink)  # 1 - exp(-a)
     keep = 1.0 - average
@@ -246,10 +241,11 @@ def _power(base: FloatArray, exponent: FloatArray | float) -> FloatArray:
 
 
 def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures: FloatArray, along: bool) -> FloatArray:
-    """Solve v' = 2 l tau' (Theta - v), Theta linear in tau within a cell; shape (n, modes), or (K n, modes) along.
+    """Solve the variances' equation, Theta linear in time within a cell; shape (n, modes), or (K n, modes) along.
 
-    With y = v - Theta at a cell's right end, D = Theta_left - Theta_right, J the jump of Theta before the cell and
-    z = 2 l tau' in it, y1 = (y0 + J) exp(-z) + D (1 - exp(-z)) / z.
+    `step` is intrinsic time across each cell times the variances' factor of u / u_max there. With y = v - Theta at a
+    cell's right end, D = Theta_left - Theta_right, J the jump of Theta before the cell and z = 2 l step,
+    y1 = (y0 + J) exp(-z) + D (1 - exp(-z)) / z.
     """
     jump, drop = -left, left - right
     jump[1:] += right[:-1]
@@ -277,7 +273,7 @@ def _variance(step: FloatArray, left: FloatArray, right: FloatArray, curvatures:
 def _fading(
     step: FloatArray, drop: FloatArray, curvatures: FloatArray, buffers: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """Return exp(-z) and D (1 - exp(-z)) / z, z = 2 l tau', of some cells, in two of three buffers (K, modes, n)."""
+    """Return exp(-z) and D (1 - exp(-z)) / z, z = 2 l step, of some cells, in two of three buffers (K, modes, n)."""
     z, fade, source = buffers
     np.multiply(step[:, None], (-2.0 * curvatures)[:, None], out=z)
     np.maximum(z, -LARGEST_DECAY, out=fade)  # beyond it nothing is left of the past; exp is slow where it underflows
@@ -311,7 +307,7 @@ def _buffers(shape: tuple[int, int, int]) -> FloatArray:
 
 
 def _escape(step: FloatArray, hot: FloatArray, rate: float, along: bool) -> FloatArray:
-    """Solve C' = 2 rho tau' C + Theta tau', capped at LARGEST_ESCAPE; shape (n,), or (K n,) along.
+    """Solve the escape covariance's equation, capped at LARGEST_ESCAPE; shape (n,), or (K n,) along.
 
     It only grows: at the end, C = sum_k source_k exp(2 rho (tau_end - tau_k)).
     """

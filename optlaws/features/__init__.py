@@ -9,6 +9,7 @@ from optlaws.features.basis import (
     feature_table,
     get_basis,
     register_basis,
+    stated,
 )
 from optlaws.features.columns import GROUPS, Column
 
@@ -23,4 +24,5 @@ __all__ = [
     "feature_table",
     "get_basis",
     "register_basis",
+    "stated",
 ]

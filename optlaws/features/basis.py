@@ -263,6 +263,14 @@ def basis_ids() -> list[str]:
     return sorted(_REGISTER, key=lambda name: (name != DEFAULT_BASIS, name))
 
 
+def stated(runs: RunTable) -> dict[str, bool]:
+    """Return whether runs state sizes and batches, as `drive` and `final_states` ask; else reference values count."""
+    return {
+        "use_params": bool(np.isfinite(runs.params).any() or np.isfinite(runs.active_params).any()),
+        "use_batch": bool(np.isfinite(runs.batch_tokens).any()),
+    }
+
+
 def feature_table(runs: RunTable, basis: str | Basis | None = None) -> FloatArray:
     """Return the sixteen columns of each run, shape (n, 16), dimensionless.
 
@@ -279,11 +287,7 @@ def feature_table(runs: RunTable, basis: str | Basis | None = None) -> FloatArra
     (1, 16)
     """
     chosen = get_basis(basis)
-    known = {
-        "use_params": bool(np.isfinite(runs.params).any() or np.isfinite(runs.active_params).any()),
-        "use_batch": bool(np.isfinite(runs.batch_tokens).any()),
-    }
-    return chosen.evaluate(final_states(runs, chosen.dynamics, **known))
+    return chosen.evaluate(final_states(runs, chosen.dynamics, **stated(runs)))
 
 
 DEFAULT_BASIS = "sde16"

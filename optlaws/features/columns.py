@@ -9,12 +9,17 @@ from functools import partial
 import numpy as np
 from scipy.special import gammaincc
 
-from optlaws.dynamics import States
+from optlaws.dynamics import States, equation
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
 
 Exponents = Mapping[str, float]
 TAU_UNIT = 1000.0  # intrinsic time is counted in thousands in the columns
+CONSTANT_UNITS = {"lc": "1 / thousand of intrinsic time", "t0": "steps_ref"}
+"""Units of the constants of the columns that have one."""
+_AGED = f"(tau/{TAU_UNIT:g})^-gv"
+_HEAT_READ = "q below 1 in Theta"
+_VARIANCE_READ = f"(u / u_max)^(s - 1) and {_AGED}, which are 1 in the derivation, and {_HEAT_READ}: read off runs"
 GROUPS = ("convergence", "escape", "mixed")
 
 
@@ -29,7 +34,7 @@ class Column:
     group : str
         One of `GROUPS`.
     formula : str
-        In the symbols of `optlaws.dynamics.solve`; exponents by their names in the basis.
+        In the symbols of `optlaws.dynamics.symbols`; exponents by their names in the basis.
     unit : str
         All columns are dimensionless; this names the reference values that make them so.
     rescaling : str
@@ -46,6 +51,8 @@ class Column:
         What the coefficient is before any run was seen, relative to the loss.
     of_data : bool
         It says more than the number of steps only where the batch is known; else a fit leaves it out.
+    assumed : str
+        What of the formula no derivation gives (theory/), beside the values of its constants; empty: nothing.
     """
 
     name: str
@@ -58,6 +65,7 @@ class Column:
     evaluate: Callable[[States, Exponents], FloatArray]
     centre: float = 0.0
     of_data: bool = False
+    assumed: str = ""
 
 
 def _ones(s: States, e: Exponents) -> FloatArray:
@@ -76,7 +84,7 @@ def thousand_tau(s: States) -> FloatArray:
 
 
 def _bias(s: States, e: Exponents) -> FloatArray:
-    """Return tau^-aT Q(aT, lc n^-r tau), the bias of a power-law spectrum that ends at curvature lc n^-r."""
+    """Return the bias of a power-law spectrum that ends at curvature lc n^-r."""
     tau = thousand_tau(s)
     power: FloatArray = tau ** -e["aT"]
     if e["lc"] <= 0.0:
@@ -86,17 +94,17 @@ def _bias(s: States, e: Exponents) -> FloatArray:
 
 
 def _variance(s: States, e: Exponents, mode: int) -> FloatArray:
-    """Return v_mode tau^-gv."""
+    """Return the variance of a mode, aged."""
     return s.variance[:, mode] * thousand_tau(s) ** -e["gv"]
 
 
 def _variance_size(s: States, e: Exponents, mode: int) -> FloatArray:
-    """Return v_mode tau^-gv n^nv."""
+    """Return the variance of a mode, aged, times n^nv."""
     return _variance(s, e, mode) * s.n ** e["nv"]
 
 
 def _escape(s: States, e: Exponents) -> FloatArray:
-    """Return 1 - (1 + C)^-1/2."""
+    """Return the bound on having escaped."""
     return 1.0 - (1.0 + s.escape) ** -0.5
 
 
@@ -154,12 +162,13 @@ def variance(mode: int, prior: float) -> Column:
     return Column(
         f"variance_{mode}",
         "convergence",
-        f"v_{mode} tau^-gv,  v' = 2 l_{mode} tau' (Theta - v)",
+        f"v_{mode} {_AGED},  {equation('v_k', mode)}",
         "Theta at u = 1, b = 1",
         "q - gv",
         "excess loss of one curvature from gradient noise: variance of the SDE on a quadratic mode",
         prior,
         partial(_variance, mode=mode),
+        assumed=_VARIANCE_READ,
     )
 
 
@@ -175,12 +184,13 @@ def variance_size(mode: int, prior: float) -> Column:
     return Column(
         "variance_size",
         "mixed",
-        f"v_{mode} tau^-gv n^nv",
+        f"v_{mode} {_AGED} n^nv",
         "Theta at u = 1, b = 1; params_ref",
         "q - gv",
         "number of noisy modes grows with the model: variance x size",
         prior,
         partial(_variance_size, mode=mode),
+        assumed=f"{_VARIANCE_READ}; nv between the argument's two cases, 0 and 1",
     )
 
 
@@ -209,7 +219,7 @@ def bias(centre: float, prior: float) -> Column:
     return Column(
         "bias",
         "convergence",
-        "tau^-aT Q(aT, lc n^-r tau)",
+        f"(tau/{TAU_UNIT:g})^-aT Q(aT, lc n^-r tau/{TAU_UNIT:g})",
         "thousands of intrinsic time",
         "-aT",
         "bias exp(-2 l tau) averaged over a power-law spectrum that ends at the model's last mode",
@@ -224,12 +234,13 @@ def escape_probability(prior: float) -> Column:
     return Column(
         "escape_probability",
         "escape",
-        "1 - (1 + C)^-1/2,  C' = 2 rho tau' C + Theta tau'",
+        f"1 - 1 / sqrt(1 + C),  {equation('C')}",
         "Theta at u = 1, b = 1",
         "q + 1 (small C)",
         "anti-concentration bound on staying near a saddle, through the covariance there",
         prior,
         _escape,
+        assumed=f"{_HEAT_READ}: read off runs; 1 for the bound's factor sqrt(e)",
     )
 
 
@@ -244,6 +255,7 @@ def peak_time(prior: float) -> Column:
         "escape by the highest rate: undone as t^-1/2 while the walk spreads, as 1/t once it has mixed (t > t0)",
         prior,
         _peak_time,
+        assumed="n^-pn, which is 1 in the argument: read off runs; the form between the two limits of the repair",
     )
 
 

@@ -27,10 +27,11 @@ from optlaws.baselines._readings import logged
 from optlaws.baselines.advice import bootstrap
 from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_kind, not_above_zero, usable
 from optlaws.errors import FitError, InputError, LawError, OptlawsError
+from optlaws.law.domain import SLACK, UNITS, in_domain_text
 from optlaws.law.doubts import doubts, doubts_warning, unlike, unseen
 from optlaws.law.entries import number, ranges
 from optlaws.law.groups import group_labels
-from optlaws.law.model import SLACK, UNITS, in_domain_text, rows_of_steps
+from optlaws.law.model import rows_of_steps
 from optlaws.law.residuals import Parts, group_texts, same_level, shared_and_own, summary, tails, versions
 from optlaws.runs import CurveTable, RunTable, check_runs
 
@@ -336,7 +337,8 @@ def fit_baseline(
     -----
     OptlawsWarning
         What makes the law doubtful (`optlaws.law.doubts`): left-out groups that it does not predict, constants without
-        a part in it, rates tried on one side of the best only, sizes that it does not look at. `info["doubts"]` too.
+        a part in it, terms that the runs do not determine, rates tried on one side of the best only, sizes that it does
+        not look at. `info["doubts"]` too.
     """
     if name is not None and not isinstance(name, str):
         raise InputError(f"name must be text, got {name!r}; leave it out for the law's own")

@@ -28,20 +28,26 @@ def load_law(law: str | os.PathLike[str]) -> Law:
     Raises
     ------
     LawError
-        There is neither.
+        There is neither, or it is neither a name nor a path.
     """
-    name = os.fspath(law)
+    name = os.fspath(law) if isinstance(law, str | os.PathLike) else law
     known = builtin_names()
+    if not isinstance(name, str):
+        raise LawError(
+            f"law must be a law file or one of {', '.join(known)}, got {law!r:.60}; give the name or the path as text"
+        )
     if name in known:
         with files("optlaws.laws").joinpath(f"{name}.json").open(encoding="utf-8") as stream:
             from optlaws.law.store import law_from_text
 
             return law_from_text(stream.read(), name)
     if not os.path.exists(name):
-        raise LawError(
-            f"law must be a law file or one of {', '.join(known)}, got {name!r}{nearest(name, known)};"
-            " `optlaws laws` lists these, `optlaws fit` makes a file"
-        )
+        from optlaws.baselines import baseline_names
+
+        way_out = f"{nearest(name, known)}; `optlaws laws` lists these, `optlaws fit` makes a file"
+        if name in baseline_names():
+            way_out = f", a rival law; `optlaws fit RUNS --law {name} -o FILE` makes a file of it from your runs"
+        raise LawError(f"law must be a law file or one of {', '.join(known)}, got {name!r}{way_out}")
     return Law.load(name)
 
 
@@ -53,6 +59,8 @@ def load_any_law(law: str | os.PathLike[str]) -> Law | BaselineFit:
     LawError
         There is neither.
     """
+    if not isinstance(law, (str, os.PathLike)):
+        return load_law(law)  # which says what is wrong
     name = os.fspath(law)
     if name in builtin_names() or not os.path.exists(name):
         return load_law(law)
@@ -85,6 +93,8 @@ def with_risk(law: Law, runs: RunTable) -> Law:
 
     from optlaws.risk import fit_risk, run_labels, usable
 
+    if law.optimizers is not None:
+        runs = law.optimizers.as_usual(runs.select(~law.optimizers.unseen(runs)))
     kept = usable(runs)
     if not kept.any():
         return law

@@ -25,8 +25,10 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError, InputError, OptlawsWarning
 from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
+from optlaws.law.domain import UNITS, domain_values
 from optlaws.law.groups import partitions
-from optlaws.law.model import UNITS, Law, domain_values
+from optlaws.law.model import Law
+from optlaws.law.optimizers import Optimizers, fit_equivalent, own_runs
 from optlaws.law.outliers import outliers, outliers_warning
 from optlaws.law.residuals import group_texts, partition_values, summary, versions
 from optlaws.law.units import units_of
@@ -215,7 +217,8 @@ def fit_law(
         Exponents of the basis that are fitted too (`optlaws.law.calibrate`), from final losses only. For many runs that
         obey one law closely; on the public runs it made left-out families worse.
     own_units : bool
-        Runs far smaller than language models may have units of their own (see below); False: never.
+        Runs far smaller than language models, or of another optimizer than AdamW, may have units of their own (see
+        below); False: never.
     settings : Settings, optional
         Constants of the regression.
     inducing_pool : RunTable, optional
@@ -253,6 +256,10 @@ def fit_law(
     fewer than three runs. `info["outliers"]` names the runs that stand apart (`optlaws.law.outliers`), if there are
     any, and never where there is an `inducing_pool`.
 
+    Of several optimizers the law is fitted to the runs of the one that most of them have; runs of the others then say
+    at which rate, and with what factor of the loss, they count as its own (`optlaws.law.optimizers`). Their curves are
+    not looked at.
+
     No weights are given to groups of runs; what balances them is that runs of one configuration share the field and the
     offset of their size, whose variance repeats do not lower, so that repeats count as one run up to the run noise that
     they average, and that the noise variances of one curve's points are multiplied until together they count as at most
@@ -268,12 +275,20 @@ def fit_law(
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
         chosen = get_basis(basis)
         about = dict(info or {})
+        runs, curves, optimizer, others = own_runs(runs, curves)
         units = _own_units(runs, chosen, settings or Settings()) if own_units else {}
         if units:
             chosen, about["units"] = chosen.with_constants(units), units
         if calibrate:
             chosen, about["calibrated"] = _calibrated_exponents(runs, curves, chosen, calibrate, progress)
-        return _fit_law(runs, curves, group, chosen, name, settings or Settings(), inducing_pool, about, progress)
+        law = _fit_law(runs, curves, group, chosen, name, settings or Settings(), inducing_pool, about, progress)
+        law = replace(law, optimizers=Optimizers(optimizer))
+        found = {}
+        for other, table in others.items():
+            if progress is not None:
+                progress(f"runs of {other}")
+            found[other] = fit_equivalent(law, table)
+        return replace(law, optimizers=Optimizers(optimizer, found))
 
 
 def _own_units(runs: RunTable, basis: Basis, settings: Settings) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +11,13 @@ from threadpoolctl import threadpool_limits
 
 from optlaws._normal import NORMAL_90
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
-from optlaws.dynamics.model import FloatArray
-from optlaws.dynamics.solve import effective_decay, plain_sgd, spread_over_threads
+from optlaws.dynamics.model import USUAL_OPTIMIZER, FloatArray
+from optlaws.dynamics.solve import spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
+from optlaws.law.domain import SLACK, SLACKS, domain_values, far_out, in_domain_text
+from optlaws.law.optimizers import SIZES, Optimizers, beside
 from optlaws.regression.kernel import field_features, matern32
 from optlaws.regression.trend_field import (
     Posterior,
@@ -24,9 +26,7 @@ from optlaws.regression.trend_field import (
     new_size_variance,
     predict_trend_field,
 )
-from optlaws.runs import RunTable, check_runs, format_quantity
-from optlaws.schedules import ScheduleBatch
-from optlaws.schedules.cells import cells
+from optlaws.runs import RunTable, check_runs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,27 +34,8 @@ if TYPE_CHECKING:
     from optlaws.risk import RiskModel
 
 PIECE = 1024  # points per pass of a prediction
-SLACK = 1.05  # the domain reaches this factor beyond the training range
-SLACKS = {"warmup_steps": 3.0}  # a warm-up matters by its order of magnitude
+EXPLAINING = ("steps ", "params ", "batch_tokens ", "peak_lr ")  # reasons that make any schedule unlike those seen
 UNLIKE = 0.3  # share of the field's variance that training leaves at a point, above which its shape is called new
-UNITS = {
-    "params": "parameters",
-    "tokens": "tokens",
-    "batch_tokens": "tokens per step",
-    "peak_lr": "",
-    "mean_rate": "of the peak rate",
-    "steps": "steps",
-    "warmup_steps": "steps",
-    "restarts": "times that the rate rises after a fall",
-    "weight_decay": "",
-    "plain_sgd": "1 for plain SGD, 0 for adaptive optimizers",
-}
-
-
-def in_domain_text(name: str, value: float) -> str:
-    """Return a value of the domain for people: counts like 85M, others as they are."""
-    counted = UNITS.get(name) in ("parameters", "tokens", "tokens per step", "steps")
-    return format_quantity(value) if counted and value >= 1000 else f"{value:.4g}"
 
 
 @dataclass(frozen=True)
@@ -111,16 +92,22 @@ class Prediction:
 
 @dataclass(frozen=True)
 class View:
-    """What the regression sees of n points: columns (n, 16), coordinates (n, k), ln of the scaled size (n,)."""
+    """What the regression sees of n points: columns (n, 16), coordinates (n, k), ln of the scaled size (n,).
+
+    `shared`, (n, q): rows whose products are the covariances that runs of other optimizers, and those far outside the
+    domain, have beside; None: none has.
+    """
 
     columns: FloatArray
     coordinates: FloatArray
     size: FloatArray
     curve: bool
+    shared: FloatArray | None = None
 
     def take(self, rows: np.ndarray) -> View:
         """Return some rows."""
-        return View(self.columns[rows], self.coordinates[rows], self.size[rows], self.curve)
+        shared = None if self.shared is None else self.shared[rows]
+        return View(self.columns[rows], self.coordinates[rows], self.size[rows], self.curve, shared)
 
 
 @dataclass(frozen=True)
@@ -150,6 +137,8 @@ class Law:
         How likely a run is to diverge; None where the law does not know.
     discrepancy : Discrepancy, optional
         What predictions count for another corpus than the law's own, see `on_other_corpus`; not part of the law file.
+    optimizers : Optimizers, optional
+        The optimizer of its runs, and how runs of others count as such; None = not known.
     """
 
     name: str
@@ -164,6 +153,7 @@ class Law:
     info: Mapping[str, Any]
     risk: RiskModel | None = None
     discrepancy: Discrepancy | None = None
+    optimizers: Optimizers | None = None
 
     def __repr__(self) -> str:
         """Return a short description: name, whether on another corpus, basis, number of runs, domain."""
@@ -217,8 +207,6 @@ class Law:
         >>> bool(here.p_best.max() > 0.9), bool(there.p_best.max() < 0.9)
         (True, True)
         """
-        from dataclasses import replace
-
         if not isinstance(discrepancy, Discrepancy):
             raise InputError(
                 f"discrepancy must be a Discrepancy, got {discrepancy!r:.60}; leave it out for the default"
@@ -233,8 +221,6 @@ class Law:
         InputError
             `runs` is no run table, or a size or batch that the law needs is neither given nor has a default.
         """
-        from dataclasses import replace
-
         check_runs(runs)
         filled: dict[str, float] = {}
         changes: dict[str, FloatArray] = {}
@@ -281,11 +267,12 @@ class Law:
         if not len(check_runs(runs)):
             raise InputError("runs must be at least one, got an empty table; add a run")
         full, assumed = self.complete(runs)
+        own = self.as_own(full)
         states = final_states(
-            full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
+            own, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
         )
-        peak = np.asarray(full.batch().peak, dtype=float)
-        return self._predict(full, states, peak, assumed, curve=False, threads=threads)
+        peak = np.asarray(own.batch().peak, dtype=float)
+        return self._predict(full, own, states, peak, assumed, curve=False, threads=threads)
 
     def expected_loss(self, runs: RunTable, *, threads: int | None = None) -> FloatArray:
         """Return the expected losses at the end of every run and nothing else, shape (n,): for very many candidates.
@@ -293,10 +280,11 @@ class Law:
         Arguments and errors as in `predict`, but that an empty table gives an empty array.
         """
         full, _ = self.complete(runs)
+        own = self.as_own(full)
         states = final_states(
-            full, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
+            own, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
         )
-        peak, out = np.asarray(full.batch().peak, dtype=float), np.empty(len(states))
+        peak, out = np.asarray(own.batch().peak, dtype=float), np.empty(len(states))
 
         def work(start: int) -> None:
             rows = slice(start, start + PIECE)
@@ -304,7 +292,7 @@ class Law:
             out[rows] = expected_loss(self.posterior, view.columns, view.coordinates, view.size)
 
         in_pieces(work, len(out), threads)
-        return out
+        return out * np.exp(self.loss_shift(full))
 
     def predict_curve(self, runs: RunTable, steps: FloatArray | Sequence[FloatArray]) -> Prediction:
         """Predict the loss of runs after the given numbers of updates.
@@ -329,12 +317,40 @@ class Law:
         """
         steps = rows_of_steps(steps, len(check_runs(runs)))
         full, assumed = self.complete(runs)
-        schedules = full.schedule_tuple()
+        own = self.as_own(full)
         lengths = [len(at) for at in steps]
-        states = curve_states(schedules, steps, self.drive(full), self.basis.dynamics)
+        states = curve_states(own.schedule_tuple(), steps, self.drive(own), self.basis.dynamics)
         index = np.repeat(np.arange(len(full)), lengths)
-        peak = np.asarray(full.batch().peak, dtype=float)[index]
-        return self._predict(full, states, peak, assumed, curve=self.has_curves, index=index)
+        peak = np.asarray(own.batch().peak, dtype=float)[index]
+        return self._predict(full, own, states, peak, assumed, curve=self.has_curves, index=index)
+
+    @property
+    def own_optimizer(self) -> str:
+        """Family of the optimizer of the law's runs, AdamW where that is not known."""
+        return self.optimizers.own if self.optimizers else USUAL_OPTIMIZER
+
+    def as_own(self, runs: RunTable) -> RunTable:
+        """Return the runs as runs of the law's own optimizer, as far as their optimizers are known to it."""
+        return self.optimizers.as_own(runs) if self.optimizers else runs
+
+    def as_usual(self, runs: RunTable) -> RunTable:
+        """Return the runs as the risk model takes them: as `as_own`, and the law's own optimizer counts as AdamW."""
+        return self.optimizers.as_usual(runs) if self.optimizers else runs
+
+    def loss_shift(self, runs: RunTable) -> FloatArray:
+        """Return ln of each run's loss over that of the law's own optimizer at the same place, (n,)."""
+        if self.optimizers is None:
+            return np.zeros(len(runs))
+        names = self.optimizers.families(runs)
+        table = {name: self.optimizers.of(name).log_loss for name in set(names) - {self.optimizers.own}}
+        return np.array([table.get(name, 0.0) for name in names]) if table else np.zeros(len(runs))
+
+    def risks(self, runs: RunTable) -> FloatArray | None:
+        """Return the divergence risk of each run, (n,), NaN where it is not known; None without a risk model."""
+        if self.risk is None:
+            return None
+        risk = self.risk.probability(self.as_usual(runs), self.defaults)
+        return np.where(self.optimizers.unseen(runs), np.nan, risk) if self.optimizers else risk
 
     def drive(self, runs: RunTable) -> Drive:
         """Return what the dynamics need to know of the runs beside their schedules."""
@@ -347,9 +363,10 @@ class Law:
         )
 
     def _predict(
-        self, runs: RunTable, states: States, peak: FloatArray, assumed: dict[str, float], *,
+        self, runs: RunTable, own: RunTable, states: States, peak: FloatArray, assumed: dict[str, float], *,
         curve: bool, index: np.ndarray | None = None, threads: int | None = None,
     ) -> Prediction:  # fmt: skip
+        """Return the prediction for `runs`, which count as the runs `own`, at states of these."""
         n = len(states)
         loss, sd, noise, novel = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
         size = np.log(states.n)
@@ -359,40 +376,55 @@ class Law:
         def work(start: int) -> None:
             rows = slice(start, start + PIECE)
             view = self.view(states.take(rows), peak[rows], curve=curve)
-            point, own = predict_trend_field(self.posterior, view.columns, view.coordinates, view.size, curve=curve)
-            loss[rows], sd[rows], noise[rows], novel[rows] = point.loss, point.sd, point.noise, own
+            point, new = predict_trend_field(self.posterior, view.columns, view.coordinates, view.size, curve=curve)
+            loss[rows], sd[rows], noise[rows], novel[rows] = point.loss, point.sd, point.noise, new
             parts[start] = view
 
         in_pieces(work, n, threads)
         columns = np.concatenate([parts[s].columns for s in starts])
         coordinates = np.concatenate([parts[s].coordinates for s in starts])
+        every = np.arange(len(runs)) if index is None else index
+        values = domain_values(own, self.use_params, self.use_batch)
+        of_others, scatter = beside(self, runs, own)
+        further = [rows[every] for rows in (of_others, far_out(values, self.domain)) if rows is not None]
+        shared = np.hstack(further) if further else None
+        if of_others is not None:
+            loss *= np.exp(self.loss_shift(runs))[every]
+            noise = np.sqrt(noise**2 + scatter[every] ** 2)
+        if shared is not None:
+            sd = np.sqrt(sd**2 + (shared**2).sum(axis=1))
         total = np.sqrt(sd**2 + noise**2 + (self.discrepancy.variance if self.discrepancy else 0.0))
-        inside, reasons = self._domain_check(runs, novel, index)
+        inside, reasons = self._domain_check(runs, values, novel, every)
         return Prediction(
             loss, loss * total, loss * np.exp(-NORMAL_90 * total), loss * np.exp(NORMAL_90 * total), loss * noise,
-            inside, reasons, assumed, self, View(columns, coordinates, size, curve),
+            inside, reasons, assumed, self, View(columns, coordinates, size, curve, shared),
         )  # fmt: skip
 
     def _domain_check(
-        self, runs: RunTable, novel: FloatArray, index: np.ndarray | None
+        self, runs: RunTable, values: Mapping[str, FloatArray], novel: FloatArray, index: np.ndarray
     ) -> tuple[np.ndarray, list[str]]:
-        """Return which points lie in the training domain, and why the others do not."""
-        values = domain_values(runs, self.use_params, self.use_batch)
-        texts: dict[int, list[str]] = {}
-        for name, (low, high) in self.domain.items():
+        """Return which points lie in the training domain, and why the others do not; point i is of run `index[i]`."""
+        known = self.optimizers or Optimizers(self.own_optimizer)
+        names = known.families(runs) if self.optimizers else [known.own] * len(runs)
+        of_run: dict[int, list[str]] = {}
+        if self.optimizers:
+            for i in np.flatnonzero(known.unseen(runs)).tolist():
+                seen = " and ".join([known.own, *known.others])
+                of_run.setdefault(i, []).append(f"optimizer {names[i]}, {seen} in training")
+        for name, ends in self.domain.items():
             if name not in values:
                 continue
-            v = values[name] if index is None else values[name][index]
-            slack = SLACKS.get(name, SLACK)
-            out = np.flatnonzero((v < low / slack - 1e-12) | (v > high * slack + 1e-12))
-            for i in out:
-                word = "below" if v[i] < low else "above"
-                edge = low if v[i] < low else high
-                far = "lowest" if word == "below" else "highest"
-                value, end = (in_domain_text(name, x) for x in (v[i], edge))
-                texts.setdefault(int(i), []).append(f"{name} {value} {word} {end}, the {far} in training")
-        for i in np.flatnonzero(novel > UNLIKE):
-            texts.setdefault(int(i), []).append("schedule unlike those in training")
+            v, slack = values[name], SLACKS.get(name, SLACK)
+            low, high, unit = known.bounds(names, name, ends)
+            for i in np.flatnonzero((v < low / slack - 1e-12) | (v > high * slack + 1e-12)).tolist():
+                word, far, edge = ("below", "lowest", low) if v[i] < low[i] else ("above", "highest", high)
+                value, end = (in_domain_text(name, float(x[i] * unit[i])) for x in (v, edge))
+                whose = f" of {names[i]}" if names[i] in known.others and name in SIZES else ""
+                of_run.setdefault(i, []).append(f"{name} {value} {word} {end}, the {far}{whose} in training")
+        texts = {i: list(of_run[row]) for i, row in enumerate(index.tolist()) if row in of_run} if of_run else {}
+        strange = np.flatnonzero(novel > UNLIKE).tolist()
+        for i in [i for i in strange if not any(text.startswith(EXPLAINING) for text in texts.get(i, ()))]:
+            texts.setdefault(i, []).append("schedule unlike those in training")
         inside = np.ones(len(novel), dtype=bool)
         inside[list(texts)] = False
         if not texts:
@@ -411,6 +443,8 @@ class Law:
         out = rows_a @ rows_b.T + p.spread**2 * own + new
         if self.discrepancy:
             out += self.discrepancy.covariance(a.coordinates, b.coordinates)
+        if a.shared is not None and b.shared is not None:
+            out += a.shared @ b.shared.T
         return np.asarray(out * loss_a[:, None] * loss_b[None])
 
 
@@ -446,32 +480,3 @@ def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> N
     """Call work(start) for every piece of `count` points, on as many threads as asked for or as processors."""
     with threadpool_limits(1):  # the pieces are small: more threads inside each only get in each other's way
         spread_over_threads(work, range(0, count, PIECE), threads)
-
-
-def mean_rate(batch: ScheduleBatch) -> FloatArray:
-    """Return the mean rate of each schedule over its peak, 0 .. 1, shape (n,): 1 if constant, 1/2 for a cosine."""
-    area = np.empty(len(batch))
-    for index, grid in cells(batch):
-        area[index] = (grid.mean * grid.width).sum(axis=1)
-    peak = np.asarray(batch.peak)
-    return np.asarray(np.divide(area, peak * batch.total_steps, out=np.zeros(len(batch)), where=peak > 0))
-
-
-def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str, FloatArray]:
-    """Return the quantities whose range is a law's domain, by name, shape (n,)."""
-    batch = runs.batch()
-    out = {
-        "peak_lr": np.asarray(batch.peak, dtype=float),
-        "steps": np.asarray(batch.total_steps, dtype=float),
-        "warmup_steps": np.asarray(batch.warmup_steps, dtype=float),
-        "restarts": np.asarray(batch.restarts, dtype=float),
-        "mean_rate": mean_rate(batch),
-    }
-    if use_params:
-        out["params"] = runs.size
-    if use_batch:
-        out["batch_tokens"] = runs.batch_tokens
-        out["tokens"] = np.where(np.isfinite(runs.tokens), runs.tokens, runs.batch_tokens * out["steps"])
-    out["weight_decay"] = effective_decay(runs)
-    out["plain_sgd"] = plain_sgd(runs)
-    return out

@@ -17,6 +17,7 @@ from optlaws.law.baseline import KIND, BaselineFit
 from optlaws.law.doubts import UNSEEN
 from optlaws.law.entries import number, numbers, ranges
 from optlaws.law.model import Law
+from optlaws.law.optimizers import Optimizers
 from optlaws.regression.settings import LARGEST, SMALLEST
 from optlaws.regression.trend_field import Posterior, Settings
 from optlaws.risk.model import RiskModel
@@ -83,6 +84,7 @@ def law_to_dict(law: Law) -> dict[str, Any]:
             "root_size": len(p.root),
             "root_upper_triangle": p.root[rows, columns].tolist(),
         },
+        **({"optimizers": law.optimizers.to_dict()} if law.optimizers is not None else {}),
         **({"risk": law.risk.to_dict()} if law.risk is not None else {}),
     }
 
@@ -333,4 +335,5 @@ def _build(data: dict[str, Any]) -> Law:
         defaults,
         _info(data["info"]),
         RiskModel.from_dict(data["risk"]) if data.get("risk") is not None else None,
+        optimizers=Optimizers.from_dict(data["optimizers"]) if data.get("optimizers") is not None else None,
     )

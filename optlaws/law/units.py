@@ -1,4 +1,4 @@
-"""Units taken from the runs themselves, for runs far smaller than language models.
+"""Units taken from the runs themselves, for runs far smaller than language models, or not made by AdamW.
 
 The constants of a basis are numbers in units: a size, a batch, a count of steps and a rate (`Dynamics.params_ref`,
 `batch_ref`, `steps_ref`, `lr_ref`). They were found on models of a million to a billion parameters and batches of some
@@ -6,12 +6,16 @@ ten thousand tokens and more. Over a few powers of ten the power laws in size an
 thousand parameters that sees a thousand tokens a step lies so far out that its whole training would last a few units
 of intrinsic time. What can be kept there is the dimensionless law: the same constants, in units of these runs. Whether
 that is better than the usual units, and how large the unit of the rate is, the evidence of the training runs decides.
+
+The unit of the rate is that of AdamW. Other optimizers are at their best at rates several or many times higher or
+lower; for a law of their runs it is taken from a wider range, whatever the sizes.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from optlaws.dynamics.model import USUAL_OPTIMIZER, family
 from optlaws.features import Basis
 from optlaws.law.calibrate import Evidence
 from optlaws.regression.trend_field import Settings
@@ -21,6 +25,8 @@ FAR = 100.0
 """How many times smaller than the reference the median size or batch must be before other units are tried."""
 RATES = (1.0, 2.0, 4.0, 8.0)
 """Units of the rate that are tried, over the usual one."""
+OTHER_RATES = tuple(2.0**k for k in range(-6, 13))
+"""The same for runs of other optimizers than Adam and AdamW."""
 
 
 def units_of(
@@ -31,7 +37,7 @@ def units_of(
     Parameters
     ----------
     runs : RunTable
-        Completed runs with losses.
+        Completed runs with losses, of one optimizer.
     basis : Basis
         With the usual units.
     settings : Settings
@@ -51,7 +57,9 @@ def units_of(
         own["params_ref"] = float(np.median(runs.size))
     if use_batch:
         own["batch_ref"] = float(np.median(runs.batch_tokens))
-    if not any(FAR * value < getattr(usual, name) for name, value in own.items()):
+    other = {family(name) for name in runs.optimizer} != {USUAL_OPTIMIZER}
+    far = any(FAR * value < getattr(usual, name) for name, value in own.items())
+    if not far and not other:
         return {}
     own["steps_ref"] = float(np.median(np.asarray(runs.batch().total_steps)))
 
@@ -59,5 +67,7 @@ def units_of(
         trial = basis.with_constants(units)
         return Evidence(runs, trial, settings, use_params=use_params, use_batch=use_batch)(trial)
 
-    tried: list[dict[str, float]] = [{}, *({**own, "lr_ref": usual.lr_ref * rate} for rate in RATES)]
+    tried: list[dict[str, float]] = [{}]
+    for units in ([own] if far else []) + ([{}] if other else []):
+        tried += [{**units, "lr_ref": usual.lr_ref * rate} for rate in (OTHER_RATES if other else RATES)]
     return max(tried, key=evidence)

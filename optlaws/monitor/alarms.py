@@ -29,6 +29,7 @@ BLOCK_READINGS = 128  # readings of a block that are kept; more are thinned even
 FEW_BLOCKS = 6.0  # an sd from n differences is taken 1 + 6 / n times as large
 FALLEN = 0.2  # a spike is on its way back if it has lost this share of its height within the window
 DIVERGENCE, OFF_TRACK = "divergence", "off_track"
+GROWN = 0.25  # share of `stuck` by which a run must have left its own level: that of another corpus is high throughout
 
 
 @dataclass(frozen=True)
@@ -281,6 +282,7 @@ def stuck(
 ) -> tuple[float, float] | None:
     """Return (excess, allowed) of ln loss if it stays far above what is within reach and does not fall as it must.
 
+    A run that was as far above it from its first steps on and falls in parallel is one on another corpus, it may be.
     `steps` and `logs` (ln loss) are those of the blocks so far, (m,), m >= 1, steps ascending.
     """
     span = t.off_patience * path.total
@@ -293,6 +295,10 @@ def stuck(
     above = logs[late] - expected + float(prior.mean[0])
     excess = float(np.median(above))
     if above[0] < 0.5 * math.log1p(t.stuck):  # it has only just risen: a spike may be on its way back
+        return None
+    early = np.flatnonzero(steps >= path.start)[: t.fewest]
+    first = float(np.median(logs[early] - path.reach_at(steps[early]))) + float(prior.mean[0])
+    if excess - first < GROWN * math.log1p(t.stuck):  # as high as from its first steps on: another corpus, it may be
         return None
     fall, wanted = float(logs[late][0] - logs[late][-1]), float(expected[0] - expected[-1])
     if excess > math.log1p(t.stuck) and wanted > 0.005 and fall < 0.2 * wanted:

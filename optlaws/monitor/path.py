@@ -152,7 +152,8 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
             f"law must be one with dynamics to follow a run, as fit_law makes them, got {type(law).__name__};"
             " take a built-in law or fit one of your own"
         )
-    full, _ = law.complete(runs)
+    given, _ = law.complete(runs)
+    full, shift = law.as_own(given), law.loss_shift(given)
     schedules = full.schedule_tuple()
     for name, schedule in zip(full.run_id, schedules, strict=True):
         if schedule.total_steps < 2:
@@ -169,7 +170,7 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
     peak = np.asarray(full.batch().peak, dtype=float)
     view = law.view(states, np.repeat(peak, lengths), curve=law.has_curves)
     loss = expected_loss(law.posterior, view.columns, view.coordinates, view.size, curve=law.has_curves)
-    ends = law.predict(full)
+    ends = law.predict(given)
     warm = np.asarray(full.batch().warmup_steps, dtype=float)
     out, first = [], 0
     for i, length in enumerate(lengths):
@@ -178,7 +179,7 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
         out.append(
             Path(
                 steps=grids[i],
-                log_loss=np.log(loss[rows]),
+                log_loss=np.log(loss[rows]) + shift[i],
                 effects=_effects(law, states.take(rows), view.take(rows), loss[rows]),
                 log_final=float(np.log(ends.loss[i])),
                 sd=float(ends.sd[i] / ends.loss[i]),
@@ -203,7 +204,8 @@ def with_reach(path: Path, law: Law, run: RunTable) -> Path:
     InputError, TableError
         As for `paths`.
     """
-    full, _ = law.complete(run)
+    given, _ = law.complete(run)
+    full, shift = law.as_own(given), law.loss_shift(given)[0]
     own = float(np.asarray(full.batch().peak)[0])
     low, high = law.domain.get("peak_lr", (own, own))
     top = min(high, own)
@@ -218,7 +220,7 @@ def with_reach(path: Path, law: Law, run: RunTable) -> Path:
     view = law.view(states.take(where), np.repeat(peaks, len(grid)), curve=law.has_curves)
     loss = expected_loss(law.posterior, view.columns, view.coordinates, view.size, curve=law.has_curves)
     along = loss.reshape(PEAKS, len(grid))
-    return replace(path, reach=np.minimum(path.log_loss, np.log(along[int(along[:, -1].argmin())])))
+    return replace(path, reach=np.minimum(path.log_loss, np.log(along[int(along[:, -1].argmin())]) + shift))
 
 
 def _grid(total: int, breakpoints: Sequence[int]) -> FloatArray:

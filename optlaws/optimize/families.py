@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, RiskError
-from optlaws.law.model import SLACKS
+from optlaws.law.domain import SLACKS
 from optlaws.optimize.task import FloatArray, Task
 from optlaws.ranking import too_risky
 from optlaws.schedules import Schedule, ScheduleBatch

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, LawError
-from optlaws.ranking import RISKY, Z
+from optlaws.ranking import RISKY, Z, risks
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
 
-SIZES = ("params", "tokens", "batch_tokens", "steps", "weight_decay", "plain_sgd")
+SIZES = ("params", "tokens", "batch_tokens", "steps", "weight_decay", "plain_sgd", "optimizer")
 """Quantities of a law's domain that no schedule of a given length can change."""
 
 UNLIKE = "schedule unlike"
@@ -137,7 +137,7 @@ def judge(law: Any, runs: RunTable, sizes_outside: bool = False, risk: bool = Tr
     model = getattr(law, "risk", None)
     danger = np.full(len(loss), np.nan) if model is None else np.zeros(len(loss))
     if risk and model is not None:
-        danger = np.asarray(model.probability(runs, law.defaults), dtype=np.float64)
+        danger = np.asarray(risks(runs, law), dtype=np.float64)
     return Judged(loss, sd, danger, np.array([not text for text in why], dtype=bool), why, prediction)
 
 
@@ -205,9 +205,11 @@ def lengths(
 
 
 def peak_bounds(
-    law: Any, min_peak: float | None, max_peak: float | None, outside: bool
+    law: Any, min_peak: float | None, max_peak: float | None, outside: bool, optimizer: str | None = None
 ) -> tuple[float, float, tuple[str, ...]]:
     """Return the bounds of the peak rate: those given, inside the law's own unless it may be left; and notes.
+
+    The law's own count as rates of `optimizer`, as far as it knows it.
 
     Raises
     ------
@@ -227,7 +229,9 @@ def peak_bounds(
                 f" got {min_peak} and {max_peak}; add both"
             )
         return min_peak, max_peak, ()
-    low, high = (float(end) for end in known)
+    optimizers = getattr(law, "optimizers", None)
+    unit = optimizers.rate_unit(optimizer) if optimizers else 1.0
+    low, high = (float(end) * unit for end in known)
     if outside:
         return min_peak or min(low / BEYOND, max_peak or low), max_peak or max(high * BEYOND, min_peak or high), ()
     if (max_peak is not None and max_peak < low) or (min_peak is not None and min_peak > high):
@@ -321,7 +325,7 @@ def make_task(
     if not (np.isfinite(caution) and 0 <= caution <= 10):
         raise InputError(f"caution must be from 0 to 10 standard deviations, got {caution!r}; {Z:.3f} is the default")
     total, tokens, batch = lengths(steps, tokens, batch_tokens, law.defaults)
-    low, high, notes = peak_bounds(law, min_peak, max_peak, outside)
+    low, high, notes = peak_bounds(law, min_peak, max_peak, outside, optimizer)
     if not (np.isfinite(min_lr) and 0 <= min_lr <= high):
         raise InputError(f"min_lr must be a rate from 0 to the highest peak, {high:g}, got {min_lr!r}; lower it")
     low = max(low, min_lr)

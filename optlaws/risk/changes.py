@@ -15,11 +15,10 @@ import numpy.typing as npt
 
 from optlaws.dynamics import Drive, drive
 from optlaws.dynamics.model import FloatArray
-from optlaws.dynamics.solve import plain_sgd
 from optlaws.errors import InputError
 from optlaws.risk.criterion import PARAMETERS, WIDTH_POWER, log_critical
 from optlaws.risk.model import ACCEPTED, RiskModel
-from optlaws.risk.quantities import PIECE, Quantities, of_cells, relative_width
+from optlaws.risk.quantities import PIECE, Quantities, of_cells, relative_width, strange
 from optlaws.runs import RunTable
 from optlaws.schedules import Cells, cells
 
@@ -30,6 +29,7 @@ MAPPED = ("warmup_steps", "batch_tokens")
 """What may be on the other axis of a `RiskMap`."""
 
 FARTHEST = 64.0  # largest factor of a change that is looked at
+LOWEST = 1e4  # the same for a lower peak rate: one that is off by powers of ten is likely a slip of the pen
 TRIED = 25  # factors looked at in each direction, evenly spread in ln
 HALVINGS = 12  # of the interval in which the smallest safe factor lies
 LONGEST_WARMUP = 0.5  # share of the run
@@ -156,7 +156,7 @@ def safe_changes(runs: RunTable, model: RiskModel, accepted: float) -> list[list
     ----------
     runs : RunTable
         Completed by `RiskModel.complete`. A run that is safe already gets an empty list, as does one that no change of
-        a single lever by up to `FARTHEST` makes safe.
+        a single lever by up to `FARTHEST` (of the rate, `LOWEST`) makes safe.
     model : RiskModel
     accepted : float
         Probability, 0 .. 1.
@@ -176,7 +176,7 @@ def safe_changes(runs: RunTable, model: RiskModel, accepted: float) -> list[list
     peak = np.asarray(runs.batch().peak, dtype=float)
     for piece in pieces(runs, model):
         limits: dict[str, tuple[float | FloatArray, float | FloatArray]] = {
-            "peak_lr": (FARTHEST, 1.0),
+            "peak_lr": (LOWEST, 1.0),
             "warmup_steps": (1.0, np.maximum(LONGEST_WARMUP * piece.total / np.maximum(piece.warm, 1.0), 1.0)),
             "batch_tokens": (FARTHEST, FARTHEST),
             "beta1": (1.0, np.clip(1.0 / piece.slack, 1.0, None)),
@@ -284,7 +284,7 @@ def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
             -theta["momentum"] * np.log(q.slack),
         )
         shares[i] = np.stack(columns, axis=1)
-    names, known = list(DRIVERS), plain_sgd(runs) == 0
+    names, known = list(DRIVERS), ~strange(runs)
     shares[~known] = np.nan
     most = np.where(np.isnan(shares), -np.inf, shares).argmax(axis=1)
     return [names[k] if sure else "" for k, sure in zip(most.tolist(), known.tolist(), strict=True)], shares
@@ -306,7 +306,7 @@ class RiskMap:
     over : "warmup_steps" or "batch_tokens".
     peak, other : (points,) the values on the axes, ascending: rates, and steps or tokens.
     probability : (points, points), a row for each of `other`; NaN where the combination is impossible (a warm-up longer
-        than the run, which a larger batch shortens), and everywhere for plain SGD.
+        than the run, which a larger batch shortens), and everywhere for other optimizers than Adam and AdamW.
     """
 
     over: str
@@ -365,6 +365,6 @@ def risk_map(run: RunTable, model: RiskModel, over: str, points: int = 97, reach
         # a warm-up is changed from at least one step on: where there is none, factors just above 1 stand for one step
         ratio = max(value / start, 1.0 + 1e-9) if over == "warmup_steps" and warm == 0 else value / start
         out[k] = many.risk(model, {"peak_lr": factor, over: np.full(points, ratio)})
-    if plain_sgd(run).any():
+    if strange(run).any():
         out[:] = np.nan
     return RiskMap(over, peak * factor, other, out)

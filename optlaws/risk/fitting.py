@@ -23,12 +23,12 @@ from scipy.special import log_ndtr
 
 from optlaws.dynamics import Dynamics
 from optlaws.dynamics.model import FloatArray
-from optlaws.dynamics.solve import effective_decay, plain_sgd
+from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import FitError
 from optlaws.risk.criterion import PARAMETERS, Prior, log_critical
 from optlaws.risk.labels import run_labels
 from optlaws.risk.model import RiskModel, known_runs, range_values
-from optlaws.risk.quantities import Quantities, quantities
+from optlaws.risk.quantities import Quantities, quantities, strange
 from optlaws.runs import RunTable
 
 APART = 0.01  # ln u by which a row's bracket is widened where a run went well above one that did not
@@ -51,9 +51,9 @@ class Rows:
 
 
 def usable(runs: RunTable) -> npt.NDArray[np.bool_]:
-    """Return which runs can enter a fit, shape (n,): a known outcome, size and batch, and an adaptive optimizer."""
+    """Return which runs can enter a fit, shape (n,): a known outcome, size and batch, and Adam or AdamW."""
     sized = np.isfinite(runs.size) & np.isfinite(runs.batch_tokens)
-    return np.asarray(np.isfinite(run_labels(runs)) & sized & (plain_sgd(runs) == 0))
+    return np.asarray(np.isfinite(run_labels(runs)) & sized & ~strange(runs))
 
 
 def rows_of(runs: RunTable, dynamics: Dynamics) -> Rows:

@@ -10,11 +10,11 @@ import numpy as np
 from scipy.special import ndtr
 
 from optlaws.dynamics import Dynamics
-from optlaws.dynamics.model import FloatArray
-from optlaws.dynamics.solve import effective_decay, plain_sgd
+from optlaws.dynamics.model import FloatArray, family
+from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import LawError
 from optlaws.risk.criterion import PARAMETERS, log_critical
-from optlaws.risk.quantities import Quantities, quantities, relative_width
+from optlaws.risk.quantities import Quantities, quantities, relative_width, strange
 from optlaws.runs import RunTable, format_quantity
 
 ACCEPTED = 0.05
@@ -31,7 +31,7 @@ WIDEST = 1e3  # a standard deviation of ln rate above this is a damaged entry
 
 @dataclass(frozen=True)
 class RiskPrediction:
-    """Risk of n runs, arrays of shape (n,); NaN where the model cannot say (plain SGD).
+    """Risk of n runs, arrays of shape (n,); NaN where the model cannot say (other optimizers than Adam and AdamW).
 
     Attributes
     ----------
@@ -122,18 +122,19 @@ class RiskModel:
         ratio, probability = self.of_quantities(q)
         criterion = np.exp(ratio)
         inside, reasons = self._domain_check(full, assumed)
-        plain = plain_sgd(full) > 0
-        if plain.any():
-            probability, criterion = np.where(plain, np.nan, probability), np.where(plain, np.nan, criterion)
-            inside = inside & ~plain
-            why = "the risk of plain SGD is not known"
-            reasons = [why if bad else text for text, bad in zip(reasons, plain, strict=True)]
+        other = strange(full)
+        if other.any():
+            probability, criterion = np.where(other, np.nan, probability), np.where(other, np.nan, criterion)
+            inside = inside & ~other
+            called = {name: "plain SGD" if family(name) == "sgd" else name for name in set(full.optimizer)}
+            pairs = zip(reasons, full.optimizer, other, strict=True)
+            reasons = [f"the risk of {called[name]} is not known" if bad else text for text, name, bad in pairs]
         return RiskPrediction(probability, criterion, q.felt, q.at, q.felt / np.exp(ratio), inside, reasons, assumed)
 
     def probability(
         self, runs: RunTable, defaults: Mapping[str, float] | None = None, *, threads: int | None = None
     ) -> FloatArray:
-        """Return the probability of divergence alone, shape (n,), NaN for plain SGD; quicker than `predict`.
+        """Return the probability of divergence alone, shape (n,), NaN as there; quicker than `predict`.
 
         Raises
         ------
@@ -142,7 +143,7 @@ class RiskModel:
         """
         full, _ = self.complete(runs, defaults)
         risk = self.of_quantities(quantities(full, self.dynamics, threads=threads))[1]
-        return np.where(plain_sgd(full) > 0, np.nan, risk)
+        return np.where(strange(full), np.nan, risk)
 
     def of_quantities(self, q: Quantities) -> tuple[FloatArray, FloatArray]:
         """Return ln of the criterion and the probability of n runs, each (n,)."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.dynamics import Drive, Dynamics, drive, weight_norm
-from optlaws.dynamics.model import FloatArray
+from optlaws.dynamics.model import USUAL_OPTIMIZER, FloatArray, family
 from optlaws.dynamics.solve import spread_over_threads
 from optlaws.errors import InputError
 from optlaws.runs import RunTable
@@ -62,6 +62,12 @@ class Quantities:
     def __len__(self) -> int:
         """Return the number of runs."""
         return len(self.felt)
+
+
+def strange(runs: RunTable) -> npt.NDArray[np.bool_]:
+    """Return which runs have an optimizer whose risk is not known, any but Adam and AdamW, (n,)."""
+    known = {name: family(name) != USUAL_OPTIMIZER for name in set(runs.optimizer)}
+    return np.array([known[name] for name in runs.optimizer], dtype=bool)
 
 
 def relative_width(runs: RunTable, n: FloatArray) -> FloatArray:

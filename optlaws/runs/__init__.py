@@ -8,14 +8,14 @@ logged of past runs into curves, losses and schedules.
 
 from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
 from optlaws.runs._curves import CurveTable, read_curves, write_curves
-from optlaws.runs._files import atomic_write, check_target
+from optlaws.runs._files import atomic_write, check_folder, check_target
 from optlaws.runs._imports import LoggedRun, read_logs
 from optlaws.runs._logs import log_file
-from optlaws.runs._quantity import format_quantity, parse_quantity
 from optlaws.runs._read import read_runs
 from optlaws.runs._recognise import RECOGNISED
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable, check_runs
 from optlaws.runs._write import check_table_name, write_columns, write_runs
+from optlaws.schedules.quantity import format_quantity, parse_quantity
 
 __all__ = [
     "NUMBER_COLUMNS",
@@ -27,6 +27,7 @@ __all__ = [
     "LoggedRun",
     "RunTable",
     "atomic_write",
+    "check_folder",
     "check_runs",
     "check_table_name",
     "check_target",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
-from optlaws.runs._cells import RawTable, as_text, clip, raw_from_csv, raw_from_json, read_raw
+from optlaws.runs._cells import RawTable, clip, raw_from_csv, raw_from_json, read_raw
 from optlaws.runs._checks import COUNTS, FloatArray, known_lengths
+from optlaws.runs._documents import WIDTH, file_names, load_document, named_entries, raw_from_document, raw_from_lines
 from optlaws.runs._files import read_text
-from optlaws.runs._quantity import parse_quantity
 from optlaws.runs._rates import RATE_COLUMNS, is_rates, raw_from_rates
-from optlaws.runs._read import runs_from_raw
+from optlaws.runs._read import ends_itself, runs_from_raw
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
 from optlaws.schedules import FAMILIES
+from optlaws.schedules.quantity import parse_quantity
 from optlaws.schedules.schedule import no_repeats
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".pq")
@@ -31,9 +32,6 @@ _SHORT = re.compile(r"\s*[A-Za-z_]\w*:\w+\s*=")
 _FILES = _DOCUMENTS + _TABLES + _LINES
 _LENGTH = ("tokens", "batch_tokens", "steps")
 _FILLABLE = tuple(name for name in NUMBER_COLUMNS if name not in ("steps", "final_loss"))
-_WIDTH = "width"  # of the network: a column that risk models read, and no other further column is known in documents
-_ENTRY_KEYS = ("name", *RUN_COLUMNS, _WIDTH)
-_SHARED_KEYS = tuple(key for key in _ENTRY_KEYS if key not in ("name", "run_id", "schedule", "status", "final_loss"))
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,15 @@ class Candidates:
         Whether the user gave the name, shape (n,).
     assumed
         The fallback values that were used for at least one candidate, by column name.
+    overruled
+        For how many candidates another value counts than the option's, since they state it themselves (or it follows
+        from what they state), by column name; names of no candidate are left out.
     """
 
     runs: RunTable
     named: npt.NDArray[np.bool_]
     assumed: dict[str, float]
+    overruled: dict[str, int] = field(default_factory=dict)
 
 
 def read_candidates(
@@ -62,6 +64,7 @@ def read_candidates(
     tokens: float | None = None,
     batch_tokens: float | None = None,
     weight_decay: float | None = None,
+    optimizer: str | None = None,
     fallback: Mapping[str, float] | None = None,
 ) -> RunTable:
     """Return `gather_candidates(...).runs`: the candidates as a run table without losses.
@@ -70,8 +73,8 @@ def read_candidates(
     ----------
     args
         Short forms, JSON texts, file names, "-".
-    params, tokens, batch_tokens, weight_decay
-        Parameters, tokens, tokens an update and 1/rate of every candidate that does not state its own.
+    params, tokens, batch_tokens, weight_decay, optimizer
+        Parameters, tokens, tokens an update, 1/rate and name of every candidate that does not state its own.
     fallback
         As for `gather_candidates`.
 
@@ -85,27 +88,33 @@ def read_candidates(
     >>> read_candidates(["cosine:peak=1e-3", "wsd:peak=1e-3"], tokens=1e9, batch_tokens=1e6).steps.tolist()
     [1000.0, 1000.0]
     """
-    options = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens, "weight_decay": weight_decay}
+    options: dict[str, float | str | None] = {
+        "params": params, "tokens": tokens, "batch_tokens": batch_tokens, "weight_decay": weight_decay,
+        "optimizer": optimizer,
+    }  # fmt: skip
     return gather_candidates(args, options, fallback).runs
 
 
 def gather_candidates(
     args: Sequence[str],
-    options: Mapping[str, float | None] | None = None,
+    options: Mapping[str, float | str | None] | None = None,
     fallback: Mapping[str, float] | None = None,
 ) -> Candidates:
     """Read candidates from any mix of short forms, JSON texts and files; "-" is standard input.
 
     A YAML or JSON file holds a schedule, a list of schedules (short forms or mappings), a list of candidates
-    (mappings with `schedule` and, if wanted, `name`, `params`, `tokens`, `batch_tokens`, `width`, ...), or a
-    mapping with such a list under `candidates` and values shared by all of them beside it. Numbers may be written like
-    85M or 2.56B. A CSV, JSON-lines or Parquet file is a run table whose `run_id` (or `name`) may be missing. A text
-    file has a short form or a JSON text on every line (a JSON-lines file may, too); lines starting with # are skipped.
-    A table with the columns step and lr and no others, as `optlaws schedule` writes it, is one candidate, called by the
-    file's name.
+    (mappings with `schedule` and, if wanted, `name`, `params`, `tokens`, `batch_tokens`, `width`, ...), a mapping of
+    names to either, or a mapping with such a list under `candidates` and values shared by all of them beside it; such a
+    JSON text may be an argument itself. Numbers may be written like 85M or 2.56B. A CSV, JSON-lines or Parquet file is
+    a run table whose `run_id` (or `name`) may be missing. A text file has a short form or a JSON text on every line (a
+    JSON-lines file may, too); lines starting with # are skipped.
+    A table with the columns step and lr and no others, as `optlaws schedule` writes it, or a plain list of rates, one a
+    step, is one candidate, called by the file's name, with as much of its path as tells it from other such files.
 
-    What a candidate leaves open is taken from `options`, then from `fallback`. Two of tokens, batch_tokens and the
-    schedule's steps give the third; a schedule without a length gets steps = tokens / batch_tokens, rounded.
+    What a candidate leaves open is taken from `options`, then from `fallback`; what it states itself counts, and
+    `overruled` says so. Two of tokens, batch_tokens and the schedule's steps give the third; a schedule without a
+    length gets steps = tokens / batch_tokens, rounded (a piecewise one ends at its last point where one of these two
+    would only be assumed).
 
     Parameters
     ----------
@@ -132,35 +141,50 @@ def gather_candidates(
         raise TableError("no candidate given; name a schedule like cosine:peak=1e-3,steps=25000,warmup=300 or a file")
     if list(args).count("-") > 1:
         raise TableError("standard input ('-') can be read only once, got it twice; give the other candidates as files")
-    chosen = {name: value for name, value in (options or {}).items() if value is not None}
+    given = {name: value for name, value in (options or {}).items() if value is not None}
+    optimizer = given.pop("optimizer", None)
+    if optimizer is not None and not (isinstance(optimizer, str) and optimizer.strip()):
+        raise TableError(f"optimizer must be a name like adamw, got {clip(optimizer)}; leave it out for the law's own")
+    chosen = {name: value for name, value in given.items() if not isinstance(value, str)}
+    asked: dict[str, float | str] = {**chosen}
+    if optimizer is not None:
+        asked["optimizer"] = str(optimizer).strip().lower()
     tables: list[RunTable] = []
     named: list[bool] = []
     taken: set[str] = set()
     assumed: dict[str, float] = {}
-    for raw in _sources(args):
+    overruled: dict[str, int] = {}
+    sources = _sources(args)
+    of_files = file_names([path for _, path in sources if path])
+    given_names = [[of_files[path]] if path else _given_names(raw) for raw, path in sources]
+    written = {name for names, (_, path) in zip(given_names, sources, strict=True) if not path for name in names}
+    for names, (raw, path) in zip(given_names, sources, strict=True):
         rest = {name: value for name, value in (fallback or {}).items() if name in _FILLABLE}
         tokens, batch, lengths = _open_counts(raw, chosen, rest)
-        names = _given_names(raw)
         # unnamed candidates are called by their schedule once it is known; until then by a name nobody can give
         table = runs_from_raw(raw, [name or f"\0{row}" for row, name in enumerate(names)], lengths)
+        if optimizer is not None:
+            table = replace(table, optimizer=tuple(own or str(asked["optimizer"]) for own in table.optimizer))
         table, used = _fill(table, raw, tokens, batch, chosen, rest)
         assumed.update(used)
-        tables.append(_rename(table, names, raw, taken))
+        for name, value in asked.items():
+            overruled[name] = overruled.get(name, 0) + _differ(table, name, value)
+        tables.append(_rename(table, [""] if path else names, raw, taken, written, of_files.get(path)))
         named.extend(bool(name) for name in names)
     runs = RunTable.concat(tables)
     runs = replace(runs, columns=(*RUN_COLUMNS, *runs.extra))
-    return Candidates(runs, np.array(named, dtype=bool), assumed)
+    return Candidates(runs, np.array(named, dtype=bool), assumed, {key: n for key, n in overruled.items() if n})
 
 
-def _sources(args: Sequence[str]) -> list[RawTable]:
-    """One raw table a file; neighbouring schedules typed as arguments share one."""
-    sources: list[RawTable] = []
+def _sources(args: Sequence[str]) -> list[tuple[RawTable, str]]:
+    """One raw table a file, with its path where it is one of rates; neighbouring typed schedules share one."""
+    sources: list[tuple[RawTable, str]] = []
     typed: list[tuple[int, str]] = []
 
     def close() -> None:
         if typed:
             columns = {"schedule": [text for _, text in typed]}
-            sources.append(RawTable(columns, [place for place, _ in typed], "candidate", "command line"))
+            sources.append((RawTable(columns, [place for place, _ in typed], "candidate", "command line"), ""))
             typed.clear()
 
     for place, arg in enumerate(args, start=1):
@@ -168,9 +192,14 @@ def _sources(args: Sequence[str]) -> list[RawTable]:
             way_out = "write str(path), or build a RunTable of Schedule objects"
             raise TableError(f"candidate {place} must be text, got {clip(arg)}; {way_out}")
         suffix = Path(arg).suffix.lower()
-        if arg == "-" or (suffix in _FILES and not arg.lstrip().startswith("{")):
+        document = _typed_document(arg, place)
+        if document is not None:
             close()
-            sources.append(_read_file(arg, suffix))
+            sources.append((document, ""))
+        elif arg == "-" or (suffix in _FILES and not arg.lstrip().startswith("{")):
+            close()
+            raw, of_rates = _read_file(arg, suffix)
+            sources.append((raw, arg if of_rates and arg != "-" else ""))
         elif os.path.isfile(arg):
             known = ", ".join(_FILES)
             raise TableError(
@@ -189,29 +218,58 @@ def _sources(args: Sequence[str]) -> list[RawTable]:
     return sources
 
 
-def _read_file(path: str, suffix: str) -> RawTable:
+def _typed_document(arg: str, place: int) -> RawTable | None:
+    """Return the candidates in a JSON list, or a JSON object of several, typed as an argument; else None.
+
+    Raises
+    ------
+    TableError
+        It is a list but not of candidates, or cut off.
+    """
+    text, name = arg.lstrip(), f"command line, candidate {place}"
+    if text[:1] not in ("[", "{") or os.path.isfile(arg):
+        return None
+    try:
+        document = json.loads(text, object_pairs_hook=no_repeats)
+    except (ValueError, RecursionError) as bad:
+        if text[0] == "{" or Path(arg).suffix.lower() in _FILES:
+            return None
+        raise TableError(f"{name}: not valid JSON ({bad}); check quotes, commas and brackets") from None
+    several = isinstance(document, list) or {"candidates", "schedule"} & document.keys()
+    if not (several or named_entries(document, name)):  # a schedule
+        return None
+    return _checked(raw_from_document(document, name))[0]
+
+
+def _read_file(path: str, suffix: str) -> tuple[RawTable, bool]:
+    """Return the candidates of a file, and whether they are one, given by its rates."""
     if suffix in _TABLES and suffix not in (".jsonl", ".ndjson"):
         raw = read_raw(path)
     else:
         text, name = read_text(path)
         first = next((line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")), "")
         if suffix in _LINES or (suffix not in _DOCUMENTS and _is_entry(first)):
-            raw = _raw_from_lines(text, name)
+            raw = raw_from_lines(text, name)
         elif suffix in _TABLES:
             raw = raw_from_json(text, name)
         elif suffix == "" and _is_header(first):
             raw = raw_from_csv(text, name)
-        elif suffix == "" and _is_json(first) and not {"kind", "candidates"} & json.loads(first).keys():
+        elif suffix == "" and _is_row(first, name):
             raw = raw_from_json(text, name)
         else:
-            raw = _raw_from_document(_load(text, name, suffix), name)
+            raw = raw_from_document(load_document(text, name, suffix), name)
+    return _checked(raw)
+
+
+def _checked(raw: RawTable) -> tuple[RawTable, bool]:
+    """Return the candidates of raw columns with their counts read, and whether they are one, given by its rates."""
     if is_rates(raw):
-        return raw_from_rates(raw, path)
+        return raw_from_rates(raw), True
     raw.require(["schedule"])
-    for column in (*COUNTS, _WIDTH):
+    for column in (*COUNTS, WIDTH):
         if column in raw.columns:
             raw.columns[column] = [_count(raw, column, row, cell) for row, cell in enumerate(raw.columns[column])]
-    return raw
+    return raw, False
 
 
 def _count(raw: RawTable, column: str, row: int, cell: Any) -> float | None:
@@ -229,31 +287,6 @@ def _is_header(line: str) -> bool:
     return "schedule" in names or names == set(RATE_COLUMNS)
 
 
-def _is_entry(line: str) -> bool:
-    """Tell whether a line is a schedule: a short form, its JSON text, or a JSON object that describes one."""
-    if line.lstrip().startswith("{"):
-        return _is_json(line) and "kind" in json.loads(line)
-    return bool(_SHORT.match(line.lstrip(' "')))
-
-
-def _raw_from_lines(text: str, name: str) -> RawTable:
-    """Read a schedule (or a candidate as a JSON object) from every line that is neither blank nor a comment."""
-    entries: list[tuple[int, Any]] = []
-    for place, line in enumerate(text.split("\n"), start=1):
-        entry: Any = line.strip()
-        if not entry or entry.startswith("#"):
-            continue
-        if entry[0] in '{"':
-            try:
-                entry = json.loads(entry, object_pairs_hook=no_repeats)
-            except (ValueError, RecursionError) as bad:
-                raise TableError(f"{name}, line {place}: not valid JSON ({bad}); is the file cut off?") from None
-        entries.append((place, entry))
-    if not entries:
-        raise TableError(f"{name}: no schedule in it, only comments; write one on a line")
-    return _raw_from_entries(entries, "line", name, {})
-
-
 def _is_json(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
@@ -261,58 +294,19 @@ def _is_json(text: str) -> bool:
         return False
 
 
-def _load(text: str, name: str, suffix: str) -> Any:
-    if suffix == ".json" or text.lstrip()[:1] in ("{", "["):
-        try:
-            return json.loads(text, object_pairs_hook=no_repeats)
-        except (ValueError, RecursionError) as bad:
-            if suffix == ".json":
-                raise TableError(f"{name}: not valid JSON ({bad}); check quotes, commas and brackets") from None
-    from optlaws.runs._yaml import load_yaml
-
-    return load_yaml(text, name)
+def _is_row(line: str, name: str) -> bool:
+    """Tell whether a line is a row of a table in JSON lines."""
+    if not _is_json(line):
+        return False
+    row = json.loads(line)
+    return not ({"kind", "candidates"} & row.keys() or named_entries(row, name))
 
 
-def _raw_from_document(document: Any, name: str) -> RawTable:
-    """Lay out a YAML or JSON document as columns, one entry a row."""
-    shared: dict[str, Any] = {}
-    if isinstance(document, dict) and "candidates" in document:
-        shared = {key: value for key, value in document.items() if key != "candidates"}
-        _check_keys(shared, ("candidates", *_SHARED_KEYS), name)
-        document = document["candidates"]
-    if isinstance(document, str | dict):
-        document = [document]
-    if not isinstance(document, list) or not document:
-        raise TableError(f"{name}: a list of schedules or of candidates is needed, got {clip(document)}")
-    if all(isinstance(entry, dict) and entry.keys() == set(RATE_COLUMNS) for entry in document):
-        columns = {key: [entry[key] for entry in document] for key in RATE_COLUMNS}
-        return RawTable(columns, range(1, len(document) + 1), "entry", name)
-    return _raw_from_entries(enumerate(document, start=1), "entry", name, shared)
-
-
-def _raw_from_entries(entries: Iterable[tuple[int, Any]], unit: str, name: str, shared: Mapping[str, Any]) -> RawTable:
-    rows, places = [], []
-    for place, entry in entries:
-        where = f"{name}, {unit} {place}"
-        if isinstance(entry, str) or (isinstance(entry, dict) and "kind" in entry):
-            entry = {"schedule": entry}
-        if not isinstance(entry, dict):
-            raise TableError(f"{where}: a schedule or a mapping with the key 'schedule' is needed, got {clip(entry)}")
-        _check_keys(entry, _ENTRY_KEYS, where)
-        if entry.get("schedule") in (None, ""):
-            raise TableError(f"{where}: the key 'schedule' is missing or empty; give it a short form or a mapping")
-        rows.append({**shared, **entry})
-        places.append(place)
-    keys = list(dict.fromkeys(key for row in rows for key in row))
-    columns = {key: [row.get(key) for row in rows] for key in keys}
-    return RawTable(columns, places, unit, name)
-
-
-def _check_keys(entry: Mapping[Any, Any], known: Sequence[str], where: str) -> None:
-    for key in entry:
-        if key not in known:
-            hint = nearest(str(key), known)
-            raise TableError(f"{where}: unknown key {as_text(key)!r}{hint} (known: {', '.join(known)})")
+def _is_entry(line: str) -> bool:
+    """Tell whether a line is a schedule: a short form, its JSON text, or a JSON object that describes one."""
+    if line.lstrip().startswith("{"):
+        return _is_json(line) and "kind" in json.loads(line)
+    return bool(_SHORT.match(line.lstrip(' "')))
 
 
 def _given_names(raw: RawTable) -> list[str]:
@@ -320,8 +314,13 @@ def _given_names(raw: RawTable) -> list[str]:
     return raw.texts(column) if column else [""] * len(raw.places)
 
 
-def _rename(table: RunTable, names: list[str], raw: RawTable, taken: set[str]) -> RunTable:
-    """Call unnamed candidates by their schedule; equal ones are told apart by #2, #3, ..."""
+def _rename(
+    table: RunTable, names: list[str], raw: RawTable, taken: set[str], written: set[str], of_file: str | None = None
+) -> RunTable:
+    """Call unnamed candidates by their file or schedule; equal ones are told apart by #2, #3, ...
+
+    `taken` are the names so far, `written` those that the user gave, which keep them.
+    """
     final = []
     for row, name in enumerate(names):
         if name:
@@ -329,9 +328,9 @@ def _rename(table: RunTable, names: list[str], raw: RawTable, taken: set[str]) -
                 raise TableError(f"{raw.where(row)}: the name {name!r} was used before; give every candidate its own")
             chosen = name
         else:
-            base = chosen = str(table.schedule_tuple()[row])
+            base = chosen = of_file or str(table.schedule_tuple()[row])
             count = 1
-            while chosen in taken:
+            while chosen in taken or chosen in written:
                 count += 1
                 chosen = f"{base} #{count}"
         taken.add(chosen)
@@ -348,7 +347,23 @@ def _open_counts(
         np.where(np.isnan(cells[name]), options.get(name, fallback.get(name, np.nan)), cells[name])
         for name in ("tokens", "batch_tokens")
     )
-    return tokens, batch, known_lengths(cells["steps"], tokens, batch)
+    lengths = known_lengths(cells["steps"], tokens, batch)
+    ends = np.array([ends_itself(cell) for cell in raw.columns["schedule"]], dtype=bool)
+    if ends.any():  # a length that is only assumed does not count there
+        stated = (np.where(np.isnan(cells[n]), options.get(n, np.nan), cells[n]) for n in ("tokens", "batch_tokens"))
+        lengths = np.where(ends, known_lengths(cells["steps"], *stated), lengths)
+    return tokens, batch, lengths
+
+
+def _differ(table: RunTable, name: str, value: float | str) -> int:
+    """Return how many candidates have another value than the option's, beyond the rounding to whole steps."""
+    if isinstance(value, str):
+        return sum(own != value for own in table.optimizer)
+    if name not in NUMBER_COLUMNS:
+        return 0
+    own = np.asarray(getattr(table, name), dtype=np.float64)
+    rounding = 1.0 / (2.0 * table.steps - 1.0) if name in ("tokens", "batch_tokens") else 0.0
+    return int((np.abs(own / value - 1.0) > rounding + 1e-9).sum()) if value else int((own > 0).sum())
 
 
 def _may_assume(name: str, table: RunTable) -> npt.NDArray[np.bool_]:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
 from optlaws.runs._files import read_bytes, read_text
-from optlaws.runs._quantity import parse_quantity
+from optlaws.schedules.quantity import parse_quantity
 from optlaws.schedules.schedule import no_repeats
 
 _CSV_LOCK = threading.Lock()

@@ -79,6 +79,32 @@ def check_target(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path}: the folder {str(target.parent)!r} cannot be written; choose another one")
 
 
+def check_folder(path: str | os.PathLike[str], name: str = "the folder") -> None:
+    """Raise an `InputError` unless files can be written into that folder, or it can be made.
+
+    Parameters
+    ----------
+    path
+        The folder, which need not be there.
+    name
+        What to call it in the message.
+
+    Raises
+    ------
+    InputError
+        If the name is empty, it or what is to hold it is a file, or that cannot be written.
+    """
+    if not str(path):
+        raise InputError(f"{name} must be a folder, got ''; name one")
+    place = Path(os.path.realpath(path))
+    there = next(one for one in (place, *place.parents) if one.exists())
+    if not there.is_dir():
+        what = "which is a file" if there == place else f"but {str(there)!r} is a file"
+        raise InputError(f"{name} must be a folder, got {str(path)!r}, {what}; name another one")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"{name} must be a folder that can be written, got {str(path)!r}; name another one")
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "w") -> Iterator[IO[Any]]:
     """Open a file that takes its name only when it is complete.

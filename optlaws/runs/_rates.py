@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from optlaws.errors import ScheduleError, TableError
@@ -20,8 +18,8 @@ def is_rates(raw: RawTable) -> bool:
     return set(raw.columns) == set(RATE_COLUMNS)
 
 
-def raw_from_rates(raw: RawTable, path: str) -> RawTable:
-    """Return a table with one candidate: the schedule that has these rates, called by the file's name.
+def raw_from_rates(raw: RawTable) -> RawTable:
+    """Return a table with one candidate, without a name: the schedule that has these rates.
 
     Raises
     ------
@@ -43,8 +41,7 @@ def raw_from_rates(raw: RawTable, path: str) -> RawTable:
         schedule = _schedule(rate)
     except ScheduleError as bad:
         raise TableError(f"{raw.name}: {bad}") from None
-    columns = {"run_id": [Path(path).stem if path != "-" else ""], "schedule": [schedule.to_json()]}
-    return RawTable(columns, [raw.places[0]], raw.unit, raw.name)
+    return RawTable({"schedule": [schedule.to_json()]}, [raw.places[0]], raw.unit, raw.name)
 
 
 def _schedule(rate: FloatArray) -> Schedule:

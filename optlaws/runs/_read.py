@@ -208,6 +208,15 @@ def states_length(cell: Any) -> bool:
     return not colon or "steps" in keys or kind.strip() in _OWN_LENGTH or " then " in cell
 
 
+def ends_itself(cell: Any) -> bool:
+    """Return whether a schedule's text or mapping says where it ends without stating a length: a piecewise one."""
+    if isinstance(cell, dict):
+        return cell.get("kind") == "piecewise"
+    if not isinstance(cell, str):
+        return False
+    return '"piecewise"' in cell if cell.lstrip().startswith("{") else cell.lstrip().startswith("piecewise")
+
+
 def _whole(steps: float) -> int | float:
     return int(steps) if math.isfinite(steps) and steps == int(steps) else steps
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from optlaws.errors import ScheduleError
 from optlaws.schedules.families import FAMILIES, Row
-from optlaws.schedules.keys import complain
+from optlaws.schedules.keys import complain, need, number
 from optlaws.schedules.schedule import Schedule, family_of, read
 from optlaws.schedules.shapes import SHAPES, Array, Phase, Table, highest, warmup_steps
 
@@ -55,6 +55,14 @@ class Group:
         """Return the schedules at `rows` (k,) of this group, at the positions `index` (k,) of another batch."""
         tables = tuple(self.tables[i] for i in np.arange(len(self))[rows]) if self.tables else ()
         return Group(index, self.shapes, self.warm, self.numbers[:, :, rows], tables)
+
+    def scaled(self, factor: Array) -> Group:
+        """Return the schedules with their rates multiplied by `factor` (m,)."""
+        numbers = self.numbers.copy()
+        numbers[[START, STOP]] *= factor
+        pairs = zip(self.tables, factor.tolist(), strict=True) if self.tables else ()
+        tables = tuple(tuple(Table(t.values * f) if t else None for t in row) for row, f in pairs)
+        return Group(self.index, self.shapes, self.warm, numbers, tables)
 
     def phases(self, row: int) -> tuple[Phase, ...]:
         """Return the phases of one schedule."""
@@ -176,6 +184,21 @@ class ScheduleBatch:
             if len(index):
                 groups.append(group.take(row_of[chosen[index]], index))
         return ScheduleBatch(tuple(groups), len(chosen))
+
+    def scaled(self, factor: Any) -> ScheduleBatch:
+        """Return the schedules with every rate of schedule i multiplied by `factor[i]`, or all by one number.
+
+        Raises
+        ------
+        ScheduleError
+            A factor is not a finite number above 0, or there is neither one nor one for each schedule.
+        """
+        value = np.asarray(number("factor", factor), dtype=np.float64)
+        if value.shape not in ((), (1,), (self.size,)):
+            raise complain("factor", f"one number or {self.size} of them", factor, "give one for each schedule")
+        every = np.broadcast_to(value, (self.size,))
+        need((every > 0) & (every < np.inf), "factor", "finite and above 0", every, "name a number like 0.5")
+        return ScheduleBatch(tuple(group.scaled(every[group.index]) for group in self.groups), self.size)
 
     def _gather(self, what: Any) -> Array:
         out = np.empty(self.size)

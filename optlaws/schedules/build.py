@@ -118,9 +118,12 @@ def warm_restarts(peak: float, steps: int, period: float, mult: float = 1.0, **m
     return Schedule("warm_restarts", peak=peak, steps=steps, period=period, mult=mult, **more)
 
 
-def piecewise(points: Sequence[tuple[int, float]], steps: int) -> Schedule:
-    """Return straight lines between (step, rate) points; the first is at step 0 and the last rate is held."""
-    return Schedule("piecewise", points=points, steps=steps)
+def piecewise(points: Sequence[tuple[int, float]], steps: int | None = None) -> Schedule:
+    """Return straight lines between (step, rate) points; the first is at step 0 and the last rate is held.
+
+    The run ends at the last point unless `steps` says otherwise.
+    """
+    return Schedule("piecewise", points=points, **({} if steps is None else {"steps": steps}))
 
 
 def from_array(values: Any) -> Schedule:

@@ -340,7 +340,7 @@ FAMILIES: dict[str, Family] = {
         ),
         Family(
             "piecewise",
-            (keys.STEPS, Key("points", "points", keys.read_points, always=True)),
+            (keys.STEPS_OF_POINTS, Key("points", "points", keys.read_points, always=True)),
             piecewise_rows,
             grid=False,
         ),

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from optlaws.errors import ScheduleError, nearest
+from optlaws.errors import InputError, ScheduleError, nearest
+from optlaws.schedules.quantity import parse_percent, parse_quantity
 from optlaws.schedules.shapes import DECAY_ALIASES, DECAYS, Table
 
 MAX_STEPS = 10**12
@@ -26,7 +27,11 @@ Values = dict[str, Any]
 
 
 class Steps(int):
-    """A length already in steps, never to be read as a fraction (JSON)."""
+    """A length already in steps, never to be read as a fraction (JSON, 20K)."""
+
+
+class Share(float):
+    """A share of all steps from 0 to 1, never to be read as steps (20%)."""
 
 
 def complain(name: str, rule: str, got: Any, way_out: str) -> ScheduleError:
@@ -71,6 +76,31 @@ def number(name: str, raw: Any) -> Any:
     raise complain(name, "a number", raw, "write it with digits, like 300 or 1e-3")
 
 
+def count(name: str, raw: Any, shares: bool = False) -> Any:
+    """Return what `number` returns; text may also be a count like 20K or 64Ki, and a percentage with `shares`.
+
+    A count becomes `Steps`, a percentage a `Share`.
+    """
+    if type(raw) is not str:
+        return number(name, raw)
+    try:
+        return float(raw)
+    except ValueError:
+        pass
+    if shares and raw.rstrip().endswith("%"):
+        try:
+            return Share(parse_percent(raw, name))
+        except InputError as bad:
+            raise ScheduleError(str(bad)) from None
+    try:
+        value = parse_quantity(raw, name, zero=True)
+    except InputError:
+        raise complain(name, "a number", raw, f"write it like 300, {'20K or 5%' if shares else '1e5 or 20K'}") from None
+    if value != math.floor(value):
+        raise complain(name, "a whole number of steps", raw, "write it like 300 or 20K")
+    return Steps(value)
+
+
 def whole(name: str, value: Any, low: int, way_out: str) -> Any:
     """Return the number as whole steps (int, or an integral float array) of at least `low`; else a `ScheduleError`."""
     rule = f"a whole number of steps, {low} to {MAX_STEPS:,}"
@@ -85,16 +115,16 @@ def whole(name: str, value: Any, low: int, way_out: str) -> Any:
 
 def read_steps(key: Key, raw: Any, values: Values) -> Any:
     """Read the total number of steps."""
-    return whole(key.name, number(key.name, raw), 1, "count every update, warm-up and decay included")
+    return whole(key.name, count(key.name, raw), 1, "count every update, warm-up and decay included")
 
 
 def read_duration(key: Key, raw: Any, values: Values) -> Any:
-    """Read a length: steps, or a fraction of all steps where below 1 (for `decay` up to and including 1)."""
-    value = number(key.name, raw)
+    """Read a length: steps, a percentage, or a fraction of all steps below 1 (for `decay` up to and including 1)."""
+    value = count(key.name, raw, shares=True)
     way_out = f"write steps as in {key.name}=300, or a fraction of all steps as in {key.name}=0.2"
     if isinstance(value, Steps):
         return whole(key.name, int(value), key.low, way_out)
-    top = 1.0 if key.unit_is_fraction else math.nextafter(1.0, 0.0)
+    top = 1.0 if key.unit_is_fraction or isinstance(value, Share) else math.nextafter(1.0, 0.0)
     total = values["steps"]
     if isinstance(value, np.ndarray) or isinstance(total, np.ndarray):
         value = np.asarray(value, dtype=np.float64)
@@ -184,14 +214,17 @@ def read_milestones(key: Key, raw: Any, values: Values) -> Any:
 
 
 def read_points(key: Key, raw: Any, values: Values) -> Any:
-    """Read [[step, rate], ...], or `step:rate/step:rate`; both steps and rates are checked here."""
+    """Read [[step, rate], ...], or `step:rate/step:rate`; both steps and rates are checked here.
+
+    Where the run's steps were left out (None), they become the last point's step.
+    """
     way_out = "write points=0:0.0/300:0.001/25000:0.0, steps rising from 0"
     points: list[tuple[int, float]] = []
     for item in _items(key, raw):
         pair = item.split(":") if isinstance(item, str) else item
         if not isinstance(pair, (list, tuple, np.ndarray)) or len(pair) != 2:
             raise complain(key.name, "pairs of a step and a rate", item, way_out)
-        step = whole("step of points", number("step of points", pair[0]), 0, way_out)
+        step = whole("step of points", count("step of points", pair[0]), 0, way_out)
         points.append((step, read_rate(POINT_RATE, pair[1], values)))
     steps = [p[0] for p in points]
     if len(points) > MAX_POINTS:
@@ -202,6 +235,11 @@ def read_points(key: Key, raw: Any, values: Values) -> Any:
     thrice = [a for a, c in zip(steps, steps[2:], strict=False) if a == c]
     if falls or thrice:
         raise complain(key.name, "pairs with rising steps, at most two at a jump", (falls + thrice)[0], way_out)
+    if values["steps"] is None:
+        if not steps[-1]:
+            got = "nothing and no point after step 0"
+            raise ScheduleError(f"steps of piecewise must be given, got {got}; add steps=VALUE (total_steps in JSON)")
+        values["steps"] = steps[-1]
     total = values["steps"]
     one = not isinstance(total, np.ndarray)  # an array is refused later, for the schedule as a whole
     if one and len(steps) > 1 and steps[-2] >= total and steps[-2] != steps[-1]:
@@ -258,6 +296,16 @@ class Key:
         """Return the default, given the parameters before this one."""
         return self.default(values) if callable(self.default) else self.default
 
+    def scaled(self, value: Any, factor: float) -> Any:
+        """Return the value of a schedule whose rates are multiplied by `factor`; what holds no rates stays."""
+        if self.read is read_rate:
+            return value * factor
+        if self.read is read_points:
+            return tuple((step, rate * factor) for step, rate in value)
+        if self.read is read_table:
+            return value.values * factor
+        return Steps(value) if self.read in (read_duration, read_steps) else value
+
 
 POINT_RATE = Key("rate of points", "", read_rate)
 
@@ -288,6 +336,7 @@ def _timescale(values: Mapping[str, Any]) -> Any:
 
 
 STEPS = Key("steps", "total_steps", read_steps)
+STEPS_OF_POINTS = Key("steps", "total_steps", read_steps, None, always=True)  # None: see read_points
 PEAK = rate("peak", "peak_lr", low=1)
 BASE = (PEAK, STEPS)
 WARMUP = (

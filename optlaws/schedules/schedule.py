@@ -16,7 +16,7 @@ import numpy as np
 
 from optlaws.errors import ScheduleError, nearest
 from optlaws.schedules.families import FAMILIES, Family, Row, chain_rows
-from optlaws.schedules.keys import DECAY, REQUIRED, Key, Steps, Values, complain, number, read_duration, whole
+from optlaws.schedules.keys import DECAY, REQUIRED, Key, Steps, Values, complain, count, number, read_duration, whole
 from optlaws.schedules.shapes import Array, Phase, Table, highest, warmup_steps
 
 MAX_SHORT_VALUES = 64
@@ -217,17 +217,28 @@ class Schedule:
         return np.concatenate([p.rate(np.arange(p.begin, p.end)) for p in self.phases])
 
     def scaled(self, factor: float) -> Schedule:
-        """Return the schedule as one rate per step, every rate multiplied by `factor`.
+        """Return the schedule of the same family with every rate multiplied by `factor`.
 
         Raises
         ------
         ScheduleError
             `factor` is not one finite number above 0, or makes a rate above 1e6.
+
+        Examples
+        --------
+        >>> Schedule("cosine", peak=1e-3, steps=1000, warmup=100, final=1e-4).scaled(2.0).short()
+        'cosine:peak=0.002,steps=1000,warmup=100,final=0.0002'
         """
         value = number("factor", factor)
         if isinstance(value, np.ndarray) or not 0 < value < float("inf"):
-            raise complain("factor", "one finite number above 0", factor, "build a ScheduleBatch for several")
-        return Schedule("array", values=self.array() * value)
+            raise complain("factor", "one finite number above 0", factor, "give ScheduleBatch.scaled one for each")
+        if self.kind == "chain":
+            return Schedule("chain", parts=tuple(part.scaled(value) for part in self.parameters[0]))
+        keys = FAMILIES[self.kind].keys
+        return Schedule(
+            self.kind,
+            **{key.name: key.scaled(old, value) for key, old in zip(keys, self.parameters, strict=True)},
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON form: kind, peak_lr, total_steps, ... with absolute rates and lengths in steps."""
@@ -366,8 +377,9 @@ def parse(spec: str | Mapping[str, Any] | Schedule) -> Schedule:
     Parameters
     ----------
     spec : str or dict
-        ``"wsd:peak=1e-3,steps=25000,warmup=300,decay=0.2"`` (lengths in steps, or fractions of all steps below 1; for
-        `decay` 1 is the whole run), parts of a chain joined by ``" then "``; or the JSON form of `Schedule.to_dict`.
+        ``"wsd:peak=1e-3,steps=25000,warmup=300,decay=0.2"`` (lengths in steps like 300 or 20K, or fractions of all
+        steps like 0.2 or 20%; for `decay` 1 is the whole run), parts of a chain joined by ``" then "``; or the JSON
+        form of `Schedule.to_dict`.
         A dict may also use the short names.
 
     Raises
@@ -433,19 +445,19 @@ def _parse_short(text: str) -> Schedule:
 
 
 def _is_word(value: Any) -> bool:
-    """Return whether a value is text that is not a number (JSON's "decay" names the shape, not the length)."""
+    """Return whether a value is text that is no length (JSON's "decay" names the shape, not the length)."""
     if not isinstance(value, str):
         return False
     try:
-        float(value)
-    except ValueError:
-        return True
+        count("decay", value, shares=True)
+    except ScheduleError:
+        return not value.rstrip().endswith("%")
     return False
 
 
 def _json_steps(key: Key, value: Any) -> Steps:
     """Read a length that JSON gives in steps, never as a fraction."""
-    steps = number(key.json, value)
+    steps = count(key.json, value)
     way_out = f"write {key.name} instead of {key.json} for a fraction of all steps"
     if isinstance(steps, np.ndarray):
         raise complain(key.json, "one whole number of steps", value, way_out)

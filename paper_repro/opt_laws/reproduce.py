@@ -7,27 +7,43 @@ tolerance, but for the direction of one effect.
 
 Top-2: over all pools of equal size and steps of the splits of `benchmarks/accuracy.py`. Best family: each schedule
 family left out in turn; a pool counts when it holds that family and another one, and is won when the family of the
-lowest predicted loss has the lowest loss. Error: the largest of the splits' mean errors. Warm-up: what the built-in law
-says of it, which rests on its equations, and what the warm-ups tried by the Marin project made of real runs.
+lowest predicted loss has the lowest loss. Error: the largest of the splits' mean errors.
+
+Warm-up: what a longer warm-up does to the loss, in % of it, counts as falling with data if in every configuration it is
+smaller (whatever its sign) with the most data than with the least, and the median rank correlation of its size with
+data is below 0. The configurations of the built-in law are three kinds of schedules, four peak rates and three sizes
+among its runs', at lengths within theirs; it has seen no other warm-up than 300 steps, so that its answer is that of
+its equations. Those of the Marin project's runs are pairs of the warm-ups that it tried, and a fall counts if it is
+larger than the losses' last printed decimal can hide; runs with other seeds, which would tell the noise, there are
+none.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from itertools import pairwise
+from dataclasses import dataclass
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import spearmanr
 
-from optlaws.errors import OptlawsError
+from optlaws.errors import ExtrapolationWarning, OptlawsError
 from optlaws.law import fit_law, load_law
 from optlaws.runs import RunTable, read_runs
 from optlaws.schedules import parse
 from optlaws.validation import cross_validate, leave_one_family_out, same_horizon
-from paper_repro.core import Missing, Row, benchmark, expected, need, new_axes
+from paper_repro.core import Expected, Missing, Row, benchmark, expected, need, new_axes
 
-STEPS = (5_000, 10_000, 20_000, 50_000, 100_000, 200_000)
+STEPS = (5_000, 10_000, 20_000, 40_000, 60_000)  # those of the built-in law's runs: 3,000 to 62,500
+BATCH = 51_200
 WARM = (300, 2_000)
+KINDS = ("cosine:{common},final={end!r}", "wsd:{common},decay=0.2", "constant:{common}")
+PEAKS, SIZES = (2e-4, 5e-4, 1e-3, 2e-3), (2e7, 8.5e7, 1.6e8)
+ROUNDED = 0.0005  # half a unit of the last decimal of Marin's losses
+SMALL = 0.2  # %, of the loss
+LIMIT = 1.645  # standard errors of a 90 % limit
 SWEPT = (1_000, 2_000, 4_000)  # warm-ups of Marin's 130M runs that ended well at every length
 QUICK = ("horizon > 25k", "cosine from WSD", "WSD from cosine")
 
@@ -50,21 +66,87 @@ def families_won(runs: RunTable) -> dict[str, tuple[int, int]]:
     return out
 
 
-def warm_up_effect(pairs: Sequence[tuple[int, int]]) -> np.ndarray:
-    """Return what the longer of two warm-ups adds to the predicted loss, in % of it, for each of `STEPS`."""
+@dataclass(frozen=True)
+class Fall:
+    """Whether the sizes of effects fall with data, by configuration: arrays of shape (m,)."""
+
+    drop: np.ndarray  # size with the least data less that with the most, %
+    margin: np.ndarray  # what a drop must exceed, %
+    rank: np.ndarray  # Spearman's rank correlation of the size with data
+
+    @classmethod
+    def of(cls, effect: np.ndarray, data: Sequence[float], unsure: np.ndarray | None = None) -> Fall:
+        """Judge effects of shape (m, k), k amounts of data ascending; `unsure` (m, k): by how much each may be off."""
+        size = np.abs(effect)
+        off = np.zeros_like(size) if unsure is None else unsure
+        rank = np.array([spearmanr(row, data).statistic for row in size])
+        return cls(size[:, 0] - size[:, -1], off[:, 0] + off[:, -1], rank)
+
+    @property
+    def smaller(self) -> np.ndarray:
+        """Whether each configuration's effect is smaller with the most data than with the least."""
+        return self.drop > self.margin
+
+    @property
+    def larger(self) -> np.ndarray:
+        """Whether each configuration's effect is larger with the most data than with the least."""
+        return self.drop < -self.margin
+
+    @property
+    def shown(self) -> bool:
+        """Whether effects fall with data, by the rule of this module."""
+        return bool(self.smaller.all() and np.median(self.rank) < 0)
+
+    def text(self) -> str:
+        """Return the judgement in words."""
+        return (
+            f"smaller with the most data than with the least in {self.smaller.sum()} of {len(self.drop)}, Spearman of"
+            f" its size with data {self.rank.min():+.2f} to {self.rank.max():+.2f}, median {np.median(self.rank):+.2f}"
+        )
+
+
+def warm_up_effects(pairs: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the longer of two warm-ups adds to the predicted loss, and its standard error, in % of it.
+
+    Each of shape (m, k): configurations, lengths `STEPS` with their pair of warm-ups.
+    """
     law = load_law("llama-slimpajama")
-    specs = [
-        f"cosine:peak=1e-3,steps={t},warmup={w},final=1e-4" for t, pair in zip(STEPS, pairs, strict=True) for w in pair
-    ]
-    runs = RunTable.build([parse(spec) for spec in specs], params=85e6, batch_tokens=51_200.0, weight_decay=0.1)
-    loss = law.expected_loss(runs).reshape(len(STEPS), 2)
-    return np.asarray(100 * (loss[:, 1] / loss[:, 0] - 1))
+    specs, sizes = [], []
+    for kind, peak, size in product(KINDS, PEAKS, SIZES):
+        for steps, pair in zip(STEPS, pairs, strict=True):
+            for warm in pair:
+                specs.append(kind.format(common=f"peak={peak!r},steps={steps},warmup={warm}", end=0.1 * peak))
+                sizes.append(size)
+    runs = RunTable.build([parse(s) for s in specs], params=sizes, batch_tokens=float(BATCH), weight_decay=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)  # the warm-ups are not those of the law's runs
+        loss, shared = law.expected_loss(runs), law.predict(runs).covariance(slice(None))
+    short, long = np.arange(0, len(loss), 2), np.arange(1, len(loss), 2)
+    spread = np.sqrt(shared[short, short] + shared[long, long] - 2 * shared[short, long])
+    effect, error = 100 * (loss[long] / loss[short] - 1), 100 * spread / loss[short]
+    return effect.reshape(-1, len(STEPS)), error.reshape(-1, len(STEPS))
 
 
-def warm_up_measured(runs: RunTable) -> dict[float, float]:
-    """Return by tokens D by how much the losses of runs that differ in the warm-up alone spread, in % of the lowest.
+def warm_up_row(book: Expected, cell: str, pairs: Sequence[tuple[int, int]]) -> Row:
+    """Return what the built-in law says of the warm-up's effect as data grow."""
+    effect, error = warm_up_effects(pairs)
+    fall = Fall.of(effect, STEPS)
+    beyond = ", ".join(str(count) for count in (np.abs(effect) > LIMIT * error).sum(axis=0))
+    middle = ", ".join(
+        f"{value:.3f} % at {steps:,}" for value, steps in zip(np.median(np.abs(effect), axis=0), STEPS, strict=True)
+    )
+    note = (
+        f"{len(effect)} configurations: {fall.text()}; median size by steps of {BATCH:,} tokens: {middle}; larger than"
+        f" the law's own 90 % limit in {beyond} of them"
+    )
+    return book.row("headline", cell, float(fall.shown), note)
 
-    Runs of one D are compared where they have the settings of its base run and each of the warm-ups `SWEPT`.
+
+def warm_up_measured(runs: RunTable) -> dict[float, tuple[float, ...]]:
+    """Return by tokens D the losses of runs that differ in the warm-up alone, one for each of `SWEPT`.
+
+    Runs of one D are compared where they have the settings of its base run and each of the warm-ups; of repeats the
+    lowest loss counts.
     """
     batch = runs.batch()
     warm, peak = np.asarray(batch.warmup_steps, dtype=float), np.asarray(batch.peak)
@@ -78,9 +160,32 @@ def warm_up_measured(runs: RunTable) -> dict[float, float]:
         same = np.isclose(settings, settings[i], rtol=1e-9, equal_nan=True).all(axis=1)
         losses = {w: runs.final_loss[same & (warm == w)] for w in SWEPT}
         if all(len(loss) for loss in losses.values()):
-            each = [float(loss.min()) for loss in losses.values()]
-            out[float(runs.tokens[i])] = 100 * (max(each) / min(each) - 1)
+            out[float(runs.tokens[i])] = tuple(float(loss.min()) for loss in losses.values())
     return dict(sorted(out.items()))
+
+
+def measured_row(book: Expected, losses: dict[float, tuple[float, ...]]) -> Row:
+    """Return the row of real runs' warm-ups; a mismatch is explained if only the shorter two leave it open."""
+    cell, data = "the same, measured", list(losses)
+    if len(data) < 3:
+        return book.row("headline", cell, None, "fewer than three lengths with all the warm-ups")
+    values = np.array(list(losses.values())).T  # (warm-ups, lengths)
+    pairs = list(combinations(range(len(SWEPT)), 2))
+    effect = np.array([100 * (values[j] / values[i] - 1) for i, j in pairs])
+    unsure = np.array([200 * ROUNDED / values[i] for i, _ in pairs])
+    fall = Fall.of(effect, data, unsure)
+    told = []
+    for (i, j), row in zip(pairs, effect, strict=True):
+        each = ", ".join(f"{value:+.3f} % at {d / 1e9:.1f}B" for value, d in zip(row, data, strict=True))
+        told.append(f"{SWEPT[j]:,} instead of {SWEPT[i]:,} steps: {each}")
+    note = (
+        f"{len(pairs)} pairs of warm-ups (500 steps diverged at most lengths and are left out): {fall.text()};"
+        f" {'; '.join(told)}; roundings of two losses may move an effect by {unsure.max():.2f} %"
+    )
+    longest = np.array([j == len(SWEPT) - 1 for _, j in pairs])
+    left_open = not (fall.smaller | fall.larger)[~longest].any() and np.abs(effect[~longest]).max() < SMALL
+    holds = bool(fall.smaller[longest].all() and left_open)
+    return book.row("headline", cell, float(fall.shown), note, holds=holds)
 
 
 def divergence_f1(quick: bool) -> tuple[float | None, str]:
@@ -103,28 +208,13 @@ def reproduce(data: Path, quick: bool, figures: Path | None) -> list[Row | Missi
     """Return the rows; quick takes three of the splits and leaves the families out."""
     public, book = benchmark("public"), expected("opt_laws")
     rows: list[Row | Missing] = []
-    last: list[Row | Missing] = []
-    for cell, pairs in (
-        ("importance of warm-up falls with data", [WARM] * len(STEPS)),
-        ("the same for warm-ups in proportion to the run", [(t // 100, t // 10) for t in STEPS]),
-    ):
-        effect = warm_up_effect(pairs)
-        text = ", ".join(f"{value:+.3f} % at {steps:,}" for value, steps in zip(effect, STEPS, strict=True))
-        slope = float(np.polyfit(np.log(STEPS), np.log(np.abs(effect)), 1)[0])
-        note = f"slope of ln |effect| in ln data {slope:+.2f}; by steps of 51,200 tokens: {text}"
-        if len(set(np.sign(effect))) > 1:
-            note += "; the effect changes its sign, near which its size says little"
-        last.append(book.row("headline", cell, float(slope < 0), note))
+    last: list[Row | Missing] = [
+        warm_up_row(book, "importance of warm-up falls with data", [WARM] * len(STEPS)),
+        warm_up_row(book, "the same for warm-ups in proportion to the run", [(t // 100, t // 10) for t in STEPS]),
+    ]
     try:
         marin = read_runs(need(data, "marin_runs.csv", "runs of other warm-ups; their effect is not measured"))
-        spread = warm_up_measured(public.completed(marin))
-        falls = all(b < a for a, b in pairwise(spread.values())) if len(spread) > 2 else None
-        text = ", ".join(f"{value:.2f} % at {tokens / 1e9:.1f}B" for tokens, value in spread.items())
-        note = (
-            "largest over lowest loss of warm-ups of 1,000, 2,000 and 4,000 steps (500 diverged at most lengths and is"
-            f" left out), by tokens: {text}"
-        )
-        last.append(book.row("headline", "the same, measured", None if falls is None else float(falls), note))
+        last.append(measured_row(book, warm_up_measured(public.completed(marin))))
     except Missing as gap:
         last.append(gap)
     try:
@@ -159,11 +249,15 @@ def reproduce(data: Path, quick: bool, figures: Path | None) -> list[Row | Missi
     rows.append(book.row("headline", "relative loss error", scores[worst]["error"], note))
     if figures:
         figure, axes = new_axes()
-        axes.semilogx(STEPS, warm_up_effect([WARM] * len(STEPS)), "o-")
+        effect, _ = warm_up_effects([WARM] * len(STEPS))
+        axes.semilogx(STEPS, effect.T, color="0.8", lw=0.8)
+        axes.semilogx(STEPS, np.median(effect, axis=0), "o-")
         axes.axhline(0, color="0.5", lw=0.8)
         axes.set(
-            xlabel="steps of 51,200 tokens", ylabel="added to the loss, %",
+            xlabel=f"steps of {BATCH:,} tokens", ylabel="added to the loss, %",
             title="Warm-up of 2,000 steps instead of 300",
         )  # fmt: skip
+        axes.set_xticks(STEPS, [f"{steps:,}" for steps in STEPS])
+        axes.minorticks_off()
         figure.savefig(figures / "opt_laws.png", dpi=120)
     return [*rows, *last]

@@ -124,6 +124,7 @@ class TestProgress:
         assert "params left out, 2 of 2" in said
         assert any(word.endswith("last steps") for word in said)
 
+    @pytest.mark.filterwarnings("ignore:law .* is doubtful")
     def test_of_laws_without_a_search(self):
         runs = with_law(
             Chinchilla.refit(), table(*grid(), peak=np.tile([1e-3, 2e-3, 3e-3, 4e-3, 6e-3], 5)), noise=0.002

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.integrate import quad
@@ -18,7 +21,7 @@ from optlaws.baselines.multi_power import MultiPowerLaw, loss_drop, optimise_rat
 from optlaws.baselines.noisy_quadratic import RATE, NoisyQuadraticSystem, _Modes
 from optlaws.errors import FitError, InputError, LawError
 from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
-from optlaws.schedules import parse
+from optlaws.schedules import Schedule, parse
 
 SMALL = [
     "cosine:peak=3e-4,steps=60,warmup=10,final=3e-5",
@@ -141,15 +144,17 @@ def test_noisy_quadratic_equals_its_twin(size, steps, batch):
     np.testing.assert_allclose(law.predict(runs), naive_modes(law, size, steps, batch, stairs=True), rtol=2e-5)
 
 
-def test_noisy_quadratic_slopes_equal_differences():
-    modes = _Modes(np.array([1e6, 3e8]), np.array([500.0, 4e4]), np.array([2e4, 1e6]))
+@pytest.mark.parametrize("form", ["loss", "falling"])
+def test_noisy_quadratic_slopes_equal_differences(form):
+    modes = _Modes(np.array([1e6, 3e8, 2e9]), np.array([500.0, 4e4, 3.0]), np.array([2e4, 1e6, 5e4]))
+    losses = getattr(modes, form)
     theta = np.array([1.2, 0.6, 3.0, 0.7, 0.4, 900.0, 1.1])
-    slopes = modes.loss(theta, True)[1]
+    slopes = losses(theta, True)[1]
     for i, width in enumerate(1e-6 * theta):
         above, below = theta.copy(), theta.copy()
         above[i] += width
         below[i] -= width
-        expected = (modes.loss(above, False)[0] - modes.loss(below, False)[0]) / (2 * width)
+        expected = (losses(above, False)[0] - losses(below, False)[0]) / (2 * width)
         np.testing.assert_allclose(slopes[:, i], expected, rtol=1e-5, atol=1e-12)
 
 
@@ -239,7 +244,7 @@ def test_a_constant_rate_has_no_decay_terms():
 def test_a_rate_once_a_step_is_the_same_schedule():
     spec = "wsd:peak=1e-3,steps=400,warmup=40,decay=0.2"
     schedule = parse(spec)
-    listed = RunTable.build([schedule.scaled(1.0)], params=1e8)
+    listed = RunTable.build([Schedule("array", values=schedule.array())], params=1e8)
     for law in LAWS.values():
         np.testing.assert_allclose(law.predict(listed), law.predict(table([spec])), rtol=1e-12)
 
@@ -424,8 +429,47 @@ def test_noisy_quadratic_fit_is_no_worse_than_the_published_one(data_dir):
     runs = read_runs(data_dir / "nqs_runs.csv")
     runs = runs.select(runs.column("filtered") != "True")
 
-    def cost(law):
-        return 0.5 * np.sum((np.log(law.predict_constant(runs)) - np.log(runs.final_loss)) ** 2)
+    def cost(losses):
+        return 0.5 * np.sum((np.log(losses) - np.log(runs.final_loss)) ** 2)
 
-    np.testing.assert_allclose(cost(NQS), 0.022080, atol=5e-7)  # the authors' log
-    assert cost(NoisyQuadraticSystem.fit(runs, starts=12)) < 0.02208
+    np.testing.assert_allclose(cost(NQS.predict_constant(runs)), 0.022080, atol=5e-7)  # the authors' log
+    assert cost(NoisyQuadraticSystem.fit_constant(runs, starts=12).predict_constant(runs)) < 0.02208
+    assert cost(NoisyQuadraticSystem.fit(runs, starts=12).predict(runs)) < 0.016  # the authors' demo: 0.0388
+
+
+def noisy_grid():
+    """Runs of four sizes and three batches, some hundred to some ten thousand steps."""
+    size, batch, steps = (
+        x.ravel() for x in np.meshgrid([1e6, 8e6, 6e7, 5e8], [4e3, 6e4, 1e6], [150.0, 3e3, 25e3], indexing="ij")
+    )
+    return table([f"constant:peak=1e-3,steps={int(k)}" for k in steps], params=size, batch_tokens=batch)
+
+
+@pytest.mark.parametrize("law", [NQS, NoisyQuadraticSystem(1.2, 0.7, 3.0, 0.8, 1.0, 500.0, 1.2)])
+def test_noisy_quadratic_finds_itself_and_predicts_what_it_fits(law):
+    runs = noisy_grid()
+    made = dataclasses.replace(runs, final_loss=law.predict(runs))
+    assert np.abs(law.predict_constant(runs) / law.predict(runs) - 1).max() > 0.02  # two functions
+    found = NoisyQuadraticSystem.fit(made, starts=12)
+    np.testing.assert_allclose(found.predict(runs), law.predict(runs), rtol=1e-3)
+    held = table(["constant:peak=1e-3,steps=60000"] * 2, params=[2e6, 1e9], batch_tokens=[2e4, 3e5])
+    np.testing.assert_allclose(found.predict(held), law.predict(held), rtol=3e-3)
+
+
+def test_noisy_quadratic_comes_near_its_own_runs_where_they_tell_little():
+    runs = read_runs(Path(__file__).parents[2] / "examples" / "my_runs.csv")  # two sizes, two lengths
+    law = NoisyQuadraticSystem.fit(runs, starts=12)
+    assert np.abs(law.predict(runs) / runs.final_loss - 1).max() < 0.03
+    assert law.doubts(runs) == ["its 7 constants stand on 4 different (params, steps, batch_tokens)"]
+    assert law.doubts(noisy_grid()) == []
+
+
+def test_noisy_quadratic_takes_equal_runs_together():
+    runs = noisy_grid()
+    loss = NQS.predict(runs) * np.exp(0.01 * np.sin(7 * np.arange(36)))
+    twice = np.r_[np.arange(36), np.arange(36)[::-1]]
+    apart = np.exp(0.02 * np.r_[np.ones(36), -np.ones(36)])  # about the same mean of the log loss
+    many = dataclasses.replace(runs.select(twice), final_loss=loss[twice] * apart)
+    laws = [NoisyQuadraticSystem.fit(each, starts=4) for each in (dataclasses.replace(runs, final_loss=loss), many)]
+    np.testing.assert_allclose(laws[0].predict(runs), laws[1].predict(runs), rtol=1e-6)
+    np.testing.assert_allclose(laws[0].predict(runs.select(twice)), laws[0].predict(runs)[twice], rtol=1e-12)

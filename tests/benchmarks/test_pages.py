@@ -12,6 +12,7 @@ SWEEPS = {
     "cpu_sweep_rich": (50e3, 2048.0),
     "cpu_sweep_wide": (50e3, 2048.0),
     "cpu_sweep_repeats": (50e3, 2048.0),
+    "cpu_sweep_seeds": (40e3, 2048.0),
 }
 
 

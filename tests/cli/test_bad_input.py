@@ -205,6 +205,50 @@ def test_a_killed_command_leaves_the_old_file(tmp_path):
     assert out.read_text() == "good"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_terminated_command_leaves_nothing_behind(tmp_path, times):
+    """Twice is what `timeout` sends: to the process, and to its group."""
+    out = tmp_path / "rates.csv"
+    out.write_text("good")
+    command = [sys.executable, "-m", "optlaws", "schedule", "cosine:peak=1e-3,steps=1000000000", "-o", str(out)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 30
+        while not any(part.stat().st_size for part in tmp_path.glob(".rates.csv.*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        for _ in range(times):
+            child.send_signal(signal.SIGTERM)
+        stdout, stderr = child.communicate(timeout=30)
+    finally:
+        child.kill()
+        child.wait()
+    assert (child.returncode, stdout, stderr) == (143, "", "optlaws: terminated\n")
+    assert os.listdir(tmp_path) == ["rates.csv"]
+    assert out.read_text() == "good"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs signals")
+def test_who_handles_sigterm_already_goes_on_doing_so(run):
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        assert run("schedule", "cosine:peak=1e-3,steps=3")[0] == 0
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+    assert run("schedule", "cosine:peak=1e-3,steps=3")[0] == 0
+    assert signal.getsignal(signal.SIGTERM) == before  # as it was before the command
+
+
+@pytest.mark.parametrize("command", [["rank", GOOD], ["optimize", "--params", "85M", "--tokens", "2.56B"]])
+def test_the_name_of_a_rival_law_is_no_law_but_says_how_to_make_one(run, command):
+    way_out = "got 'chinchilla', a rival law; `optlaws fit RUNS --law chinchilla -o FILE` makes a file of it"
+    refused(run(*command, "--law", "chinchilla"), way_out)
+
+
 def test_what_is_read_is_not_replaced(tmp_path):
     """`predict` and `fit` refuse an output that is one of their inputs."""
     table = tmp_path / "runs.csv"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 import types
 
@@ -359,6 +360,10 @@ def test_laws(run):
     assert code == 0
     assert "Rebuild: python benchmarks/build_laws.py fake" in out
     assert "7M .. 170M" in out
+    assert re.search(r"^left out +mean error % +Spearman over all +within pools +90 % covers", out, re.MULTILINE)
+    assert re.search(r"^horizon +0.12 +0.98 +0.95 +91 %", out, re.MULTILINE)
+    assert re.search(r"^size +0.24 +0.97 +- +90 %", out, re.MULTILINE)
+    assert "equal size and length" in out
     code, out, _ = run("laws", "--format", "json")
     assert [law["name"] for law in json.loads(out)] == ["llama-slimpajama", "other"]
 

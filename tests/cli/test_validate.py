@@ -253,18 +253,34 @@ def test_a_built_in_sweep_by_name(tmp_path, monkeypatch, capsys):
     """Its verdict is that of the page, and nothing is written into the package."""
     monkeypatch.chdir(tmp_path)
     before = sorted((ROOT / "optlaws" / "data" / "cpu_sweep_rich").iterdir())
-    (tmp_path / "out").mkdir()
     args = ["validate", "cpu_sweep_rich", "--max-params", "50K", "--max-steps", "2048"]
-    assert cli.run([*args, "--out", "out"]) == 0
+    assert cli.run([*args, "--out", "deep/out"]) == 0
     out = capsys.readouterr().out
     page = (ROOT / "docs" / "validation_cpu_sweep_rich.md").read_text(encoding="utf-8")
     for row in ("| mean error |", "| bias |", "| 90 % intervals cover |"):
         line = next(line for line in page.splitlines() if line.startswith(row))
         assert line in out
-    assert (tmp_path / "out" / "validation.md").exists()
+    assert (tmp_path / "deep" / "out" / "validation.md").exists()
     assert sorted((ROOT / "optlaws" / "data" / "cpu_sweep_rich").iterdir()) == before
-    assert cli.run([*args, "--out", "nowhere"]) == 2
-    assert "--out must be a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("out", "why"), [("file", "which is a file"), ("file/x", "is a file"), ("", "got ''")])
+def test_a_file_is_no_folder_for_the_report(tmp_path, monkeypatch, capsys, out, why):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("keep")
+    assert cli.run(["validate", "cpu_sweep_rich", "--out", out]) == 2
+    said = capsys.readouterr()
+    assert (said.out, said.err.count("\n")) == ("", 1)
+    assert "--out must be a folder" in said.err
+    assert why in said.err
+    assert (tmp_path / "file").read_text() == "keep"
+
+
+def test_no_folder_is_made_for_a_report_that_is_not_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["validate", "cpu_sweep_rich", "--max-params", "1", "--out", "new/out"]) == 2
+    assert "must leave runs on both sides" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_sweeps_by_name_from_python():

@@ -147,7 +147,8 @@ def test_a_state_without_reach_is_read():
 
 
 @pytest.mark.parametrize(
-    "sweep", ["cpu_sweep", "cpu_sweep_long", "cpu_sweep_rich", "cpu_sweep_wide", "cpu_sweep_repeats"]
+    "sweep",
+    ["cpu_sweep", "cpu_sweep_long", "cpu_sweep_rich", "cpu_sweep_wide", "cpu_sweep_repeats", "cpu_sweep_seeds"],
 )
 def test_diverged_runs_of_our_sweeps(sweep):
     """Most runs that learnt nothing raise an alarm, and no completed one does."""

@@ -260,3 +260,17 @@ def test_a_law_predicts_a_schedule_of_one_rate_per_step() -> None:
     runs = RunTable.build([formula, from_array(formula.array())], params=6e7, batch_tokens=51200)
     loss = load_law("llama-slimpajama").predict(runs).loss
     np.testing.assert_allclose(loss[1], loss[0], rtol=2e-4)
+
+
+@pytest.mark.parametrize("value", [3, None, b"law.json", ["llama-slimpajama"]])
+def test_what_is_neither_a_name_nor_a_path_is_no_law(value):
+    with pytest.raises(LawError, match=r"law must be a law file or one of llama.*, got .*; give the name or the path"):
+        load_law(value)
+
+
+def test_the_name_of_a_rival_law_says_how_to_make_one():
+    for load in (load_law, load_any_law):
+        with pytest.raises(LawError, match=r"'step_law', a rival law; `optlaws fit RUNS --law step_law -o FILE` makes"):
+            load("step_law")
+        with pytest.raises(LawError, match=r"did you mean 'steplaw-dense'\?; `optlaws laws` lists these"):
+            load("steplaw-dens")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optlaws.errors import ScheduleError
-from optlaws.schedules import DECAYS, FAMILIES, Schedule, chain, from_array, parse, wsd
+from optlaws.schedules import DECAYS, FAMILIES, Schedule, ScheduleBatch, chain, from_array, parse, piecewise, wsd
 from optlaws.schedules.families import describe
 
 RATES = st.floats(1e-9, 1e3, allow_nan=False)
@@ -176,6 +176,20 @@ BAD = {
     "piecewise:steps=10,points=0:0/10:0": "rate above 0 somewhere",
     "piecewise:steps=10,points=0:1/20:1/30:1": "pairs inside the run",
     "piecewise:steps=10,points=0/1": "pairs of a step and a rate",
+    "piecewise:points=0:1": "steps of piecewise must be given",
+    "piecewise:points=0:1/10:1/5:1": "rising steps",
+    "wsd:peak=1,steps=20x": "steps must be a number, got '20x'; write it like 300, 1e5 or 20K",
+    "wsd:peak=1,steps=20%": "steps must be a number, got '20%'",
+    "wsd:peak=1,steps=0.0005K": "steps must be a whole number of steps, got '0.0005K'",
+    "wsd:peak=1,steps=2T": "steps must be a whole number of steps, 1 to 1,000,000,000,000",
+    "wsd:peak=1,steps=1e300T": "steps must be a number",
+    "wsd:peak=1k,steps=10": "peak must be a number, got '1k'",
+    "wsd:peak=1,steps=10,warmup=101%": "warmup must be a percentage from 0 to 100 %, got '101%'; write it like 5%",
+    "wsd:peak=1,steps=10,warmup=-1%": "warmup must be a percentage",
+    "wsd:peak=1,steps=10,decay=0.0005K": "decay must be a whole number of steps, got '0.0005K'",
+    "two_stage:peak=1,steps=100,switch=100%,second=0.1": "switch must be a step",
+    '{"kind": "wsd", "peak_lr": 1, "total_steps": 10, "decay_steps": "20%"}': "decay_steps must be a number, got '20%'",
+    '{"kind": "wsd", "peak_lr": 1, "total_steps": 10, "decay": "120%"}': "decay must be a percentage",
     "array:values=1/-1": "finite rates",
     "array:values=0/0": "one above 0",
     "array:values=a/b": "flat list",
@@ -245,6 +259,54 @@ def test_forms() -> None:
     assert "100 steps" in str(from_array(np.ones(100)))
     assert parse(two) is two
     assert "peak (peak_lr) required" in describe("wsd")
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("cosine:peak=1e-3,steps=20k", "cosine:peak=0.001,steps=20000"),
+        ("cosine:peak=1e-3,steps=1M,warmup=2K", "cosine:peak=0.001,steps=1000000,warmup=2000"),
+        ("wsd:peak=1,steps=64Ki,decay=1Ki", "wsd:peak=1.0,steps=65536,decay=1024"),
+        ("wsd:peak=1,steps=20000,warmup=1%,decay=20%", "wsd:peak=1.0,steps=20000,warmup=200,decay=0.2"),
+        ("wsd:peak=1,steps=1000,warmup=0%,decay=100 %", "wsd:peak=1.0,steps=1000,decay=1.0"),
+        ("constant:peak=1,steps=1000,warmup=100%", "constant:peak=1.0,steps=1000,warmup=1000"),
+        ("constant:peak=1,steps=1000,warmup=0.1%", "constant:peak=1.0,steps=1000,warmup=1"),
+        ("multistep:peak=1,steps=1k,milestones=80%/0.9", "multistep:peak=1.0,steps=1000"),
+        ("piecewise:steps=1K,points=0:0/0.5K:1", "piecewise:steps=1000,points=0:0.0/500:1.0"),
+        ("piecewise:points=0:0/300:0.001/25000:0", "piecewise:steps=25000,points=0:0.0/300:0.001/25000:0.0"),
+        ("piecewise:points=0:1/7:1/7:0.5", "piecewise:steps=7,points=0:1.0/7:1.0/7:0.5"),
+    ],
+)
+def test_counts_and_percentages(text: str, plain: str) -> None:
+    s = parse(text)
+    assert s == parse(plain)
+    assert s.short() == plain
+    assert parse(s.to_json()) == s
+
+
+@pytest.mark.parametrize("steps", [50, 1000, 12345])
+def test_a_percentage_is_the_fraction_of_the_same_digits(steps: int) -> None:
+    spec = f"constant:peak=1,steps={steps},warmup="
+    for percent in range(1, 100):
+        assert parse(f"{spec}{percent}%") == parse(f"{spec}0.{percent:02d}")
+        assert parse(f"{spec}0.{percent:02d}%") == parse(f"{spec}0.00{percent:02d}")
+
+
+def test_counts_in_json_and_grids() -> None:
+    same = wsd(1.0, 20000, 0.2, warmup=1000)
+    assert parse({"kind": "wsd", "peak": 1, "steps": "20k", "warmup": "5%", "decay": "20%"}) == same
+    assert parse({"kind": "wsd", "peak_lr": 1, "total_steps": "20K", "warmup_steps": "1K", "decay_steps": "4k"}) == same
+    assert parse({"kind": "wsd", "peak": 1, "steps": "20k", "warmup": "1K", "decay": "1-sqrt"})["shape"] == "sqrt"
+    grid = ScheduleBatch.grid("wsd", peak=1.0, steps=np.array([20000, 1000]), warmup="5%", decay="20%")
+    assert grid.warmup_steps.tolist() == [1000, 50]
+
+
+def test_points_end_the_run_they_are_given_for() -> None:
+    points = [(0, 0.0), (300, 1e-3), (25000, 0.0)]
+    assert piecewise(points) == piecewise(points, 25000)
+    assert parse({"kind": "piecewise", "points": points}).total_steps == 25000
+    assert piecewise(points, 30000).total_steps == 30000
+    assert chain(piecewise(points[:2]), wsd(1e-3, 10)).total_steps == 310
 
 
 def test_equality_and_hash_by_value() -> None:

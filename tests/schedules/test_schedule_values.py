@@ -279,3 +279,29 @@ def test_no_steps_have_no_rates_and_wrong_types_are_named() -> None:
         s[0]  # type: ignore[index]
     with pytest.raises(ScheduleError, match="factor must be a number, got 'twice'"):
         s.scaled("twice")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", examples(100))
+def test_a_scaled_schedule_keeps_its_family_and_has_every_rate_multiplied(name: str) -> None:
+    schedule = examples(100)[name]
+    other = schedule.scaled(0.37)
+    assert other.kind == schedule.kind
+    np.testing.assert_allclose(other.array(), 0.37 * schedule.array(), rtol=1e-14, atol=0)
+    assert parse(other.to_json()) == other
+
+
+def test_a_scaled_batch_is_the_batch_of_the_scaled_schedules() -> None:
+    schedules = list(examples(100).values())
+    factor = np.geomspace(0.1, 10.0, len(schedules))
+    batch = ScheduleBatch.from_schedules(schedules).scaled(factor)
+    each = ScheduleBatch.from_schedules([s.scaled(f) for s, f in zip(schedules, factor, strict=True)])
+    np.testing.assert_allclose(batch.peak, each.peak, rtol=1e-14)
+    for index in range(len(schedules)):
+        one = batch[index : index + 1].groups[0]
+        rates = np.concatenate([p.rate(np.arange(p.begin, p.end)) for p in one.phases(0)])
+        np.testing.assert_allclose(rates, schedules[index].array() * factor[index], rtol=1e-13)
+    np.testing.assert_allclose(batch.scaled(2.0).peak, 2.0 * batch.peak, rtol=1e-14)
+    with pytest.raises(ScheduleError, match=r"factor must be one number or \d+ of them, got"):
+        batch.scaled([1.0, 2.0])
+    with pytest.raises(ScheduleError, match=r"factor must be finite and above 0, got 0"):
+        batch.scaled(0.0)

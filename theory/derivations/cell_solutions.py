@@ -115,6 +115,8 @@ def result() -> Result:
             "The critical batch, a power of the tokens seen, is not smooth at the start: there the order is lower,"
             " and the"
             " error is bounded by measurement only.",
+            "Variance: where $s \\ne 1$, $\\delta$ has the factor $(u/u_{max})^{s-1}$ of the code at the cell's mean"
+            " rate, and $\\Theta$ is linear in the clock that it slows.",
         ),
         {"norm": square, "variance": v, "escape": c, "variance_error": third, "clock_error": clock},
         tuple(p.steps),

@@ -96,6 +96,8 @@ def result() -> Result:
             "The Multi-Power Law's argument is $\\eta_k^{-\\gamma}S_k$; it is contained for $\\gamma = 0$ and"
             " $\\Theta = \\eta$.",
             "A finite grid of curvatures (six in the code) approximates the mixture.",
+            "Nothing is asked of the clock but that it runs forward: with the code's factor $(u/u_{max})^{s-1}$ in the"
+            " pace of the variances it holds as it stands, $S$ in the clock that the factor slows.",
         ),
         {"variance": v, "staircase": step, "multi_power": law, "single": one},
         tuple(p.steps),

@@ -45,7 +45,8 @@ def mode_equation(proof: Proof | None = None) -> sp.Expr:
         shown=r"\tfrac{\lambda}{2}\left(y - y_0e^{-2\lambda\tau}\right)",
     )
     p.equal(
-        "where $v_\\lambda' = 2\\lambda\\tau'(\\Theta - v_\\lambda)$ with $\\Theta = \\eta$: the state of the code",
+        "where $v_\\lambda' = 2\\lambda\\tau'(\\Theta - v_\\lambda)$ with $\\Theta = \\eta$: the state of the code at"
+        " $s = q = 1$",
         sp.diff(v, t),
         2 * lam * rate * (rate - v),
         shown=r"v_\lambda'",
@@ -141,6 +142,7 @@ def result() -> Result:
             "SGD has $\\Theta = \\eta$, that is $q = 1$. The closed forms hold for any $q \\ge 0$, of which the code"
             " uses a"
             " fitted one.",
+            "The pace is $\\tau'$, that is $s = 1$: the code's factor $(u/u_{max})^{s-1}$ does not follow from here.",
         ),
         {
             "variance": v,

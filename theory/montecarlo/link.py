@@ -5,12 +5,12 @@ One mode of a loss h x^2 / 2 with gradient noise of variance s^2 a token, batche
 - plain SGD     dX = -eta h X dt + eta s B^-1/2 dW
 - adaptive      dX = -eta h B^1/2 s^-1 X dt + eta dW, Adam where noise dominates the gradient
 
-With u = eta / lr_ref, tau' = u g and Theta as in `optlaws.dynamics.solve` (kappa = 0, no critical batch, q = 1),
+With u, tau, g and Theta as in `optlaws.dynamics.symbols` (kappa = 0, n = 1, no critical batch, q = s = 1),
 curvature l per unit of intrinsic time, v of the states:
 
 - plain         g = 1,         l = h lr_ref,      mean = x0 exp(-l tau),  variance = s^2 lr_ref v / (2 h batch_ref)
 - adaptive      g = sqrt(b),   l = h lr_ref sqrt(batch_ref) / s,  the same mean,  variance = lr_ref^2 v / (2 l)
-- at a saddle of curvature -rho the covariance is the factor of C' = 2 rho tau' C + Theta tau':
+- at a saddle of curvature -rho the covariance is that of C times a factor:
   lr_ref^2 s^2 C / batch_ref for plain SGD and lr_ref^2 C for adaptive optimizers
 """
 

@@ -1,4 +1,4 @@
-"""Numbers as people write them: 85M, 10B, 1e9, 2.56B, 512Ki."""
+"""Numbers as people write them: 85M, 10B, 1e9, 2.56B, 512Ki, 5%."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ _SCALE = _DECIMAL | _BINARY
 _PATTERN = re.compile(
     r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmgt]i|[kmbgt]?)\s*", re.IGNORECASE | re.ASCII
 )
+_PERCENT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*%\s*", re.ASCII)
 
 
 def parse_quantity(text: str | int | float, name: str = "value", zero: bool = False) -> float:
@@ -57,6 +58,33 @@ def parse_quantity(text: str | int | float, name: str = "value", zero: bool = Fa
         least = "of at least 0" if zero else "above 0"
         raise InputError(f"{name} must be a finite number {least}, got {text!r:.60}; write it like 85M, 2.56B or 1e9")
     return value
+
+
+def parse_percent(text: str, name: str = "value") -> float:
+    """Return the share, 0 to 1, that is written as a percentage.
+
+    Parameters
+    ----------
+    text
+        For example "5%" or "12.5 %".
+    name
+        What to call it in the message.
+
+    Raises
+    ------
+    InputError
+        If it is not a percentage from 0 to 100 %.
+
+    Examples
+    --------
+    >>> parse_percent("12.5%")
+    0.125
+    """
+    found = _PERCENT.fullmatch(text)
+    share = float(f"{found[1]}e-2") if found else math.nan  # rounded once: 7 % is the number 0.07
+    if not 0.0 <= share <= 1.0:
+        raise InputError(f"{name} must be a percentage from 0 to 100 %, got {text!r:.60}; write it like 5%")
+    return share
 
 
 def format_quantity(value: float, digits: int = 4) -> str:

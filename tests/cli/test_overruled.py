@@ -1,0 +1,87 @@
+"""Options that candidates overrule are named on standard error, by every command that gathers candidates."""
+
+import json
+
+import pytest
+from refusal import refused
+
+LAW = "llama-slimpajama"
+STATED = "a value that is stated counts, not the option's: "
+SPEC = "cosine:peak=1e-3,steps=25000,warmup=300"
+
+
+@pytest.fixture
+def files(tmp_path):
+    two = [{"name": "own", "schedule": SPEC, "params": "85M", "batch_tokens": "51200"}, SPEC]
+    (tmp_path / "two.json").write_text(json.dumps(two))
+    (tmp_path / "one.json").write_text(json.dumps(two[0]))
+    (tmp_path / "log.csv").write_text("step,loss\n1000,5\n2000,4.5\n")
+
+
+COMMANDS = {
+    "rank": ["rank", "two.json", "--format", "csv"],
+    "risk": ["risk", LAW, "two.json", "--format", "csv"],
+    "features": ["features", "two.json", "--format", "csv"],
+    "design": ["design", "two.json", "--runs", "1", "--format", "csv"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_says_so(run, files, command):
+    args = COMMANDS[command]
+    code, out, err = run(*args, "--params", "20M", "--batch-tokens", "51200")
+    assert code == 0
+    assert err.count("\n") == 1
+    assert err == f"optlaws: note: {STATED}--params 20M for 1 of 2 candidates\n"
+    code, plain, err = run(*args, "--params", "85M", "--batch-tokens", "51200")
+    assert (code, err) == (0, "")
+    assert STATED not in out + plain
+
+
+def test_of_all_options(run, files):
+    options = ["--params", "20M", "--tokens", "1B", "--weight-decay", "0", "--optimizer", "AdamW"]
+    code, _, err = run("features", "two.json", *options)
+    assert code == 0
+    assert err == f"optlaws: note: {STATED}--params 20M for 1 of 2 candidates, --tokens 1B for 1 of 2 candidates\n"
+
+
+def test_of_one_run(run, files):
+    code, _, err = run("monitor", LAW, "one.json", "--log", "log.csv", "--params", "20M", "--optimizer", "adamw")
+    assert code == 0
+    assert f"optlaws: note: {STATED}--params 20M\n" in err
+
+
+def test_of_runs_to_choose_from(run, tmp_path):
+    pool = [{"schedule": f"cosine:peak={p},steps=2000", "params": "20M", "batch_tokens": "51200"} for p in (1e-3, 2e-3)]
+    pool[0]["weight_decay"] = 0.2
+    (tmp_path / "pool.json").write_text(json.dumps(pool))
+    args = ["--params", "85M", "--batch-tokens", "51200", "--weight-decay", "0.1"]
+    code, _, err = run("design", SPEC, "--pool", "pool.json", "--runs", "1", *args)
+    assert code == 0
+    assert err == f"optlaws: note: {STATED}--weight-decay 0.1 for 1 of 2 runs of --pool\n"
+
+
+@pytest.mark.parametrize("command", ["rank", "risk", "features", "design", "monitor"])
+def test_help_says_that_they_fill_what_is_open(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    assert " ".join(out.split()).count(f", where {'RUN' if command == 'monitor' else 'a candidate'} states none.") == 5
+    assert "states none" not in run("optimize", "--help")[1]
+
+
+def test_a_json_list_is_a_list_of_candidates(run):
+    specs = [SPEC, "wsd:peak=1e-3,steps=25000,warmup=300"]
+    want = run("rank", *specs, "--format", "csv")
+    assert want[0] == 0
+    assert run("rank", json.dumps(specs), "--format", "csv") == want
+    refused(run("rank", json.dumps(specs)[:-1]), "command line, candidate 1: not valid JSON")
+
+
+def test_rates_of_two_folders(run, tmp_path):
+    for folder, peak in (("d1", "1e-3"), ("d2", "2e-3")):
+        (tmp_path / folder).mkdir()
+        assert run("schedule", f"cosine:peak={peak},steps=2k,warmup=10%", "-o", f"{folder}/s.csv")[0] == 0
+    code, out, err = run("rank", "d1/s.csv", "d2/s.csv", "--format", "json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)["candidates"]
+    assert {one["name"] for one in found} == {"d1/s", "d2/s"}

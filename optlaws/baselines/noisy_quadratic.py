@@ -123,14 +123,8 @@ class NoisyQuadraticSystem(Parametric):
     def fit_constant(cls, runs: RunTable, *, seed: int = 0, starts: int = 0, progress: Progress | None = None) -> Self:
         """Fit the form at a constant rate, as the authors do, for `predict_constant`.
 
-        By trust-region least squares as in `fit`, instead of the authors' 2,000 starts of 5,000 Adam steps.
-
-        Raises
-        ------
-        FitError
-            There are fewer than 8 completed runs.
-        LawError
-            A run lacks its size, steps or batch.
+        By trust-region least squares as in `fit`, instead of the authors' 2,000 starts of 5,000 Adam steps; arguments
+        and errors are those of `fit`.
         """
         search = _Search(cls, runs, starts or STARTS, seed, progress)
         return cls(*search.end(search.fine.loss, search.constant()))

@@ -285,6 +285,11 @@ def fit_law(
         law = replace(law, optimizers=Optimizers(optimizer))
         found = {}
         for other, table in others.items():
+            for column, used in (("params", law.use_params), ("batch_tokens", law.use_batch)):
+                values = table.size if column == "params" else table.batch_tokens
+                if used and not _known(values, column, table):
+                    text = f"{column} must be given for all runs of a fit or for none, but no run of {other} has any"
+                    raise FitError(f"{text}; fill the column or drop these runs")
             if progress is not None:
                 progress(f"runs of {other}")
             found[other] = fit_equivalent(law, table)

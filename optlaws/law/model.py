@@ -349,8 +349,7 @@ class Law:
         """Return the divergence risk of each run, (n,), NaN where it is not known; None without a risk model."""
         if self.risk is None:
             return None
-        risk = self.risk.probability(self.as_usual(runs), self.defaults)
-        return np.where(self.optimizers.unseen(runs), np.nan, risk) if self.optimizers else risk
+        return self.risk.probability(self.as_usual(runs), self.defaults)
 
     def drive(self, runs: RunTable) -> Drive:
         """Return what the dynamics need to know of the runs beside their schedules."""

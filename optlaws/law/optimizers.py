@@ -157,11 +157,15 @@ class Optimizers:
         return replace(at_rates(runs, factor), optimizer=own)
 
     def as_usual(self, runs: RunTable) -> RunTable:
-        """Return the runs as a risk model takes them: as the law's own, which then are called the usual optimizer's."""
+        """Return the runs as a risk model takes them: as the law's own, which then are called the usual optimizer's.
+
+        Runs of an optimizer that was not seen keep a name of which no risk model knows a risk.
+        """
         out = self.as_own(runs)
         if self.own == USUAL_OPTIMIZER:
             return out
-        named = (USUAL_OPTIMIZER if family(name) == self.own else name for name in out.optimizer)
+        names = {self.own: USUAL_OPTIMIZER, USUAL_OPTIMIZER: f"unseen {USUAL_OPTIMIZER}"}
+        named = (names.get(family(name), name) for name in out.optimizer)
         return replace(out, weight_decay=effective_decay(out), optimizer=tuple(named))
 
     def rate_unit(self, optimizer: str | None) -> float:

@@ -11,7 +11,7 @@ from made_runs import plan, with_losses
 
 from optlaws.dynamics.model import family
 from optlaws.dynamics.solve import effective_decay
-from optlaws.errors import LawError, OptlawsWarning
+from optlaws.errors import FitError, LawError, OptlawsWarning
 from optlaws.law import Law, fit_law, load_law, with_risk
 from optlaws.law.optimizers import LOSS_SD, Equivalent, Optimizers, at_rates, fit_equivalent
 from optlaws.ranking import rank
@@ -160,6 +160,20 @@ def test_a_law_of_another_optimizer_alone_is_that_optimizers(muon):
     assert law.predict(unsaid).in_domain.all()
     adam = law.predict(replace(muon, optimizer=("adamw",) * len(muon)))
     assert "optimizer adamw, muon in training" in adam.reasons[0]
+
+
+def test_sizes_that_only_the_others_lack_are_an_error(own, muon):
+    for missing in (np.full(len(muon), np.nan), np.where(np.arange(len(muon)) == 3, np.nan, muon.params)):
+        with pytest.raises(FitError, match="params must be given for all runs of a fit or for none, but"):
+            fit_law(RunTable.concat([own, replace(muon, params=missing)]))
+
+
+def test_a_law_of_another_optimizer_knows_no_risk_of_adamw(muon):
+    law = with_risk(fit_law(muon), muon)
+    adam = replace(muon, optimizer=("adamw",) * len(muon))
+    assert np.isfinite(law.risks(muon)).all()
+    assert np.isnan(law.risks(adam)).all()
+    assert np.isnan(law.risk.predict(law.as_usual(adam), law.defaults).probability).all()
 
 
 def test_risk_is_judged_at_the_rate_that_counts(both, own, muon):

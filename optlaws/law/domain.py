@@ -38,7 +38,8 @@ FAR = {
     "peak_lr": (16.0, 0.0, 0.003),
 }
 """Quantity: factor beyond the domain up to which the law's own uncertainty is trusted, a number that is added to both
-values first, and relative sd for every factor of e further out; judgement, not fitted: no public table reaches there.
+values first, and relative sd for every factor of e further out. Judgement, not fitted: with whole groups left out the
+public runs do not reach there; only laws of a few of Marin's runs, and laws of another source, do.
 """
 
 

@@ -399,6 +399,7 @@ def import_logs(**options: Any) -> None:
     show_default=True,
     help="What the exit code 3 says: off-track = diverged or off its track.",
 )
+@other_corpus_option
 @open_sizes("RUN")
 @format_option("table", "json")
 @output_option(help="Write there instead of to standard output.")

@@ -22,6 +22,7 @@ DIVERGED = 3
 OFF_TRACK = "off-track"
 SHOWN_EVERY = 0.05  # of the run, between lines while following
 USUAL_EVERY = 5.0  # seconds between looks
+AWAY = 0.05  # ln loss: further from its law a curve is more likely another corpus' than badly predicted
 
 
 def monitor(
@@ -32,6 +33,7 @@ def monitor(
     follow: bool,
     every: float | None,
     stop_on: str,
+    other_corpus: bool,
     style: str,
     output: str,
     **sizes: Any,
@@ -59,6 +61,7 @@ def monitor(
         raise InputError("standard input ('-') can be read only once, got it for RUN and --log; give one as a file")
     keep_inputs(output, law_name, candidate)
     law = load_law(law_name)
+    law = law.on_other_corpus() if other_corpus else law
     found = gather_candidates([candidate], sizes, law.defaults)
     if len(found.runs) != 1:
         raise InputError(f"RUN must be one run, got {len(found.runs)}; name one schedule, or a file with one row")
@@ -69,7 +72,7 @@ def monitor(
     reader = LiveLog(log, run_id)
     if follow:
         tell_overruled(found, sizes)
-        return _follow(watch, reader, every, stop_on, found.assumed)
+        return _follow(watch, reader, every, stop_on, found.assumed, told_away=other_corpus)
     seen, back = _feed(watch, reader, whole=log == STDIN)
     if reader.pending:
         click.echo("optlaws: note: the log's last line has no end and is left out: it may be half written", err=True)
@@ -81,6 +84,8 @@ def monitor(
     tell_overruled(found, sizes)
     _tell_back(back)
     status = watch.status
+    if not other_corpus:
+        _tell_away(watch)
     if style == "json":
         history = [vars(alarm) for alarm in watch.history]
         write_text(output, report.to_json({**status.to_dict(), "history": history}))
@@ -118,6 +123,19 @@ def _feed(watch: Monitor, reader: Any, whole: bool = False) -> tuple[int, list[t
     return count, back
 
 
+def _tell_away(watch: Monitor) -> bool:
+    """Say on standard error that the curve is not one of the law's corpus, where it lies far away; return whether."""
+    gap = watch.level
+    if gap is None or abs(gap) < AWAY or watch.status.diverged:
+        return False
+    click.echo(
+        f"optlaws: note: the curve lies {100 * abs(math.expm1(gap)):.0f} % {'above' if gap > 0 else 'below'} what the"
+        " law expects; if its corpus, tokenizer or kind of network is not the law's, ask with --other-corpus",
+        err=True,
+    )
+    return True
+
+
 def _tell_back(back: list[tuple[float, float]]) -> None:
     """Say on standard error that steps went back, since a log out of order looks like a run that was resumed."""
     if back:
@@ -129,7 +147,9 @@ def _tell_back(back: list[tuple[float, float]]) -> None:
         )
 
 
-def _follow(watch: Monitor, reader: Any, every: float, stop_on: str, assumed: Mapping[str, float]) -> int:
+def _follow(
+    watch: Monitor, reader: Any, every: float, stop_on: str, assumed: Mapping[str, float], *, told_away: bool
+) -> int:
     """Print a line now and then until the run, or standard input, is over or the run should be stopped."""
     from optlaws.integrations.live import STDIN
     from optlaws.integrations.loop import describe
@@ -152,6 +172,7 @@ def _follow(watch: Monitor, reader: Any, every: float, stop_on: str, assumed: Ma
                 tell_assumed(assumed)
             told, shown = alarms, status.fraction
             click.echo(describe(status))
+            told_away = told_away or _tell_away(watch)
         if _stop(status, stop_on):
             return DIVERGED
         if over:

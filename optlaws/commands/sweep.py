@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,6 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
         raise InputError(
             "optlaws sweep needs torch, which is not installed; install the extra train (pip install 'optlaws[train]')"
         )
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in `train`; workers inherit it
     from optlaws.harness.grid import read_grid
 
     planned = read_grid(grid)
@@ -57,12 +55,18 @@ def _stack_sizes(text: str) -> int | dict[str, int]:
 
 @contextmanager
 def _bar(total: int) -> Iterator[Callable[[SweepProgress], None]]:
-    """Show a progress bar on standard error where it is a terminal."""
+    """Show a progress bar on standard error where it is a terminal, else a line now and then."""
     from tqdm import tqdm
 
+    from optlaws.commands.lines import Lines
+
     bar: Any = tqdm(total=total, desc="sweep", unit="run", leave=False, disable=None)
+    lines = Lines()
 
     def show(now: SweepProgress) -> None:
+        if now.record is not None:
+            last = f"{now.record.run_id} {now.record.status}"
+            lines.say(lambda: f"{now.done} of {total} runs are finished, the last one {last}")
         bar.n = now.done
         if now.record is not None:
             bar.set_postfix_str(f"{now.record.run_id} {now.record.status}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 
 from optlaws.errors import InputError
 from optlaws.runs import CurveTable, RunTable, format_quantity
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from optlaws.harness import Progress, RunRecord
 
 INTERRUPTED = 130
-RECENT = 0.2  # the last part of a curve, by which a law's level is set to the run's
-LEAST_READINGS = 5
+LEAST_READINGS = 5  # of a monitor, before its forecast is shown
 
 
 def train(config: str, out: str | None, restart: bool, law_name: str | None) -> int:
@@ -32,18 +30,18 @@ def train(config: str, out: str | None, restart: bool, law_name: str | None) -> 
         raise InputError(
             "optlaws train needs torch, which is not installed; install the extra train (pip install 'optlaws[train]')"
         )
-    # Threads that wait for one another would spin: on a machine that others use, tens of times slower than to sleep.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from optlaws.harness import read_config
+    from optlaws.harness import read_config, read_record
     from optlaws.harness import train as train_run
 
     settings = read_config(config)
     folder = out or str(Path("runs") / settings.run_id)
     predict = _predictor(law_name) if law_name else None
+    before = None if restart else read_record(folder)
     with _bar(settings.steps, settings.batch_tokens) as show:
         record = train_run(settings, folder, restart=restart, progress=show, predict=predict)
     if os.environ.get("RANK", "0") == "0":  # under torchrun the first of the processes speaks
-        click.echo(_summary(record, folder))
+        finished = before is not None and before.status != "interrupted"
+        click.echo(_summary(record, folder, finished))
     return INTERRUPTED if record.status == "interrupted" else 0
 
 
@@ -67,36 +65,41 @@ def keys() -> str:
 def _predictor(law_name: str) -> Callable[[RunTable, CurveTable], float | None]:
     """Return a function that predicts the end of a run from its curve so far.
 
-    The law gives the shape and the run the level: the law's final loss times the mean ratio of measured to predicted
-    losses over the last part of the curve, once the warm-up is over.
+    The law gives the shape and the run the level: a monitor's forecast, as on another corpus than the law's.
     """
     from optlaws.commands.shared import quiet
     from optlaws.law import load_law
+    from optlaws.monitor import Monitor
 
-    law = load_law(law_name)
+    law = load_law(law_name).on_other_corpus()
+    watch: Monitor | None = None
 
     def predict(runs: RunTable, curve: CurveTable) -> float | None:
-        schedule = runs.schedule_tuple()[0]
-        least = max(schedule.warmup_steps, (1 - RECENT) * (curve.step[-1] if len(curve) else 0), 1)
-        recent = (curve.step > least) & np.isfinite(curve.loss)
-        if recent.sum() < LEAST_READINGS:
-            return None
+        nonlocal watch
         with quiet():
-            steps = np.unique(np.append(curve.step[recent], float(schedule.total_steps)))
-            along = law.predict_curve(runs, steps).loss
-        return float(along[-1] * np.mean(curve.loss[recent] / along[: recent.sum()]))
+            if watch is None or not len(curve) or curve.step[-1] < watch.status.step:
+                watch = Monitor(law, runs)
+            for step, loss in zip(curve.step, curve.loss, strict=True):
+                if step > watch.status.step and loss > 0:
+                    watch.update(step, loss)
+            forecast = None if watch.status.diverged else watch.status.forecast
+        return forecast.loss if forecast is not None and forecast.readings >= LEAST_READINGS else None
 
     return predict
 
 
 @contextmanager
 def _bar(steps: int, batch_tokens: int) -> Iterator[Callable[[Progress], None]]:
-    """Show a progress bar on standard error where it is a terminal."""
+    """Show a progress bar on standard error where it is a terminal, else a line now and then."""
     from tqdm import tqdm
 
+    from optlaws.commands.lines import Lines
+
     bar: Any = tqdm(total=steps, desc="train", unit="step", leave=False, disable=None)
+    lines = Lines()
 
     def show(now: Progress) -> None:
+        lines.say(lambda: f"step {now.step} of {now.steps}, {_words(now)}")
         bar.n = now.step
         bar.set_postfix_str(_words(now), refresh=True)
 
@@ -119,8 +122,8 @@ def _words(now: Progress) -> str:
     return ", ".join(parts)
 
 
-def _summary(record: RunRecord, folder: str) -> str:
-    """Return how a run ended, in two lines."""
+def _summary(record: RunRecord, folder: str, before: bool) -> str:
+    """Return how a run ended, in two lines; `before`: it had ended already, and nothing was trained."""
     runs = record.runs
     tokens = format_quantity(record.steps_done * float(runs.batch_tokens[0]))
     words = f"{record.status} after {record.steps_done} of {int(runs.steps[0])} steps ({tokens} tokens)"
@@ -131,5 +134,7 @@ def _summary(record: RunRecord, folder: str) -> str:
         words += f", entropy of the data {float(floor):.4f}"
     if rate:
         words += f", {format_quantity(float(rate), 3)} tokens/s"
+    if before:
+        return f"{record.run_id}: {words}\nIt was finished before, in {folder}; --restart trains it anew."
     again = " The same command goes on from there." if record.status == "interrupted" else ""
     return f"{record.run_id}: {words}\nWrote {Path(folder) / 'run.csv'} and curve.csv beside it.{again}"

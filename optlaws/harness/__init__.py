@@ -7,8 +7,13 @@ torch, such as configurations, can be had without it.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Threads that wait for one another would spin: on a machine that others use, tens of times slower than to sleep. Read
+# when torch is loaded; worker processes inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _HOMES = {
     "Counts": "models",

@@ -195,6 +195,8 @@ def _texts(packages: Iterable[str], most: float) -> tuple[list[str], list[str], 
         seen.add(digest)
         size, count = size + len(raw), count + 1
         (held_out if digest[0] % HELD_OUT == 0 else train).append(text)
+    if not held_out and len(train) > 1:  # few files, none of them chosen
+        held_out.append(train.pop())
     return train, held_out, size, count
 
 

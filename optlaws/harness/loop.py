@@ -35,6 +35,8 @@ CUDA_FLUSH = 16  # updates between two looks at the losses on a GPU, each of whi
 UNTIMED = 3  # first updates, which compile and warm up
 REPORTS = 0.2  # least seconds from one report of progress to the next
 PREDICTIONS = 20  # predictions in a run
+CURVES = 5.0  # seconds from one writing of the curve so far to the next, and more where writing takes long
+WRITING = 0.02  # share of the time that this may take
 
 
 @dataclass(frozen=True)
@@ -145,12 +147,14 @@ class Loop:
         world: World | None = None,
         ready: Callable[[], None] | None = None,
         fresh: bool = False,
+        curve: Callable[[CurveTable], None] | None = None,
     ) -> None:
         """Take the runs, the folder of their checkpoints and the digest that ties these to the runs.
 
         `done` is called for each run as soon as it has ended, unless it was interrupted. `world` are the processes that
         train a single run together. `ready` is called once data, models and optimizers are made, so that nothing is
         wrong with the configuration, and before the first update; `fresh` leaves checkpoints in the folder alone.
+        `curve` is handed the curve so far of a single run every few seconds, for who watches it.
         """
         self.world = world or World()
         self.config = configs[0]
@@ -160,6 +164,7 @@ class Loop:
         self.folder, self.digest, self.stacked = folder, digest, stacked
         self.progress, self.predict, self.stop = progress, predict, stop or (lambda: False)
         self.done, self.ready, self.fresh = done or (lambda record: None), ready or (lambda: None), fresh
+        self.curve, self.curve_at = curve, 0.0
         self.steps = max(config.steps for config in configs)
         self.clock = Clock()
         self.step = 0
@@ -344,8 +349,18 @@ class Loop:
         for i in self.active:
             self.members[i].status = "interrupted"
 
+    def _hand_curve(self, now: float) -> None:
+        """Hand the curve so far to who wants it, not too often."""
+        if self.curve is None or now < self.curve_at or self.step >= self.steps:
+            return
+        if self.curve_at:  # a run of a few seconds is written once, at its end
+            self.curve(self.members[0].log.table(self.config.run_id))
+        took = time.perf_counter() - now
+        self.curve_at = now + max(CURVES, took / WRITING)
+
     def _report(self, now: float) -> None:
         """Tell how far the runs are, not too often."""
+        self._hand_curve(now)
         done = self.step >= self.steps
         if self.predict and not self.stacked and self.step >= self.predict_at:
             self.predict_at = self.step + max(1, self.steps // PREDICTIONS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -60,7 +60,7 @@ class Slot:
     decays
         Whether weight decay acts on it.
     matrix
-        Whether it is a hidden matrix, which Muon orthogonalises.
+        Whether it is a hidden matrix, or one of each expert (E, rows, columns), which Muon orthogonalises one by one.
     """
 
     tensor: nn.Parameter
@@ -107,22 +107,41 @@ class RatedOptimizer:
         Raises
         ------
         InputError
-            If the optimizer is not known, its library is missing, or it does not take a setting.
+            If the optimizer is not known, its library is missing, it does not take a setting, or Muon were to put
+            pieces of experts together.
         """
         self.config = config
+        self._experts: list[tuple[nn.Parameter, nn.Parameter, int]] = []  # one expert's matrix, all of them, which one
         self._decays = [config.weight_decay] if decays is None else list(decays)
         self._rates = [0.0] * len(self._decays)
         self._sharded = sharded
         muon = config.name == "muon"
-        main = [slot for slot in slots if slot.matrix and slot.tensor.ndim == 2] if muon else list(slots)
-        chosen = {id(slot) for slot in main}
-        rest = [slot for slot in slots if id(slot) not in chosen]
+        main = [slot for slot in slots if slot.matrix] if muon else list(slots)
+        rest = [slot for slot in slots if not slot.matrix] if muon else []
+        if muon:
+            main = [one for slot in main for one in self._single_matrices(slot)]
         self._parts: list[torch.optim.Optimizer] = []
         self._rated: list[_Rated] = []
         if main:
             self._add(config, main)
         if rest:  # what Muon does not treat is AdamW's, at the same rate
             self._add(OptimizerConfig("adamw", weight_decay=config.weight_decay), rest)
+
+    def _single_matrices(self, slot: Slot) -> list[Slot]:
+        """Return a slot of a matrix as it is, and one slot an expert of those of experts (E, rows, columns)."""
+        if slot.tensor.ndim == 2:
+            return [slot]
+        if self._sharded:
+            raise InputError("parallel: must be ddp for muon on experts, got fsdp; change it or the optimizer")
+        ones = [nn.Parameter(matrix) for matrix in slot.tensor.detach()]
+        self._experts += [(one, slot.tensor, place) for place, one in enumerate(ones)]
+        return [replace(slot, tensor=one) for one in ones]
+
+    def _bind_experts(self) -> None:
+        """Let the matrices of experts be views of their parameter and its gradient, which may have moved."""
+        for one, owner, place in self._experts:
+            one.data = owner.data[place]
+            one.grad = None if owner.grad is None else owner.grad[place]
 
     def _add(self, config: OptimizerConfig, slots: Sequence[Slot]) -> None:
         kinds: dict[tuple[int, float, bool], list[nn.Parameter]] = {}
@@ -154,6 +173,7 @@ class RatedOptimizer:
 
     def step(self) -> None:
         """Decay the weights and make one update."""
+        self._bind_experts()
         with torch.no_grad():
             for rated in self._rated:
                 if rated.decay and rated.group["lr"]:
@@ -178,6 +198,8 @@ class RatedOptimizer:
             for rated in self._rated
             if rated.member in new
         ]
+        left = {id(tensor) for rated in self._rated for tensor in rated.group["params"]}
+        self._experts = [entry for entry in self._experts if id(entry[0]) in left]
 
     def state(self) -> list[dict[str, Any]]:
         """Return the state as tensors and plain values, to be kept in a checkpoint."""
@@ -207,9 +229,15 @@ def check_optimizer(config: OptimizerConfig) -> None:
     optimizer = make_optimizer(config, [{"params": [trial]}], torch.device("cpu"), fused=config.name in FUSED)
     try:  # most optimizers look at the kinds of their settings only here
         optimizer.step()
-    except TypeError as bad:
-        reason = str(bad).splitlines()[0]
-        raise InputError(f"optimizer {config.name}: cannot step ({reason:.160}); correct optimizer.settings") from None
+    except Exception as bad:  # those of the library raise errors of many kinds: some need the model, or a closure
+        raise InputError(
+            f"optimizer {config.name}: cannot step ({_reason(bad)}); correct optimizer.settings, or choose another"
+        ) from None
+
+
+def _reason(bad: Exception) -> str:
+    """Return the first line of what another library says."""
+    return f"{(str(bad).splitlines() or [type(bad).__name__])[0]:.160}"
 
 
 def betas_of(config: OptimizerConfig) -> tuple[float | None, float | None]:
@@ -258,10 +286,17 @@ def make_optimizer(
         if key not in takes or key in ("params", "lr", "weight_decay", "betas", "momentum"):
             hint = nearest(key, takes)
             raise InputError(f"optimizer.settings: {config.name} takes no {key!r}; drop it or correct it{hint}")
+    usual_rate = takes["lr"].default if "lr" in takes else inspect.Parameter.empty
+    rate = usual_rate if isinstance(usual_rate, float) else 1e-3  # some divide by it when they are made
     try:
-        return cls(groups, lr=0.0, **{"weight_decay": 0.0, **given, **extra})
-    except (TypeError, ValueError, RuntimeError) as bad:
-        raise InputError(f"optimizer {config.name}: cannot be made ({bad}); correct optimizer.settings") from None
+        made = cls(groups, lr=rate, **{"weight_decay": 0.0, **given, **extra})
+    except Exception as bad:  # as in `check_optimizer`
+        raise InputError(
+            f"optimizer {config.name}: cannot be made ({_reason(bad)}); correct optimizer.settings, or choose another"
+        ) from None
+    for group in made.param_groups:
+        group["lr"] = 0.0
+    return made
 
 
 def _class_of(config: OptimizerConfig) -> tuple[Any, dict[str, Any]]:

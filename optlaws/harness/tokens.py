@@ -18,6 +18,8 @@ from optlaws.harness._fields import wrong
 from optlaws.harness.sections import HubData, TokenData
 
 SAMPLE = 1 << 20  # tokens at both ends of a file that its digest is made of, beside its length
+MAGIC, HEADER = 20240520, 1024  # first number, and bytes, of the header that llm.c and its followers write
+WIDE_FROM = 64  # tokens from which it can be told that a file has wider ones
 
 
 class Tokens(Protocol):
@@ -117,6 +119,18 @@ def digest_of(*streams: Tokens) -> str:
     return digest.hexdigest()
 
 
+def _header(place: Path) -> int:
+    """Return how many bytes come before the tokens of a flat file: 0, or those of the header that llm.c writes."""
+    with open(place, "rb") as stream:
+        first = stream.read(HEADER)
+    return HEADER if len(first) == HEADER and int.from_bytes(first[:4], "little") == MAGIC else 0
+
+
+def _is_wider(tokens: npt.NDArray[Any]) -> bool:
+    """Return whether numbers of 16 bits look like halves of numbers of 32 bits, all small."""
+    return len(tokens) >= WIDE_FROM and not tokens[1::2].any() and bool(tokens[::2].any())
+
+
 def _map_file(path: str, dtype: str, name: str) -> npt.NDArray[Any]:
     place = Path(os.path.expanduser(path))
     if not place.is_file():
@@ -125,9 +139,13 @@ def _map_file(path: str, dtype: str, name: str) -> npt.NDArray[Any]:
         if place.suffix == ".npy":
             array: npt.NDArray[Any] = np.load(place, mmap_mode="r", allow_pickle=False)
         else:
-            array = np.memmap(place, dtype=dtype, mode="r")
+            array = np.memmap(place, dtype=dtype, mode="r", offset=_header(place))
     except (OSError, ValueError) as bad:
         raise InputError(f"{name}: {path} cannot be read as {dtype} tokens ({bad}); check the file") from None
+    if array.dtype == np.uint16 and _is_wider(array[:SAMPLE]):
+        raise wrong(
+            "data.dtype", f"uint32 for {path}, in which every second number of 16 bits is 0", dtype, "change it"
+        )
     if array.ndim != 1 or array.dtype.kind not in "iu" or not len(array):
         rule = "one flat array of whole numbers"
         raise wrong(name, rule, f"{path} with shape {array.shape} of {array.dtype}", "write it anew")
@@ -158,9 +176,12 @@ def open_hub(data: HubData) -> Streams:
 
 
 def _load(library: Any, data: HubData, split: str) -> Any:
+    local = os.path.expanduser(data.path)
+    if (data.path.startswith((".", "/", "~")) or data.path.count("/") > 1) and not os.path.isdir(local):
+        raise wrong("data.path", "a folder that is there, or the name of a data set", data.path, "check it")
     try:
-        if os.path.isdir(os.path.expanduser(data.path)):
-            found = library.load_from_disk(os.path.expanduser(data.path))
+        if os.path.isdir(local):
+            found = library.load_from_disk(local)
             return found[split] if hasattr(found, "keys") else found
         return library.load_dataset(data.path, data.name, split=split)
     except Exception as bad:  # the library raises errors of many kinds

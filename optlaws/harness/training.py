@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from optlaws.harness.record import (
     RunRecord,
     read_record,
 )
-from optlaws.runs import atomic_write
+from optlaws.runs import CurveTable, atomic_write, write_curves
 
 Config = TrainConfig | Mapping[str, Any] | str | os.PathLike[str]
 CPU_STACK = 4
@@ -53,7 +54,7 @@ def train(
         Configuration, mapping, or file; see `read_config`.
     out
         The run's folder, made if it is not there: config.json (once the configuration has passed all checks),
-        curve.csv, run.csv (last), checkpoints/. None writes nothing.
+        curve.csv (replaced every few seconds by the curve so far), run.csv (last), checkpoints/. None writes nothing.
     restart
         Remove what an earlier run left in the folder, once the configuration has passed all checks.
     progress
@@ -91,9 +92,14 @@ def train(
                 _begin_folder(folder, config, restart)
             world.wait()
 
+        def write(curve: CurveTable) -> None:
+            with suppress(InputError, OSError):  # no reason to end a run: what is written at its end counts
+                if folder and len(curve):
+                    write_curves(folder / CURVE_FILE, curve)
+
         loop = Loop(
             [config], checkpoints, config.digest(), stacked=False, progress=progress, predict=predict, stop=stop,
-            world=world, ready=begin, fresh=restart,
+            world=world, ready=begin, fresh=restart, curve=write if folder and world.first else None,
         )  # fmt: skip
         record = loop.run()[0]
         world.wait()
@@ -116,7 +122,8 @@ def train_stacked(
 ) -> list[RunRecord]:
     """Train runs that differ only in schedule, weight decay, seeds and name as one batched program.
 
-    Each run gets the losses that it would get on its own, up to rounding. A run that diverges or ends early leaves the
+    Each run gets the losses that it would get on its own, up to rounding, which the eigenvectors of SOAP and Shampoo
+    make large (up to some 1 % of the loss of tiny networks). A run that diverges or ends early leaves the
     stack; the others go on undisturbed. Runs with the same data seed share their batches.
 
     Parameters

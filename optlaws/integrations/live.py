@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import math
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from optlaws.errors import TableError, nearest
 
@@ -16,6 +17,7 @@ STEP_NAMES = ("step", "global_step", "_step", "trainer/global_step")
 LOSS_NAMES = ("loss", "val_loss", "train_loss", "eval_loss", "train/loss", "val/loss", "eval/loss")
 GRAD_NAMES = ("grad_norm", "gradient_norm", "train/grad_norm")
 STDIN = "-"
+COMPARED = 1 << 12  # bytes by which a replaced log is told from one that was written on
 
 
 class Reading(NamedTuple):
@@ -52,6 +54,8 @@ class LiveLog:
         if self.path == STDIN:
             self._json, self._name = None, "standard input"  # its first line tells
         self._offset, self._line = 0, 0
+        self._node: tuple[int, int] | None = None  # which file it was, and the digest of what stood before the offset
+        self._seen = hashlib.sha256().digest()
         self._header: list[str] | None = None
         self._loss: str | None = None  # the loss that is followed
         self._first: str | None = None  # run_id of the first reading, where none was asked for
@@ -70,11 +74,13 @@ class LiveLog:
         Raises
         ------
         TableError
-            With file and line: no JSON object, a column that is missing, a step or loss that is no number, another run.
+            With file and line: no JSON object, a column that is missing, a step or loss that is no number, another run;
+            or the file was cut off in place.
         OSError
             The file cannot be read.
         """
-        data = self._rest + (self._piped(whole) if self.path == STDIN else self._written())
+        fresh = self._piped(whole) if self.path == STDIN else self._written()
+        data = self._rest + fresh
         *lines, self._rest = data.split(b"\n")
         if (whole or self.ended) and self._rest:
             lines, self._rest = [*lines, self._rest], b""
@@ -86,14 +92,29 @@ class LiveLog:
                 yield reading
 
     def _written(self) -> bytes:
-        """Return what was written to the file since the last look."""
+        """Return what was written to the file since the last look.
+
+        A trainer may replace its log by a longer one, or, where a run was resumed, by one that differs: all of that
+        is new then.
+        """
         with open(self.path, "rb") as stream:
-            if os.fstat(stream.fileno()).st_size < self._offset:
+            found = os.fstat(stream.fileno())
+            node, self._node = self._node, (found.st_dev, found.st_ino)
+            if found.st_size < self._offset and node == self._node:
                 raise TableError(f"{self.path}: the log has become shorter; start the monitor again")
+            if self._digest(stream) != self._seen:
+                self._offset, self._line, self._rest, self._header = 0, 0, b"", None
             stream.seek(self._offset)
             data = stream.read()
             self._offset = stream.tell()
+            self._seen = self._digest(stream)
         return data
+
+    def _digest(self, stream: IO[bytes]) -> bytes:
+        """Return a digest of the last bytes read before, which no other state of a log has at this place."""
+        begin = max(0, self._offset - COMPARED)
+        stream.seek(begin)
+        return hashlib.sha256(stream.read(self._offset - begin)).digest()
 
     def _piped(self, whole: bool) -> bytes:
         """Return what comes next on standard input, or all of it."""

@@ -12,6 +12,7 @@ from optlaws.monitor import DIVERGENCE, OFF_TRACK, Monitor, Status
 
 LOGGER = logging.getLogger("optlaws.monitor")
 KINDS = (DIVERGENCE, OFF_TRACK)
+TOLD_APART = 1e-3  # share by which the end of the curve differs from the final loss, where both are said
 
 
 class TrainingMonitor:
@@ -122,13 +123,20 @@ class TrainingMonitor:
 
 
 def describe(status: Status) -> str:
-    """Return one line: where the run is, its forecast, and whether something is wrong."""
+    """Return one line: where the run is, its forecast, and whether something is wrong.
+
+    Where the curve's own last reading is expected elsewhere than the final loss as the law's runs state theirs (another
+    evaluation set, or another corpus), both are said.
+    """
     f = status.forecast
     alarms = "; ".join(status.reasons) or "no alarm"
     if status.diverged:
         return f"step {status.step:g} of {status.total:g}: diverged, no forecast holds; {alarms}"
+    curve = ""
+    if abs(f.last_reading / f.loss - 1.0) > TOLD_APART:
+        curve = f" (the curve itself {f.last_reading:.4f}, {f.last_lower:.4f} .. {f.last_upper:.4f})"
     return (
-        f"step {status.step:g} of {status.total:g}: final loss {f.loss:.4f} ({f.lower:.4f} .. {f.upper:.4f}),"
+        f"step {status.step:g} of {status.total:g}: final loss {f.loss:.4f} ({f.lower:.4f} .. {f.upper:.4f}){curve},"
         f" before the run {f.prior_loss:.4f} ({f.prior_lower:.4f} .. {f.prior_upper:.4f}); {alarms}"
     )
 

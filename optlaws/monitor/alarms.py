@@ -311,6 +311,8 @@ def off_track(
 ) -> tuple[float, float] | None:
     """Return (signed sds from the law, allowed) if every block of the last `off_patience` lies outside, else None.
 
+    Where the level is not known (`CurvePrior.elsewhere`) no run is off its track.
+
     Arguments as in `stuck`.
     """
     if steps[-1] < max(t.off_from * path.total, path.start + t.off_patience * path.total):
@@ -331,7 +333,7 @@ def departures(path: Path, prior: CurvePrior, steps: FloatArray, logs: FloatArra
     expected, effects = path.at(steps)
     design = np.column_stack([-np.ones(len(steps)), effects])
     own = ((design @ prior.shape_covariance(prior.shape_scale(path.sd))) * design).sum(axis=1)
-    variance = max(prior.spread, 1.0) ** 2 * (path.sd**2 + own + prior.misfit**2) + noise**2
+    variance = max(prior.spread, 1.0) ** 2 * (path.sd**2 + own + prior.misfit**2) + prior.level**2 + noise**2
     return np.asarray((logs - expected - design @ prior.mean) / np.sqrt(variance))
 
 

@@ -31,6 +31,7 @@ from optlaws.schedules import Schedule
 
 FORMAT, VERSION = "optlaws-monitor", 1
 FORECAST = ("loss", "lower", "upper", "last_reading", "last_lower", "last_upper")  # what a diverged run has not
+LEVEL = 0.05  # of the run, its latest part, by which its level is judged
 LOOKS = 4  # alarms are looked for at most this many times a block
 
 
@@ -180,9 +181,10 @@ class Monitor:
                 raise InputError(f"{', '.join(given)} must stand in the run table itself; give a schedule or drop them")
         if len(check_runs(run, "run")) != 1:
             raise InputError(f"run must be one run, got a table of {len(run)}; select one row")
+        path = with_reach(paths(law, run)[0], law, run)
         chosen = CurvePrior.of(law) if prior is None else prior
         check_prior(chosen)
-        self._start(with_reach(paths(law, run)[0], law, run), chosen, thresholds or Thresholds())
+        self._start(path, chosen, thresholds or Thresholds())
 
     def _start(self, path: Path, prior: CurvePrior, thresholds: Thresholds) -> None:
         self.path, self.prior, self.thresholds = path, prior, thresholds
@@ -202,6 +204,15 @@ class Monitor:
             self._step, self.path.total, self._readings, self._loss, tuple(self._lasting), self._new,
             self.path, self.prior, (list(steps), list(logs)),
         )  # fmt: skip
+
+    @property
+    def level(self) -> float | None:
+        """Median of ln loss minus what the law expects, over the latest 1/20 of the run; None before the law speaks."""
+        steps, logs, _ = (np.array(part, dtype=float) for part in self._blocks.arrays())
+        recent = (steps >= self.path.start) & (steps >= self._step - LEVEL * self.path.total)
+        if not recent.any():
+            return None
+        return float(np.median(logs[recent] - self.path.at(steps[recent])[0]) + self.prior.mean[0])
 
     @property
     def history(self) -> tuple[Alarm, ...]:

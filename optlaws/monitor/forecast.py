@@ -4,7 +4,8 @@ Model, for a reading at step s with y(s) = ln loss - ln (loss that the law expec
 
     y(s) = e - c + psi(s) . w + misfit + noise
 
-    e    ln (final loss / predicted final loss); e ~ N(0, (m sd)^2), sd the law's own for this run
+    e    ln (final loss / predicted final loss); e ~ N(0, (m sd)^2), sd the law's own for this run; on another corpus
+         its level, too, is the curve's to tell
     c    ln (final loss / last reading) beyond what the law expects: another evaluation set
     w    weights of the effects psi, which vanish at the end of the run (`optlaws.monitor.path`)
     (c, w) ~ N(mean, covariance), learnt from finished curves (`optlaws.monitor.learning`); w is less certain where the
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ FORGETTING = 2.0  # a reading at step s counts (s / now)^2 as much as one now: t
 SCALES = np.array([1.0, 3.0, 10.0, 30.0, 100.0])
 SCALE_ODDS = np.array([0.9, 0.07, 0.02, 0.007, 0.003])
 MOST_SHAPE = 3.0  # other data move the level by up to m sds, the shape of the curve by no more than this many
+FREE_LEVEL = 10.0  # sd of ln loss: the level is not known at all
 MOST_UNSURE = 10.0  # largest factor for a run of which the law is less sure than of its own
 FIRST_NOISE = 0.01  # relative sd of a reading before there are enough of them to tell
 NOISE_READINGS = 64  # latest differences from which it is estimated
@@ -61,6 +63,7 @@ class CurvePrior:
     spread : factor of the forecast's sd with which 90 % intervals cover 90 % of left-out training runs.
     curves : number of curves that it was learnt from; 0 = default.
     law_sd : median relative sd that the law gave the final losses of those curves; 0 = not known.
+    level : relative sd of a factor on all losses of the run that the curve alone tells; 0 = the law knows the level.
 
     Covariances are those of relative losses; `misfit` and `spread` are above 0.
     """
@@ -71,6 +74,7 @@ class CurvePrior:
     spread: float = 1.0
     curves: int = 0
     law_sd: float = 0.0
+    level: float = 0.0
 
     def shape_scale(self, sd: float) -> float:
         """Return how many times less certain than usual the shape of a curve is, for the law's relative sd of a run."""
@@ -93,14 +97,26 @@ class CurvePrior:
         return cls(np.zeros(len(sd)), np.diag(sd**2), DEFAULT_MISFIT)
 
     @classmethod
+    def elsewhere(cls) -> CurvePrior:
+        """Return the prior for a law of another corpus (`Law.on_other_corpus`): nothing learnt on the law's runs holds.
+
+        The final loss is then what the curve itself shows at its end, its level is what the curve says it is (losses
+        twice as high give a forecast twice as high), and its shape is `MOST_SHAPE` times less certain than by default.
+        """
+        prior = cls.default(True)
+        return replace(prior, covariance=prior.shape_covariance(MOST_SHAPE), level=FREE_LEVEL)
+
+    @classmethod
     def of(cls, law: Law) -> CurvePrior:
-        """Return the prior that a law file carries, else the default.
+        """Return the prior that a law file carries, else the default; `elsewhere` for a law on another corpus.
 
         Raises
         ------
         LawError
             The file's prior is damaged or was written for other effects.
         """
+        if law.discrepancy is not None:
+            return cls.elsewhere()
         found = law.info.get(INFO_KEY)
         return cls.default(law.has_curves) if found is None else cls.from_dict(found)
 
@@ -131,6 +147,7 @@ class CurvePrior:
         try:
             mean, covariance = (np.array(values[name], dtype=float) for name in ("mean", "covariance"))
             misfit, spread, law_sd = (float(values[name]) for name in ("misfit", "spread", "law_sd"))
+            level = float(values.get("level", 0.0))  # files of earlier versions have none
             curves = int(values["curves"])
         except (TypeError, ValueError, OverflowError) as error:
             raise LawError(f"a monitor's prior must hold numbers, got others ({error}); learn it again") from None
@@ -139,7 +156,7 @@ class CurvePrior:
                 f"mean and covariance of a monitor's prior must have shapes ({size},) and ({size}, {size}),"
                 f" got {mean.shape} and {covariance.shape}; learn it again"
             )
-        return cls(mean, covariance, misfit, spread, curves, law_sd)
+        return cls(mean, covariance, misfit, spread, curves, law_sd, level)
 
 
 @dataclass(frozen=True)
@@ -266,6 +283,7 @@ def _solve(
     steps, log_loss = steps[used], log_loss[used]
     if not len(steps):
         return np.tile(start, (len(SCALES), 1)), covariance, SCALE_ODDS, 0
+    covariance[:, 0, 0] += prior.level**2
     expected, effects = path.at(steps)
     y = log_loss - expected
     noise = reading_noise(y)
@@ -333,9 +351,11 @@ def check_prior(prior: CurvePrior) -> None:
             f"mean and covariance of a monitor's prior must have shapes ({size},) and ({size}, {size}), got"
             f" {np.shape(prior.mean)} and {np.shape(prior.covariance)}; learn it again"
         )
-    finite = np.isfinite([*prior.mean, *np.ravel(prior.covariance), prior.misfit, prior.spread, prior.law_sd]).all()
-    if not (finite and prior.misfit > 0 and prior.spread > 0):
-        raise InputError("a monitor's prior must hold finite numbers, misfit and spread above 0; learn it again")
+    numbers = [*prior.mean, *np.ravel(prior.covariance), prior.misfit, prior.spread, prior.law_sd, prior.level]
+    if not (np.isfinite(numbers).all() and prior.misfit > 0 and prior.spread > 0 and prior.level >= 0):
+        raise InputError(
+            "a monitor's prior must hold finite numbers, misfit and spread above 0, level from 0; learn it again"
+        )
 
 
 __all__ = ["CurvePrior", "Forecast", "check_prior", "independent_share", "mixture", "posterior", "reforecast"]

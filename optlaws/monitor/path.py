@@ -48,7 +48,7 @@ class Path:
     steps : (g,) updates done, ascending; the last is T.
     log_loss : (g,) ln expected loss, on the curve's evaluation set if the law knows it.
     effects : (g, 5) the effects named in `EFFECTS`, 0 at T.
-    log_final : ln expected final loss.
+    log_final : ln expected final loss; on another corpus that of the curve itself.
     sd : relative sd of the final loss of one new run about it, run noise included.
     noise : relative sd of the run noise alone.
     start : first step whose loss is compared with the path.
@@ -181,7 +181,7 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
                 steps=grids[i],
                 log_loss=np.log(loss[rows]) + shift[i],
                 effects=_effects(law, states.take(rows), view.take(rows), loss[rows]),
-                log_final=float(np.log(ends.loss[i])),
+                log_final=float(np.log(loss[rows[-1]]) + shift[i] if law.discrepancy else np.log(ends.loss[i])),
                 sd=float(ends.sd[i] / ends.loss[i]),
                 noise=float(ends.noise[i] / ends.loss[i]),
                 start=max(float(warm[i]), TRUSTED_FROM * float(grids[i][-1]), 1.0),

@@ -145,3 +145,25 @@ def test_nothing_is_noted_before_an_error(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
     assert run([*short[:-1], write_log(tmp_path / "log.csv")]) == 0
     assert "note: assumed where the table says nothing: params" in capsys.readouterr().err
+
+
+def test_a_curve_of_another_corpus_is_asked_for_by_name(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    write_log(log)
+    assert run([*ASK, "--log", str(log)]) == 0
+    plain = capsys.readouterr()
+    assert "--other-corpus" not in plain.err
+    rows = [line.split(",") for line in log.read_text().splitlines()[1:]]
+    log.write_text("step,loss\n" + "".join(f"{step},{1.3 * float(loss):.5f}\n" for step, loss in rows))
+    assert run([*ASK, "--log", str(log), "--format", "json"]) == 0
+    away = capsys.readouterr()
+    assert "note: the curve lies 30 % above what the law expects; if its corpus" in away.err
+    assert run([*ASK, "--log", str(log), "--format", "json", "--other-corpus"]) == 0
+    other = capsys.readouterr()
+    assert "--other-corpus" not in other.err
+    here, there = json.loads(away.out)["forecast"], json.loads(other.out)["forecast"]
+    final = float(plain.out.split("final loss ")[1].split()[0])
+    assert there["loss"] == pytest.approx(1.3 * final, rel=2e-3)
+    assert there["lower"] < 1.3 * final < there["upper"]
+    assert abs(there["loss"] - 1.3 * final) < abs(here["loss"] - 1.3 * final)
+    assert there["last_reading"] == pytest.approx(there["loss"], rel=1e-6)

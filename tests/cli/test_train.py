@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from optlaws.commands.lines import Lines
 from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
 from optlaws.schedules import parse
 
@@ -91,6 +92,21 @@ def test_train_writes_a_run(config, tmp_path, run):
     code, out, err = run(config, "--out", tmp_path / "runs" / "cli")
     assert (code, err) == (0, "")
     assert out.splitlines()[0] == done.stdout.splitlines()[0]  # the finished run is read, not trained again
+    assert (done.stdout.splitlines()[1][:5], out.splitlines()[1][:23]) == ("Wrote", "It was finished before,")
+    assert "Wrote" in run(config, "--out", tmp_path / "runs" / "cli", "--restart")[1]
+
+
+def test_where_there_is_no_terminal_a_line_is_said_now_and_then(capsys, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("optlaws.commands.lines.time.monotonic", lambda: now[0])
+    lines = Lines(first=15, every=60)
+    for second in (100.0, 114.0, 115.0, 116.0, 174.0, 175.0):
+        now[0] = second
+        lines.say(lambda: f"step {now[0]:.0f}")
+    assert capsys.readouterr().err == "optlaws: step 115\noptlaws: step 175\n"
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    Lines(first=0).say(lambda: "there is a bar")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_law_may_predict(config, tmp_path, run):

@@ -1,6 +1,7 @@
 """Token files, the corpus, data sets, the noise of the quadratic."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -136,6 +137,23 @@ def test_bad_token_files(raw, tmp_path):
         rows(open_source(token_config(raw, vocab=20), [0], CPU), 0)
 
 
+def test_wider_tokens_than_said_are_refused(tmp_path):
+    STREAM.astype(np.uint32).tofile(tmp_path / "wide.bin")
+    with pytest.raises(InputError, match=r"data.dtype must be uint32 for .*wide.bin"):
+        open_source(token_config(tmp_path / "wide.bin"), [0], CPU)
+    source = open_source(token_config(tmp_path / "wide.bin", dtype="uint32"), [3], CPU)
+    assert source.train(0, 0, 1)[0].max() < 50
+
+
+def test_the_header_of_llm_c_is_no_token(raw, tmp_path):
+    head = np.zeros(256, dtype=np.int32)
+    head[:3] = 20240520, 1, len(STREAM)
+    (tmp_path / "headed.bin").write_bytes(head.tobytes() + raw.read_bytes())
+    plain, headed = (open_source(token_config(path), [3], CPU) for path in (raw, tmp_path / "headed.bin"))
+    assert torch.equal(rows(plain, 5), rows(headed, 5))
+    assert plain.digest == headed.digest
+
+
 def test_pieces_are_one_array():
     parts = [np.arange(3), np.arange(0), np.arange(3, 10), np.arange(10, 11)]
     pieces = Pieces(parts)
@@ -225,6 +243,15 @@ def test_hugging_face(tmp_path):
         open_source(tiny(data={**given, "column": "ids"}), [0], CPU)
     with pytest.raises(InputError, match=r"data.column must be a column with lists of token ids"):
         open_source(tiny(data={**given, "column": "text"}), [0], CPU)
+
+
+@pytest.mark.parametrize("path", ["./none", "~/none", "some/where/none"])
+def test_a_folder_that_is_not_there_is_not_asked_of_the_hub(path, monkeypatch):
+    library = SimpleNamespace(load_dataset=lambda *a, **k: pytest.fail("the network was asked"))
+    monkeypatch.setattr("optlaws.harness.tokens.import_module", lambda name: library)
+    config = tiny(data={"kind": "huggingface", "path": path, "vocab": 50})
+    with pytest.raises(InputError, match=r"data.path must be a folder that is there, or the name of a data set"):
+        open_source(config, [0], CPU)
 
 
 def test_hugging_face_without_the_library(monkeypatch):

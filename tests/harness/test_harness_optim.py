@@ -127,6 +127,41 @@ def test_muon_treats_matrices_and_adamw_the_rest():
     assert [type(part).__name__ for part in optimizer._parts] == ["Muon", "AdamW"]
 
 
+def test_muon_treats_every_experts_matrix_like_one_of_its_own():
+    source = torch.Generator().manual_seed(1)
+    whole = torch.nn.Parameter(torch.randn(3, 4, 6, generator=source))
+    alone = [torch.nn.Parameter(matrix.clone()) for matrix in whole.detach()]
+    config = OptimizerConfig("muon", weight_decay=0.1)
+    pair = [RatedOptimizer(config, [Slot(t, matrix=True) for t in tensors]) for tensors in ([whole], alone)]
+    assert [type(part).__name__ for part in pair[0]._parts] == ["Muon"]
+    for step in range(4):
+        if step == 2:  # as a resumed run
+            state = pair[0].state()
+            pair[0] = RatedOptimizer(config, [Slot(whole, matrix=True)])
+            pair[0].load(state)
+        whole.grad = torch.randn(3, 4, 6, generator=source)
+        for tensor, grad in zip(alone, whole.grad, strict=True):
+            tensor.grad = grad.clone()
+        for optimizer in pair:
+            optimizer.set_rates([0.1])
+            optimizer.step()
+        assert torch.allclose(whole, torch.stack(list(alone)), atol=1e-6)
+    with pytest.raises(InputError, match="parallel: must be ddp for muon on experts"):
+        RatedOptimizer(config, [Slot(whole, matrix=True)], sharded=True)
+
+
+def test_optimizers_that_divide_by_their_rate_when_made_are_at_hand():
+    pytest.importorskip("pytorch_optimizer", reason="pytorch_optimizer is not installed: its optimizers are not there")
+    check_optimizer(OptimizerConfig("mars"))
+
+
+@pytest.mark.parametrize("name", ["lomo", "adahessian", "bsam"])
+def test_optimizers_that_need_more_than_gradients_are_refused_in_one_sentence(name):
+    pytest.importorskip("pytorch_optimizer", reason="pytorch_optimizer is not installed: its optimizers are not there")
+    with pytest.raises(InputError, match=f"optimizer {name}: cannot (be made|step) .*or choose another"):
+        check_optimizer(OptimizerConfig(name))
+
+
 def test_betas():
     assert betas_of(OptimizerConfig("adamw")) == BETAS["adamw"]
     assert betas_of(OptimizerConfig("adamw", beta2=0.999)) == (0.9, 0.999)

@@ -53,6 +53,7 @@ def assert_close(stacked, configs, atol=3e-5):
         {"eval": {"every": 6}},
         {"model": {"heads": 4, "kv_heads": 2, "qk_norm": True, "tied": False}, "micro_batch": 2},
         {"model": {"experts": 4, "hidden": 8}},
+        {"model": {"experts": 4, "hidden": 8}, "optimizer": {"name": "muon"}},
         {"model": {"parametrisation": "mup", "base_width": 8}},
         {"model": {"kind": "mlp", "width": 16}},
         {"model": {"kind": "quadratic"}, "data": {"kind": "noise"}, "seq_len": 1, "optimizer": {"name": "sgd"}},

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the trainin
 from tiny_runs import tiny
 
 from optlaws.errors import InputError
-from optlaws.harness import entropy, read_config, read_record, train, train_stacked
+from optlaws.harness import entropy, loop, read_config, read_record, train, train_stacked
 from optlaws.harness.record import CurveLog, Verdict
 from optlaws.harness.sections import DivergenceConfig
 from optlaws.runs import read_curves, read_runs
@@ -257,6 +257,28 @@ def test_progress_and_prediction():
     assert seen[-1].predicted == 3.5
     assert seen[-1].mfu is None
     assert asked[0] == ("p", 1)
+
+
+LONG = "wsd:peak=3e-3,steps=2000,warmup=4"
+
+
+def test_the_curve_so_far_can_be_watched(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "CURVES", 0.0)
+    seen = []
+
+    def look(now):
+        if (tmp_path / "curve.csv").exists():
+            seen.append(read_curves(tmp_path / "curve.csv"))
+            assert not (tmp_path / "run.csv").exists()
+
+    record = train(tiny(LONG), tmp_path, progress=look)
+    assert seen
+    for curve in seen:
+        assert curve.loss.tolist() == record.curve.loss[: len(curve)].tolist()
+    assert 0 < len(seen[-1]) < len(record.curve) == len(read_curves(tmp_path / "curve.csv"))
+    monkeypatch.setattr("optlaws.harness.training.write_curves", lambda *a: (_ for _ in ()).throw(OSError("disk full")))
+    again = train(tiny(LONG), tmp_path, restart=True)  # no reason to end a run
+    assert again.curve.loss.tolist() == record.curve.loss.tolist()
 
 
 def test_bad_checkpoints(tmp_path):

@@ -306,3 +306,20 @@ def test_a_log_that_was_cut_is_named(tmp_path):
     path.write_text("step\n")
     with pytest.raises(TableError, match="has become shorter"):
         list(log.new())
+
+
+def test_a_log_that_is_replaced_goes_on_or_begins_anew(tmp_path):
+    """A trainer may write its whole curve again and again; a resumed run may have lost its last readings."""
+    path, new = tmp_path / "log.csv", tmp_path / "new.csv"
+
+    def replaced(rows):
+        new.write_text("\n".join(["step,loss", *rows]) + "\n")
+        new.replace(path)
+        return [(r.step, r.loss) for r in log.new()]
+
+    log = LiveLog(path)
+    assert replaced(["1,9", "2,8"]) == [(1, 9), (2, 8)]
+    assert replaced(["1,9", "2,8", "3,7"]) == [(3, 7)]
+    assert replaced(["1,9", "2,8", "3,7"]) == []
+    assert replaced(["1,9", "2,6", "3,5", "4,4"]) == [(1, 9), (2, 6), (3, 5), (4, 4)]
+    assert replaced(["1,9"]) == [(1, 9)]

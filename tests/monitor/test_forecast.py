@@ -205,3 +205,17 @@ def test_prior_round_trips_and_refuses_others():
         CurvePrior.from_dict({**p.to_dict(), "mean": [0.0]})
     with pytest.raises(InputError, match="finite numbers"):
         check_prior(CurvePrior(np.full(SIZE, np.nan), p.covariance, 1e-3))
+
+
+def test_on_another_corpus_the_level_is_the_curves():
+    """Losses in another unit give the same forecast in that unit; the law's level, and its offset, say nothing."""
+    path = plain_path(sd=0.002)
+    steps, log = readings(path, weights=np.array([0.1, 0.0, 0.02, 0.0, 0.0]))
+    found = [reforecast(path, CurvePrior.elsewhere(), steps, log + shift) for shift in (0.0, np.log(2.0), -1.0)]
+    for one, factor in zip(found[1:], (2.0, np.exp(-1.0)), strict=True):
+        for name in ("loss", "lower", "upper", "last_reading"):
+            assert getattr(one, name) == pytest.approx(factor * getattr(found[0], name), rel=2e-4)
+    assert found[0].loss == pytest.approx(found[0].last_reading, rel=1e-4)
+    assert found[0].lower < 3.0 < found[0].upper  # the path's end, where the effects vanish
+    before = reforecast(path, CurvePrior.elsewhere(), np.array([]), np.array([]))
+    assert (before.loss, before.lower, before.upper) == (before.prior_loss, before.prior_lower, before.prior_upper)

@@ -202,6 +202,7 @@ def scores(
         bias : mean of 100 (predicted / loss - 1), %.
         rmsle : 100 sqrt(mean ln(predicted / loss)^2), %.
         spearman, pool_spearman : rank correlation over all runs, and its mean within pools (NaN where constant).
+        candidate_spearman : mean rank correlation of the candidates within pools, repeats averaged.
         hits, pools : pools whose best candidate is among the two predicted lowest; pools counted.
         regret, worst_regret : mean and largest of 100 (loss of the candidate predicted lowest / lowest loss - 1), %.
         cover : share of runs inside their interval. width : mean of 100 (upper - lower) / predicted, %.
@@ -237,11 +238,12 @@ def scores(
         )
     error = 100 * np.abs(p / y - 1)
     groups = [np.flatnonzero(label == value) for value in np.unique(label)]
-    ranks, hits, regrets = [], 0, []
+    ranks, of_candidates, hits, regrets = [], [], 0, []
     for i in groups:
         if len(i) < smallest:
             continue
         ranks.append(_spearman(y[i], p[i]))
+        of_candidates.append(_spearman(_per_candidate(y[i], tried[i]), _per_candidate(p[i], tried[i])))
         hit, regret = choice(y[i], p[i], tried[i])
         hits += hit
         regrets.append(regret)
@@ -253,6 +255,7 @@ def scores(
         "rmsle": float(100 * np.sqrt((np.log(p / y) ** 2).mean())),
         "spearman": _spearman(y, p),
         "pool_spearman": float(np.mean(ranks)) if ranks else float("nan"),
+        "candidate_spearman": float(np.mean(of_candidates)) if of_candidates else float("nan"),
         "hits": hits,
         "pools": len(ranks),
         "regret": float(np.mean(regrets)) if regrets else float("nan"),

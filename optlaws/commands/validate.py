@@ -346,6 +346,7 @@ def columns(verdict: Verdict) -> dict[str, Any]:
 def report(verdict: Verdict) -> str:
     """Return the report as Markdown."""
     s, runs, confusion = verdict.scores, verdict.runs, verdict.confusion()
+    repeated = s["pools"] and s["candidate_spearman"] != s["pool_spearman"]
     train = runs.select(verdict.fitted)
     usable = len(train) - int(verdict.diverged[verdict.fitted].sum())
     missed = confusion["not flagged, diverged"]
@@ -359,6 +360,7 @@ def report(verdict: Verdict) -> str:
             f"{s['pool_spearman']:.3f}" if s["pools"] else NO_POOLS,
             _judge(s["pool_spearman"] >= TARGETS["pool_spearman"], "at least 0.9") if s["pools"] else "",
         ),
+        *([("the same of candidates, repeats averaged", f"{s['candidate_spearman']:.3f}", "")] if repeated else []),
         ("Spearman over all", f"{s['spearman']:.3f}", ""),
         (
             "Top-2: best run among the two predicted lowest",

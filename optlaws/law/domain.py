@@ -15,6 +15,7 @@ from optlaws.schedules.cells import cells
 SLACK = 1.05  # the domain reaches this factor beyond the training range
 SLACKS = {"warmup_steps": 3.0}  # a warm-up matters by its order of magnitude
 FARTHEST = 20.0  # factors of e that count
+EARLY = 0.02  # share of a run before which, as before the end of its warm-up, a law says nothing of its curve
 UNITS = {
     "params": "parameters",
     "tokens": "tokens",
@@ -41,6 +42,16 @@ FAR = {
 values first, and relative sd for every factor of e further out. Judgement, not fitted: with whole groups left out the
 public runs do not reach there; only laws of a few of Marin's runs, and laws of another source, do.
 """
+
+
+def curve_from(runs: RunTable) -> FloatArray:
+    """Return the step from which a law speaks of the curves of n runs, (n,): their warm-up and 2 % of them are over.
+
+    Its columns grow without bound towards step 0, where a real loss is that of an untrained network.
+    """
+    total = np.asarray(runs.steps, dtype=float)
+    warm = np.asarray(runs.batch().warmup_steps, dtype=float)
+    return np.asarray(np.minimum(np.maximum(np.maximum(warm, EARLY * total), 1.0), total))
 
 
 def far_out(values: Mapping[str, FloatArray], domain: Mapping[str, tuple[float, float]]) -> FloatArray | None:

@@ -16,7 +16,7 @@ from optlaws.dynamics.solve import spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
-from optlaws.law.domain import SLACK, SLACKS, domain_values, far_out, in_domain_text
+from optlaws.law.domain import SLACK, SLACKS, curve_from, domain_values, far_out, in_domain_text
 from optlaws.law.optimizers import SIZES, Optimizers, beside
 from optlaws.regression.kernel import field_features, matern32
 from optlaws.regression.trend_field import (
@@ -307,7 +307,8 @@ class Law:
         Returns
         -------
         Prediction
-            Points run by run. On the curves' evaluation set if the law was fitted on curves.
+            Points run by run. On the curves' evaluation set if the law was fitted on curves. Those of the warm-up and
+            of the first 2 % of a run are not in the domain: there the formula's loss is far above any real one.
 
         Raises
         ------
@@ -322,7 +323,16 @@ class Law:
         states = curve_states(own.schedule_tuple(), steps, self.drive(own), self.basis.dynamics)
         index = np.repeat(np.arange(len(full)), lengths)
         peak = np.asarray(own.batch().peak, dtype=float)[index]
-        return self._predict(full, own, states, peak, assumed, curve=self.has_curves, index=index)
+        found = self._predict(full, own, states, peak, assumed, curve=self.has_curves, index=index)
+        first = curve_from(own)[index]
+        early = np.concatenate([np.asarray(at, dtype=float) for at in steps]) < first
+        if not early.any():
+            return found
+        said = [
+            f"step before {begin:g}, where this law's curve begins" if too_soon else reason
+            for too_soon, begin, reason in zip(early, first, found.reasons, strict=True)
+        ]
+        return replace(found, in_domain=found.in_domain & ~early, reasons=said)
 
     @property
     def own_optimizer(self) -> str:

@@ -24,6 +24,7 @@ from optlaws.dynamics import States, curve_grid, curve_states, integrate
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError, LawError
 from optlaws.law import Law
+from optlaws.law.domain import curve_from
 from optlaws.law.model import View
 from optlaws.regression.trend_field import expected_loss
 from optlaws.runs import RunTable
@@ -36,7 +37,6 @@ LEAST_BIAS = 0.01  # share of the final loss that is not yet learnt, at the leas
 MOST_BIAS_RATIO = 30.0  # B(s) / B(T) beyond which a run has hardly begun
 GRID = 160  # points of a path, half of them evenly spread in steps, half in their logarithm
 PEAKS = 9  # rates among which the best within reach is looked for
-TRUSTED_FROM = 0.02  # fraction of the run (or the end of warm-up, if later) from which the path is compared with losses
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
     view = law.view(states, np.repeat(peak, lengths), curve=law.has_curves)
     loss = expected_loss(law.posterior, view.columns, view.coordinates, view.size, curve=law.has_curves)
     ends = law.predict(given)
-    warm = np.asarray(full.batch().warmup_steps, dtype=float)
+    begin = curve_from(full)
     out, first = [], 0
     for i, length in enumerate(lengths):
         rows = np.arange(first, first + length)
@@ -184,7 +184,7 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
                 log_final=float(np.log(loss[rows[-1]]) + shift[i] if law.discrepancy else np.log(ends.loss[i])),
                 sd=float(ends.sd[i] / ends.loss[i]),
                 noise=float(ends.noise[i] / ends.loss[i]),
-                start=max(float(warm[i]), TRUSTED_FROM * float(grids[i][-1]), 1.0),
+                start=float(begin[i]),
                 has_curves=law.has_curves,
                 in_domain=bool(ends.in_domain[i]),
                 reason=ends.reasons[i],

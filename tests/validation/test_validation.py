@@ -173,6 +173,15 @@ class TestScores:
         assert (row["error"], row["regret"], row["cover"], row["hits"], row["pools"]) == (0, 0, 1, 1, 1)
         assert row["spearman"] == pytest.approx(1.0)
 
+    def test_repeats_are_one_candidate(self):
+        y = np.array([2.0, 2.2, 2.05, 2.05, 2.3, 2.5])
+        p = np.array([2.1, 2.1, 2.0, 2.0, 2.4, 2.4])
+        row = scores(y, p, p - 0.1, p + 0.1, candidate=["a", "a", "b", "b", "c", "c"])
+        assert row["candidate_spearman"] == pytest.approx(spearmanr([2.1, 2.05, 2.4], [2.1, 2.0, 2.4]).statistic) == 1.0
+        assert row["pool_spearman"] == pytest.approx(spearmanr(y, p).statistic)
+        alone = scores(y, p, p - 0.1, p + 0.1)
+        assert alone["candidate_spearman"] == alone["pool_spearman"]
+
     def test_small_pools_do_not_count(self):
         y = np.array([2.0, 2.1, 2.2])
         row = scores(y, y, y, y)

@@ -123,11 +123,14 @@ def nqs_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, Any]]:
     return out
 
 
-def mpl_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, float]]:
-    """Return the figures of the Multi-Power-Law protocol: fit on three curves of a size, predict the others."""
+def mpl_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, Any]]:
+    """Return the figures of the Multi-Power-Law protocol: fit on three curves of a size, predict the others.
+
+    `folds` holds those of each held-out curve.
+    """
     runs, curves = load("mpl"), load_curves("mpl")
     where = curves.runs()
-    out = {}
+    out: dict[str, dict[str, Any]] = {}
     for size in ("25M", "100M", "400M"):
         mine = np.array([name.startswith(size + "-") for name in runs.run_id])
         shape = np.array([name.split("-")[1] for name in runs.run_id])
@@ -161,6 +164,7 @@ def mpl_rows(fit: Callable[..., Law] = fit_law) -> dict[str, dict[str, float]]:
         names = ("r2", "mae", "rmse", "pred_e", "worst_e", "final")
         out[size] = dict(zip(names, map(float, mean), strict=True))
         out[size] |= {f"{name}_sd": float(sd) for name, sd in zip(names, np.std(figures, axis=0), strict=True)}
+        out[size]["folds"] = dict(zip(names, np.transpose(figures).tolist(), strict=True))
         out[size] |= {
             "cover": float(np.mean(covers)),
             "width": float(np.mean(widths)),

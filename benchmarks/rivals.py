@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from accuracy import splice, table
 from public import completed, load, mpl_rows, schaipp_splits, write_page
+from rivals_report import LONG, OURS, SHORT, ahead, alike, text_table
 
 from optlaws.baselines import baseline_names, get_baseline
 from optlaws.baselines.optimal_rate import nearest_run
@@ -31,7 +32,6 @@ from optlaws.validation import HeldOut, same_budget, same_horizon, sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 Array = np.ndarray
-OURS = "optlaws"
 LARGEST = 5e8  # the Step Law runs of N = 537M lie above, those of 430M below
 PRINTED = " as printed"
 NOT_RUN = {("noisy_quadratic", "steplaw"): "half a minute a fit on 1,500 runs, 20 fits, and it reads no rate"}
@@ -185,6 +185,7 @@ def schaipp_task(rival: Rival) -> dict[str, Any]:
             "hits": sum(row["hits"] for row in found) if ranks else None,
             "pools": sum(row["pools"] for row in found),
             "share": min(row["share"] for row in found),
+            "folds": {"error": errors, "spearman": [row["pool_spearman"] for row in found]},
         }
     ranks = [row["spearman"] for row in out.values() if row["spearman"] is not None]
     if len(ranks) == len(SCHAIPP):
@@ -249,6 +250,7 @@ def steplaw_task(rival: Rival) -> dict[str, Any]:
             "regret_spread": None if constant or len(regrets) < 2 else float(np.std(regrets)),
             "mae": float(np.mean(mae)) if mae else None,
             "mae_spread": float(np.std(mae)) if len(mae) > 1 else None,
+            "folds": {"error": errors, "regret": [] if constant else regrets, "mae": mae},
         }
     return out
 
@@ -317,123 +319,12 @@ def run(names: list[str], tasks: list[str]) -> dict[str, dict[str, Any]]:
     return out
 
 
-Column = tuple[str, str, str, str | None, int]  # head, task, figure, spread, digits
-SHORT: tuple[Column, ...] = (
-    ("curves 25M, PredE x 1e5", "curves 25M", "pred_e", "pred_e_sd", 1),
-    ("curves 100M, PredE x 1e5", "curves 100M", "pred_e", "pred_e_sd", 1),
-    ("horizon, error %", "schedules horizon", "error", None, 3),
-    ("family, error %", "schedules family", "error", "spread", 3),
-    ("peak rate, error %", "schedules peak rate", "error", "spread", 3),
-    ("size, error %", "schedules size", "error", "spread", 3),
-    ("Spearman", "schedules all", "spearman", None, 3),
-    ("Top-2", "schedules all", "hits", None, 0),
-    ("Step Law cell, error %", "Step Law cell left out", "error", "spread", 3),
-    ("Step Law cell, regret %", "Step Law cell left out", "regret", "regret_spread", 3),
-    ("N = 537M, MAE nats", "Step Law N = 537M", "mae", None, 4),
-    ("few steps, RMSLE %", "few steps from 1/15.6", "rmsle", None, 2),
-    ("fit, s", "speed", "fit", None, 2),
-    ("1,000 predictions, s", "speed", "predict", None, 4),
-)
-LONG: dict[str, tuple[Column, ...]] = {
-    "Whole curves (Multi-Power-Law protocol: fitted on three curves of a size, mean over its held-out curves)": tuple(
-        (f"{size} {label}", f"curves {size}", key, f"{key}_sd", digits)
-        for size in ("25M", "100M", "400M")
-        for key, label, digits in (
-            ("r2", "R2", 4), ("mae", "MAE", 5), ("rmse", "RMSE", 5), ("pred_e", "PredE x 1e5", 1),
-            ("worst_e", "WorstE x 1e5", 1), ("final", "final step", 4),
-        )
-    ),
-    "Schedules, horizons, rates, sizes (runs of arXiv 2501.18965; error %, Spearman within pools, Top-2)": tuple(
-        (f"{group} {label}", f"schedules {group}", key, spread, 3)
-        for group in SCHAIPP
-        for key, label, spread in (
-            ("error", "error %", "spread"), ("spearman", "Spearman", "spearman_spread"), ("hits", "Top-2", None),
-        )
-    ),
-    "Peak rate, batch, size, data (dense Step Law grid; laws without a loss have only a regret)": tuple(
-        (f"{name} {label}", f"Step Law {name}", key, spread, digits)
-        for name in ("cell left out", "N left out", "N = 537M")
-        for key, label, spread, digits in (
-            ("error", "error %", "spread", 3), ("regret", "regret %", "regret_spread", 3),
-            ("mae", "MAE nats", "mae_spread", 4),
-        )
-    ),
-    "Tiny batches and few steps (noisy-quadratic runs, largest compute left out)": tuple(
-        (f"from {part} {key}", f"few steps from {part}", key, None, 2)
-        for part in ("1/15.6", "1/4")
-        for key in ("rmsle", "error", "worst")
-    ),
-    "Time (142 runs of one size; 1,000 WSD candidates of 50,000 steps)": SHORT[-2:],
-}  # fmt: skip
-LARGER = {"r2", "spearman", "hits"}
-SMALL = {"pred_e", "worst_e"}  # shown times 1e5
-
-
-def value(figures: dict[str, Any], column: Column) -> float | None:
-    """Return a figure in the unit of its column, None where the law has none."""
-    _, task, key, _, _ = column
-    found = figures.get(task, {}).get(key)
-    return None if found is None or not np.isfinite(found) else float(found) * (1e5 if key in SMALL else 1)
-
-
-def cell(figures: dict[str, Any], column: Column) -> str:
-    """Return a figure as text, with its spread over folds."""
-    _, task, key, spread, digits = column
-    found = value(figures, column)
-    if found is None:
-        return "-"
-    row = figures[task]
-    if key == "hits":
-        return f"{found:.0f} of {row['pools']}"
-    text = f"{found:.{digits}f}"
-    if spread and row.get(spread) is not None:
-        text += f" ± {row[spread] * (1e5 if key in SMALL else 1):.{digits}f}"
-    if row.get("share", 1.0) < 0.995:
-        text += f" ({100 * row['share']:.0f} % of runs)"
-    return text
-
-
-def ahead(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) -> list[str]:
-    """Return a sentence for every column in which another law is ahead of ours, or ours has no figure."""
-    out = []
-    for column in columns:
-        found = {name: value(figures, column) for name, figures in results.items()}
-        here = {name: v for name, v in found.items() if v is not None}
-        if not here or set(here) == {OURS}:
-            continue
-        best = (max if column[2] in LARGER else min)(here, key=lambda name: here[name])
-        mine = here.get(OURS)
-        if best != OURS and (mine is None or here[best] != mine):
-            ours = "no figure" if mine is None else cell(results[OURS], column)
-            out.append(f"{column[0]}: {best} {cell(results[best], column)}, ours {ours}")
-    return out
-
-
-def text_table(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) -> str:
-    """Return a Markdown table of the laws that have a figure in one of the columns; the best of each is bold."""
-    columns = tuple(c for c in columns if any(value(f, c) is not None for f in results.values()))
-    if not columns:
-        return ""
-    rows = []
-    for name, figures in results.items():
-        texts = [cell(figures, column) for column in columns]
-        if set(texts) != {"-"}:
-            rows.append([name, *texts])
-    for j, column in enumerate(columns, 1):
-        numbers = [value(results[row[0]], column) for row in rows]
-        here = [v for v in numbers if v is not None]
-        best = (max if column[2] in LARGER else min)(here)
-        for row, number in zip(rows, numbers, strict=True):
-            if number == best:
-                row[j] = f"**{row[j]}**"
-    return table(["law", *(column[0] for column in columns)], rows)
-
-
 INTRO = (
     "Every law on the same runs, splits and process, each fitted by its own procedure with its defaults inside every"
     " fold, written by `python benchmarks/rivals.py --write`. The best of a column is bold; ± is the standard deviation"
-    " over the folds, or over the curves of a size: two laws closer than that are not told apart; an error without has"
-    " one fold. A dash: the law does not answer that question, cannot be fitted there, or was left out for its time."
+    " over the folds, or over the curves of a size; an error without has one fold. Below stand the laws whose paired"
+    " difference from ours over the folds has a 90 % interval that holds 0. A dash: the law does not answer that"
+    " question, cannot be fitted there, or was left out for its time."
 )
 NOTES = (
     "All laws are given final losses, and curves only in the first table; laws that read a schedule but no size are"
@@ -450,6 +341,11 @@ NOTES = (
     " quadratic or the cubic, such as the curvature in a quantity of two values, it has no part. Times are of one call."
 )
 
+TOLD_APART = (
+    "The mean of the differences, fold by fold, has a 90 % interval (Student) that holds 0. Folds of one source share"
+    " runs, so that this is generous to whoever is ahead; with one fold there is nothing to tell by."
+)
+
 
 def report(results: dict[str, dict[str, Any]]) -> tuple[str, str]:
     """Return the long and the short report."""
@@ -460,6 +356,8 @@ def report(results: dict[str, dict[str, Any]]) -> tuple[str, str]:
     for title, columns in LONG.items():
         found = text_table(results, columns)
         long += [f"## {title}\n\n{found}"] if found else []
+    alikes = "\n".join(f"- {line}" for line in alike(results, every)) or "- none"
+    long.append(f"## Not told apart from ours\n\n{TOLD_APART}\n\n{alikes}")
     long.append(f"## Where ours is not ahead\n\n{told}\n\nWhat our residuals look like: [residuals.md](residuals.md).")
     kinds = [get_baseline(name) for name in results if name in baseline_names()]
     laws = [[f"`{kind.name}`", kind.formula.replace("|", "/"), kind.source] for kind in kinds]
@@ -468,7 +366,9 @@ def report(results: dict[str, dict[str, Any]]) -> tuple[str, str]:
     long.append("## Not fitted\n\n" + ("\n".join(why) or "- none"))
     behind = ahead(results, SHORT)
     short = f"{INTRO} All figures: [docs/rivals.md](docs/rivals.md).\n\n{text_table(results, SHORT)}\n\n"
+    near = alike(results, SHORT)
     short += f"Where ours is not ahead: {'; '.join(behind) or 'nowhere in this table'}."
+    short += f" Not told apart from ours: {'; '.join(near) or 'none where there are folds to tell by'}."
     return "\n\n".join(long) + "\n", short
 
 

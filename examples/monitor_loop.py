@@ -23,7 +23,7 @@ def main() -> None:
     """Train, and watch."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     schedule = parse(f"wsd:peak=1e-3,steps={TOTAL},warmup=300,decay=0.2")
-    law = load_law("llama-slimpajama")
+    law = load_law("llama-slimpajama")  # load_law(...).on_other_corpus() for data that are not the law's
     monitor = Monitor(law, schedule, params=85e6, batch_tokens=51_200)  # (1) what the law expects of this run
     watch = TrainingMonitor(monitor, stop_on=("divergence",))  # (2) warnings go to logging
 

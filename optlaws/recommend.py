@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from optlaws.baselines.advice import published_laws, rival_advice
-from optlaws.dynamics.model import USUAL_OPTIMIZER, family
+from optlaws.dynamics.model import family
 from optlaws.errors import InputError, OptlawsError, RiskError
 from optlaws.law import Law, builtin_names, load_law
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
@@ -22,6 +22,7 @@ from optlaws.optimize.families import Best, member, parameters, tidy, unseen_war
 from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, risk_notes
 from optlaws.ranking import Ranking, rank
 from optlaws.runs import RunTable, format_quantity
+from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import Schedule, ScheduleBatch
 
 __all__ = [

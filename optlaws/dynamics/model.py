@@ -14,20 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, nearest
+from optlaws.runs._optimizers import ADAMS, PLAIN_OPTIMIZERS, USUAL_OPTIMIZER, plain_name, usually_decays
 
 FloatArray = npt.NDArray[np.float64]
 
 ADAPTIVE, PLAIN = "adaptive", "plain"
 """The two regimes: steps normalised by the gradient's noise (Adam and its kin), and plain SGD."""
 
-PLAIN_OPTIMIZERS = frozenset({"sgd", "momentum", "nesterov", "sgdm"})
-USUAL_OPTIMIZER = "adamw"
-"""What a run counts as that does not say."""
-
 USUAL_DECAY = 0.1
-"""Weight decay (1/rate) taken where a run of AdamW does not say: the common default; the others have none."""
-
-ADAMS = ("adam", "fusedadam", "cpuadam", "adam8bit")
+"""Weight decay (1/rate) taken where a run does not say, unless it is one of plain SGD or Adam, which then have none."""
 
 
 def _positive(value: object) -> bool:
@@ -41,7 +36,7 @@ def regime(optimizer: str | None) -> str:
     >>> regime("AdamW"), regime("sgd"), regime(None)
     ('adaptive', 'plain', 'adaptive')
     """
-    return PLAIN if optimizer is not None and _plain_name(optimizer) in PLAIN_OPTIMIZERS else ADAPTIVE
+    return PLAIN if optimizer is not None and plain_name(optimizer) in PLAIN_OPTIMIZERS else ADAPTIVE
 
 
 def family(optimizer: str | None) -> str:
@@ -50,19 +45,15 @@ def family(optimizer: str | None) -> str:
     >>> family("AdamW"), family("adam"), family("adamw_torch_fused"), family(None), family("Nesterov"), family("Muon")
     ('adamw', 'adamw', 'adamw', 'adamw', 'sgd', 'muon')
     """
-    plain = _plain_name(optimizer)
+    plain = plain_name(optimizer)
     if plain in ADAMS or plain.startswith(USUAL_OPTIMIZER):
         return USUAL_OPTIMIZER
     return "sgd" if plain in PLAIN_OPTIMIZERS else (optimizer or USUAL_OPTIMIZER).strip().lower()
 
 
-def _plain_name(optimizer: str | None) -> str:
-    return (optimizer or USUAL_OPTIMIZER).strip().lower().replace("_", "").replace("-", "")
-
-
 def default_weight_decay(optimizer: str | None) -> float:
     """Return the weight decay (1/rate) assumed for an optimizer whose run does not state one."""
-    return USUAL_DECAY if _plain_name(optimizer).startswith(USUAL_OPTIMIZER) else 0.0
+    return USUAL_DECAY if usually_decays(optimizer) else 0.0
 
 
 @dataclass(frozen=True)

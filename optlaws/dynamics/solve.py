@@ -25,6 +25,7 @@ import numpy.typing as npt
 from optlaws.dynamics.model import PLAIN, Dynamics, FloatArray, default_weight_decay, regime
 from optlaws.errors import InputError
 from optlaws.runs import RunTable
+from optlaws.runs._optimizers import usually_decays
 from optlaws.schedules import Cells, Schedule, ScheduleBatch, cells, cells_at
 
 BLOCK = 16384  # schedules per task of a thread
@@ -125,6 +126,17 @@ def effective_decay(runs: RunTable) -> FloatArray:
     if not empty.any():
         return runs.weight_decay
     return np.where(empty, _per_optimizer(runs.optimizer, default_weight_decay), runs.weight_decay)
+
+
+def fill_decay(runs: RunTable, usual: float) -> tuple[FloatArray, float]:
+    """Return weight decays (n,) with `usual` where a run does not say, 0 for plain SGD and Adam, and what was taken.
+
+    Of the two the one of the first run that does not say; `usual` where all say.
+    """
+    unsaid = ~np.isfinite(runs.weight_decay)
+    decays = _per_optimizer(runs.optimizer, usually_decays).astype(bool)
+    filled = np.where(unsaid, np.where(decays, usual, 0.0), runs.weight_decay)
+    return filled, float(filled[unsaid][0]) if unsaid.any() else float(usual)
 
 
 def plain_sgd(runs: RunTable) -> FloatArray:

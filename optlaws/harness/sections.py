@@ -42,7 +42,7 @@ class TransformerConfig:
     tied: bool = setting(flag, True, "one matrix for embedding and output")
     experts: int = setting(whole(0), 0, "experts a layer; 0: a dense layer")
     experts_per_token: int = setting(whole(1), 2, "experts used by each token")
-    balance: float = setting(real(0), 0.01, "weight of the load-balancing loss")
+    balance: float = setting(real(0), 0.01, "weight of the load-balancing loss, which is that of each micro_batch")
     parametrisation: str = setting(
         word("standard", "mup"),
         "standard",

@@ -11,8 +11,8 @@ from threadpoolctl import threadpool_limits
 
 from optlaws._normal import NORMAL_90
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
-from optlaws.dynamics.model import USUAL_OPTIMIZER, FloatArray
-from optlaws.dynamics.solve import spread_over_threads
+from optlaws.dynamics.model import FloatArray
+from optlaws.dynamics.solve import fill_decay, spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
@@ -27,6 +27,7 @@ from optlaws.regression.trend_field import (
     predict_trend_field,
 )
 from optlaws.runs import RunTable, check_runs
+from optlaws.runs._optimizers import USUAL_OPTIMIZER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -238,10 +239,7 @@ class Law:
                 changes[name] = np.where(np.isfinite(values), values, self.defaults[name])
         decay = runs.weight_decay
         if not np.isfinite(decay).all() and "weight_decay" in self.defaults:
-            unsaid = np.array([o is None or o.lower() == "adamw" for o in runs.optimizer]) & ~np.isfinite(decay)
-            if unsaid.any():
-                filled["weight_decay"] = self.defaults["weight_decay"]
-                changes["weight_decay"] = np.where(unsaid, self.defaults["weight_decay"], decay)
+            changes["weight_decay"], filled["weight_decay"] = fill_decay(runs, self.defaults["weight_decay"])
         if not changes:
             return runs, filled
         if "batch_tokens" in changes:

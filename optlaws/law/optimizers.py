@@ -23,11 +23,12 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.baselines.base import usable
-from optlaws.dynamics.model import USUAL_OPTIMIZER, FloatArray, family
+from optlaws.dynamics.model import FloatArray, family
 from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import LawError, OptlawsWarning
 from optlaws.law.domain import domain_values
 from optlaws.runs import CurveTable, RunTable
+from optlaws.runs._optimizers import USUAL_OPTIMIZER
 
 if TYPE_CHECKING:
     from optlaws.law.model import Law

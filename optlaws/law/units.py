@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from optlaws.dynamics.model import USUAL_OPTIMIZER, family
+from optlaws.dynamics.model import family
 from optlaws.features import Basis
 from optlaws.law.calibrate import Evidence
 from optlaws.regression.trend_field import Settings
 from optlaws.runs import RunTable
+from optlaws.runs._optimizers import USUAL_OPTIMIZER
 
 FAR = 100.0
 """How many times smaller than the reference the median size or batch must be before other units are tried."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from optlaws.errors import InputError, LawError
 from optlaws.ranking import RISKY, Z, risks
 from optlaws.runs import RunTable, format_quantity
+from optlaws.runs._optimizers import usually_decays
 from optlaws.schedules import Schedule, ScheduleBatch
 
 FloatArray = npt.NDArray[np.float64]
@@ -338,11 +339,13 @@ def make_task(
     given: dict[str, Any] = {
         "params": params, "tokens": tokens, "batch_tokens": batch, "weight_decay": weight_decay, "optimizer": optimizer
     }  # fmt: skip
-    adamw = optimizer is None or optimizer.lower() == "adamw"
     assumed = {
         name: float(value)
         for name, value in law.defaults.items()
-        if name in given and given[name] is None and (name != "weight_decay" or adamw) and name != "tokens"
+        if name in given
+        and given[name] is None
+        and (name != "weight_decay" or usually_decays(optimizer))
+        and name != "tokens"
     }
     if batch is not None and batch_tokens is None and not (steps and tokens):
         assumed["batch_tokens"] = batch

@@ -11,7 +11,7 @@ from scipy.special import ndtr
 
 from optlaws.dynamics import Dynamics
 from optlaws.dynamics.model import FloatArray, family
-from optlaws.dynamics.solve import effective_decay
+from optlaws.dynamics.solve import effective_decay, fill_decay
 from optlaws.errors import LawError
 from optlaws.risk.criterion import PARAMETERS, log_critical
 from optlaws.risk.quantities import Quantities, quantities, relative_width, strange
@@ -101,10 +101,7 @@ class RiskModel:
                     filled[name] = float(value)
         decay = runs.weight_decay
         if "weight_decay" in given and not np.isfinite(decay).all():
-            unsaid = ~np.isfinite(decay) & np.array([o is None or o.lower() == "adamw" for o in runs.optimizer])
-            if unsaid.any():
-                changes["weight_decay"] = np.where(unsaid, given["weight_decay"], decay)
-                filled["weight_decay"] = float(given["weight_decay"])
+            changes["weight_decay"], filled["weight_decay"] = fill_decay(runs, given["weight_decay"])
         return (replace(runs, **changes) if changes else runs), filled  # type: ignore[arg-type]
 
     def predict(

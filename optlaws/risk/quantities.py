@@ -19,10 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.dynamics import Drive, Dynamics, drive, weight_norm
-from optlaws.dynamics.model import USUAL_OPTIMIZER, FloatArray, family
+from optlaws.dynamics.model import FloatArray, family
 from optlaws.dynamics.solve import spread_over_threads
 from optlaws.errors import InputError
 from optlaws.runs import RunTable
+from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import Cells, cells
 
 SPLIT = 8  # parts of a cell in which the rate rises: 48 over a linear warm-up, where u changes fast

@@ -18,6 +18,7 @@ from optlaws.runs._cells import RawTable, clip, raw_from_csv, raw_from_json, rea
 from optlaws.runs._checks import COUNTS, FloatArray, known_lengths
 from optlaws.runs._documents import WIDTH, file_names, load_document, named_entries, raw_from_document, raw_from_lines
 from optlaws.runs._files import read_text
+from optlaws.runs._optimizers import usually_decays
 from optlaws.runs._rates import RATE_COLUMNS, is_rates, raw_from_rates
 from optlaws.runs._read import ends_itself, runs_from_raw
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
@@ -370,8 +371,8 @@ def _may_assume(name: str, table: RunTable) -> npt.NDArray[np.bool_]:
     """Tell for each candidate whether a default may stand in for an open cell of that column, shape (n,)."""
     if name == "params":
         return np.isnan(table.active_params)
-    if name == "weight_decay":  # an optimizer that is named and is not AdamW has none unless it says so
-        return np.array([optimizer in (None, "adamw") for optimizer in table.optimizer], dtype=bool)
+    if name == "weight_decay":  # plain SGD and Adam have none unless they say so
+        return np.array([usually_decays(optimizer) for optimizer in table.optimizer], dtype=bool)
     return np.ones(len(table), dtype=bool)
 
 
@@ -402,6 +403,8 @@ def _fill(
             if name not in options:
                 rows = rows & _may_assume(name, table)
             columns[name][rows] = options.get(name, fallback.get(name, np.nan))
+            if name == "weight_decay" and name in fallback:
+                columns[name][np.isnan(columns[name])] = 0.0
     filled = assemble(
         table.run_id,
         table.schedules,
@@ -418,4 +421,6 @@ def _fill(
         for name, value in fallback.items()
         if name not in options and bool((was_open[name] & (getattr(filled, name) == value)).any())
     }
+    if "weight_decay" in fallback and (was_open["weight_decay"] & (filled.weight_decay == 0.0)).any():
+        assumed.setdefault("weight_decay", 0.0)
     return filled, assumed

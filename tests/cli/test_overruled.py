@@ -5,6 +5,8 @@ import json
 import pytest
 from refusal import refused
 
+from optlaws.cli import run
+
 LAW = "llama-slimpajama"
 STATED = "a value that is stated counts, not the option's: "
 SPEC = "cosine:peak=1e-3,steps=25000,warmup=300"
@@ -85,3 +87,21 @@ def test_rates_of_two_folders(run, tmp_path):
     assert (code, err) == (0, "")
     found = json.loads(out)["candidates"]
     assert {one["name"] for one in found} == {"d1/s", "d2/s"}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "decay"), [("muon", 0.1), ("lion", 0.1), ("adamw", 0.1), ("sgd", 0.0), ("adam", 0.0)]
+)
+def test_the_weight_decay_that_is_assumed_is_said(optimizer, decay, capsys):
+    """Muon and its like are trained with weight decay as AdamW is, and which one was taken stands in every output."""
+    ask = ["rank", "wsd:peak=1e-3,steps=50000,warmup=300", "cosine:peak=1e-3,steps=50000,warmup=300", "--params", "85M"]
+    assert run([*ask, "--optimizer", optimizer, "--format", "json"]) == 0
+    unsaid = json.loads(capsys.readouterr().out)
+    assert unsaid["assumed"]["weight_decay"] == decay
+    assert run([*ask, "--optimizer", optimizer, "--weight-decay", str(decay), "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [one["predicted_loss"] for one in said["candidates"]] == [
+        one["predicted_loss"] for one in unsaid["candidates"]
+    ]
+    assert run([*ask, "--optimizer", optimizer]) == 0
+    assert f"weight decay {decay:g} (say otherwise with" in capsys.readouterr().out

@@ -236,10 +236,10 @@ def test_active_parameters_count_where_given() -> None:
 
 
 def test_optimizers_and_their_weight_decay() -> None:
-    names = ["AdamW", "adam", "SGD", None, "lion"]
+    names = ["AdamW", "adam", "SGD", None, "lion"]  # runs of Lion have decoupled decay as those of AdamW do
     run = drive(RunTable.build([SCHEDULES["cosine"]] * 5, optimizer=names, params=1e8, batch_tokens=1e5), DYNAMICS)
     assert run.plain.tolist() == [0, 0, 1, 0, 0]
-    expected = [default_weight_decay("adamw"), 0.0, 0.0, default_weight_decay("adamw"), 0.0]
+    expected = [default_weight_decay("adamw"), 0.0, 0.0, default_weight_decay("adamw"), default_weight_decay("adamw")]
     assert run.weight_decay.tolist() == expected
     assert expected[0] > 0
     given = RunTable.build([SCHEDULES["cosine"]] * 2, weight_decay=[0.0, None], params=1e8, batch_tokens=1e5)

@@ -64,7 +64,7 @@ def test_defaults_do_not_contradict_what_is_known(tmp_path):
     entries = [{"optimizer": "sgd", "active_params": 1e8, "schedule": SHORT}, SHORT]
     path = write(tmp_path / "c.json", json.dumps(entries))
     table = read_candidates([path], fallback={"params": 5e7, "weight_decay": 0.1})
-    np.testing.assert_array_equal(table.weight_decay, [np.nan, 0.1])
+    np.testing.assert_array_equal(table.weight_decay, [0.0, 0.1])  # plain SGD has none unless it says so
     np.testing.assert_array_equal(table.params, [np.nan, 5e7])
     assert read_candidates([path], weight_decay=0.2).weight_decay.tolist() == [0.2, 0.2]
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from accuracy import splice, table
 from public import completed, load, mpl_rows, schaipp_splits, write_page
-from rivals_report import LONG, OURS, SHORT, ahead, alike, text_table
+from rivals_report import LONG, OURS, SHORT, ahead, alike, text_table, value
 
 from optlaws.baselines import baseline_names, get_baseline
 from optlaws.baselines.optimal_rate import nearest_run
@@ -196,8 +196,8 @@ def schaipp_task(rival: Rival) -> dict[str, Any]:
 
 def folds(labels: Array) -> Iterator[tuple[Array, Array]]:
     """Yield (train, test) masks with each label left out."""
-    for value in np.unique(labels):
-        yield labels != value, labels == value
+    for label in np.unique(labels):
+        yield labels != label, labels == label
 
 
 def advised(law: Any, test: RunTable) -> tuple[list[float], Array]:
@@ -322,8 +322,8 @@ def run(names: list[str], tasks: list[str]) -> dict[str, dict[str, Any]]:
 INTRO = (
     "Every law on the same runs, splits and process, each fitted by its own procedure with its defaults inside every"
     " fold, written by `python benchmarks/rivals.py --write`. The best of a column is bold; ± is the standard deviation"
-    " over the folds, or over the curves of a size; an error without has one fold. Below stand the laws whose paired"
-    " difference from ours over the folds has a 90 % interval that holds 0. A dash: the law does not answer that"
+    " over the folds, or over the curves of a size; an error without has one fold. A law is not told apart from ours"
+    " where its paired difference over the folds has a 90 % interval that holds 0. A dash: the law does not answer that"
     " question, cannot be fitted there, or was left out for its time."
 )
 NOTES = (
@@ -365,10 +365,16 @@ def report(results: dict[str, dict[str, Any]]) -> tuple[str, str]:
     why = [f"- {n}, {task}: {text}" for n, f in results.items() for task, text in f["_why"].items()]
     long.append("## Not fitted\n\n" + ("\n".join(why) or "- none"))
     behind = ahead(results, SHORT)
-    short = f"{INTRO} All figures: [docs/rivals.md](docs/rivals.md).\n\n{text_table(results, SHORT)}\n\n"
-    near = alike(results, SHORT)
+    heads = [line.split(" (ours", 1)[0] for line in alike(results, SHORT)]
+    losses = [c for c in SHORT if c[2] != "regret"]
+    shown = {name: f for name, f in results.items() if any(value(f, c) is not None for c in losses)}
+    rest = {name: f for name, f in results.items() if name not in shown}
+    advisers = [name for name, f in rest.items() if any(value(f, c) is not None for c in SHORT)]
+    short = f"{INTRO} All figures: [docs/rivals.md](docs/rivals.md).\n\n{text_table(shown, SHORT)}\n\n"
     short += f"Where ours is not ahead: {'; '.join(behind) or 'nowhere in this table'}."
-    short += f" Not told apart from ours: {'; '.join(near) or 'none where there are folds to tell by'}."
+    short += " Columns with rivals that their folds do not tell apart from ours, named there:"
+    short += f" {'; '.join(heads) or 'none'}."
+    short += f" Laws that advise a rate or a batch alone stand there, too: {', '.join(advisers) or 'none'}."
     return "\n\n".join(long) + "\n", short
 
 

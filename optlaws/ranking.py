@@ -42,7 +42,7 @@ HOPELESS = 6.0  # standard deviations above the best beyond which a candidate ca
 _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
 MOST_TOLD = 1000  # candidates that are ranked a second time, as on another corpus
-EVEN = 0.5  # risk up to which a candidate may well survive
+NEGLIGIBLE = 1e-4  # chance that all of some candidates diverge, below which what lies far above them is not looked at
 RISKY = 0.05  # divergence risk above which a candidate is not recommended
 TINY_RISK = 1e-6  # divergence risk below which a model's number says no more than "very small"
 
@@ -433,18 +433,18 @@ def _p_best(
     """Probability of each candidate to end lowest, from draws of the `most` plausible ones.
 
     `ratio` is ln of the loss over the best one's, `sd` its standard deviation, `noise` the relative run noise of each.
-    In a draw a candidate diverges with its `risk` (unknown counts as 0) and cannot win. Draws come in pairs +z, -z.
-    Draws that tie are shared evenly.
+    In a draw a candidate diverges with its `risk` (unknown: 0) and cannot win. Draws come in pairs; ties are shared.
     """
-    n = len(loss)
-    danger = np.zeros(n) if risk is None else np.nan_to_num(risk, nan=0.0)
-    sure = np.flatnonzero(danger <= EVEN)
-    best = int(sure[np.argmin(loss[sure])]) if len(sure) else int(np.argmin(loss))  # the lowest that may well survive
-    p = np.zeros(n)
+    danger = np.nan_to_num(np.zeros(len(loss)) if risk is None else risk, nan=0.0)
+    lowest = np.argsort(loss, kind="stable")[:most]
+    ends = np.flatnonzero(np.cumprod(danger[lowest]) < NEGLIGIBLE)
+    front = lowest[: int(ends[0]) + 1 if len(ends) else len(lowest)]  # one of these ends, but for a chance of that
+    best = int(front[-1])
+    p = np.zeros(len(loss))
     with np.errstate(divide="ignore", invalid="ignore"):
         score = np.where(ratio > ratio[best], (ratio - ratio[best]) / sd, 0.0)
     score[np.isnan(sd)] = np.inf
-    score[best] = -1.0
+    score[front] = -1.0
     top = np.flatnonzero(score < HOPELESS)
     if len(top) > most:  # ties in the score are settled by the loss
         top = top[np.lexsort((loss[top], score[top]))[:most]]

@@ -24,7 +24,8 @@ def load_sweep(name: str) -> tuple[RunTable, CurveTable]:
     Parameters
     ----------
     name : str
-        One of `sweep_names()`. What was trained stands in `docs/validation_NAME.md` and `benchmarks/NAME.yaml`.
+        One of `sweep_names()`. What was trained stands in `benchmarks/NAME.yaml`, and what a law makes of it in
+        `docs/validation_NAME.md`; of `cpu_sweep_optimizers`, which has no law of its own, in `docs/optimizers.md`.
 
     Returns
     -------

@@ -16,12 +16,14 @@ import pytest
 from scipy import stats
 
 from optlaws import cli, compare_laws, fit_law, read_runs
+from optlaws.baselines.base import in_order
 from optlaws.baselines.chinchilla import Chinchilla
 from optlaws.baselines.mup import MuP
 from optlaws.baselines.polynomial import CubicRidge
 from optlaws.compare import Comparison, Difference, Row, SplitResult, contenders, one_size, paired_difference, verdict
 from optlaws.compare.splits import made_folds, pools_of
 from optlaws.errors import FitError, InputError, OptlawsWarning
+from optlaws.law.baseline import fit_baseline
 from optlaws.runs import CurveTable, RunTable, write_curves, write_runs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,7 +97,7 @@ class TestFigures:
         train, test = runs.select(values <= limit), runs.select(values > limit)
         (result,) = [one for one in found.splits if one.name == split]
         for name, kind in (("chinchilla", Chinchilla), ("cubic_ridge", CubicRidge)):
-            guess = kind.fit(train).predict(test)
+            guess = kind.fit(in_order(train)).predict(test)
             errors = [abs(p / y - 1) * 100 for p, y in zip(guess, test.final_loss, strict=True)]
             row = result.row(name)
             assert row.error == pytest.approx(sum(errors) / len(errors), rel=1e-9)
@@ -147,6 +149,17 @@ class TestFigures:
             expected.append(100 * (y[pool.batch_tokens == 2e5].mean() / y.min() - 1))
         assert row.regret == pytest.approx(np.mean(expected), rel=0.4)
 
+    def test_a_fit_that_has_no_meaning_is_listed_as_none(self):
+        """The smaller of the example's sizes have one length each: `fit` refuses them Chinchilla, and so does this."""
+        small = read_runs(MINE)
+        small = small.select(small.params <= 30e6)
+        with pytest.raises(FitError, match="must be above 0, got 0: these runs do not follow the law"):
+            fit_baseline("chinchilla", small)
+        found = compare_laws(read_runs(MINE), laws=["chinchilla", "kaplan"], splits=["size"])
+        assert found.splits[0].row("kaplan").error > 0
+        assert found.splits[0].row("chinchilla") is None
+        assert "these runs do not follow the law" in found.not_compared["chinchilla"]
+
     def test_the_order_of_the_runs_does_not_matter(self, runs, found):
         shuffled = runs.select(np.random.default_rng(1).permutation(len(runs)))
         again = compare_laws(shuffled, laws=["cubic_ridge"])
@@ -169,7 +182,7 @@ class TestFigures:
             ]
 
     def test_ours_beats_the_mean_and_the_nearest_run_on_the_examples(self):
-        found = compare_laws(read_runs(MINE), laws=["chinchilla"], splits=["horizon", "size", "peak"])
+        found = compare_laws(read_runs(MINE), laws=["chinchilla", "kaplan"], splits=["horizon", "size", "peak"])
         for split in found.splits:
             ours = split.row("optlaws").error
             assert ours < split.row("mean of runs").error

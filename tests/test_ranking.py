@@ -82,6 +82,21 @@ def test_p_best_of_two_has_a_closed_form():
     assert abs(p[0] - NormalDist().cdf(0.01 / np.hypot(0.01, 0.02))) < 0.003
 
 
+@pytest.mark.parametrize("danger", [0.02, 0.2, 0.44, 0.5, 0.73, 1.0])
+def test_where_the_front_runner_diverges_the_next_one_is_best(danger):
+    """Far apart in loss: the second is best when the first diverges, the third when both do."""
+
+    class Dangerous(FixedLaw):
+        risk = property(lambda self: self)
+
+        def probability(self, table, defaults=None):
+            return np.array([danger, 0.3, 0.0])[: len(table)]
+
+    p = rank(runs(3), Dangerous([3.0, 3.1, 3.2], 1e-3 * np.eye(3))).p_best
+    np.testing.assert_allclose(p, [1 - danger, danger * 0.7, danger * 0.3], atol=0.005)
+    assert p.sum() == pytest.approx(1.0)
+
+
 def test_one_candidate():
     ranking = rank(runs(1), FixedLaw([3.0], [[0.01]]))
     assert ranking.p_best.tolist() == [1.0]

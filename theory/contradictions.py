@@ -164,7 +164,7 @@ CONSTANTS = (
         "decay $\\alpha$ of the curvatures, $\\lambda_k \\propto k^{-\\alpha}$",
         None,
         "spectrum_average",
-        "Set to 1 by convention: cut-off and size exponent are then not tied to one another by data.",
+        "Chosen near 1, together with `l_c`, by the error of held-out sizes.",
     ),
     Constant(
         "lc",

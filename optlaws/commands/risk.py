@@ -66,7 +66,8 @@ def risk(
     asked = found.runs if width is None else _with_width(found.runs, width)
     runs, _ = model.complete(asked, law.defaults)
     counted, _ = model.complete(law.as_usual(asked), law.defaults)  # runs of other optimizers at rates of the law's own
-    units = [law.optimizers.rate_unit(name) if law.optimizers else 1.0 for name in runs.optimizer]
+    rates = [law.optimizers.rate_unit(name) if law.optimizers else 1.0 for name in runs.optimizer]
+    units = [rate / law.usual_factor for rate in rates]
     if plot and not runs.schedule_tuple()[0].peak > 0:
         raise InputError(
             f"--plot must have a first candidate whose rate is above 0 at some step, got {runs.run_id[0]!r};"

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from optlaws.baselines import get_baseline
-from optlaws.baselines.base import FloatArray, Progress, column, fit_kind
+from optlaws.baselines.base import FloatArray, Progress, column, fit_kind, not_above_zero
 from optlaws.compare.splits import Labels
+from optlaws.errors import FitError
 from optlaws.law import fit_law
 from optlaws.law.baseline import fit_baseline
 from optlaws.runs import CurveTable, RunTable
@@ -140,7 +141,11 @@ class Contender:
                 return fit_law(runs, curves, progress=tick)
             if self.intervals:
                 return fit_baseline(self.name, runs, curves, progress=tick)
-            return fit_kind(self.kind, runs, curves, progress=tick)
+            law = fit_kind(self.kind, runs, curves, progress=tick)
+            wrong = not_above_zero(law)
+            if wrong:
+                raise FitError(f"{wrong}: these runs do not follow the law")
+            return law
         finally:
             self.spent = before + time.perf_counter() - start
 

@@ -274,8 +274,9 @@ class BaselineFit:
         level = same_level(runs, r["by"], SAME) if r["by"] else np.zeros(len(runs), dtype=np.intp)
         if index is not None:
             inside, reasons, level = inside[index], [reasons[i] for i in index], level[index]
+        ends = np.exp([min(r["lower"], 0.0), max(r["upper"], 0.0)])  # an interval holds its own prediction
         return BaselinePrediction(
-            loss, r["sd"] * loss, loss * np.exp(r["lower"]), loss * np.exp(r["upper"]), r["own_sd"] * loss,
+            loss, r["sd"] * loss, loss * ends[0], loss * ends[1], r["own_sd"] * loss,
             inside, reasons, shared_sd=r["shared_sd"], level=level,
             factor=r["own_factor"] if r["shared_sd"] else None,
         )  # fmt: skip

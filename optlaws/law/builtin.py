@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from optlaws.errors import LawError, nearest
 from optlaws.law.model import Law
+from optlaws.runs._optimizers import USUAL_OPTIMIZER
 
 if TYPE_CHECKING:
     from optlaws.law.baseline import BaselineFit
@@ -20,6 +22,10 @@ def builtin_names() -> list[str]:
     return sorted(
         entry.name.removesuffix(".json") for entry in files("optlaws.laws").iterdir() if entry.name.endswith(".json")
     )
+
+
+WIDER = {1.0: 0.9, 4.0: 0.07, 16.0: 0.03}
+"""How many times further apart a source's critical rate may lie than those of the public runs, and prior odds."""
 
 
 def load_law(law: str | os.PathLike[str]) -> Law:
@@ -87,18 +93,28 @@ def with_risk(law: Law, runs: RunTable) -> Law:
     """Return a law with the risk model of the public runs, moved by what became of the law's own runs.
 
     `runs` are all runs, diverged ones included; they count as one source. Where none of them can be used, the law is
-    returned as it is.
+    returned as it is. How far a source's critical rate may lie from those of the public ones is as among these, unless
+    the runs say otherwise: of `WIDER` times as far the one of highest evidence is taken, and of another optimizer than
+    AdamW, whose rates are converted by the units alone, the first is left out.
     """
     from dataclasses import replace
 
     from optlaws.risk import fit_risk, run_labels, usable
+    from optlaws.risk.criterion import Prior
 
     if law.optimizers is not None:
-        runs = law.optimizers.as_usual(runs.select(~law.optimizers.unseen(runs)))
+        runs = law.as_usual(runs.select(~law.optimizers.unseen(runs)))
     kept = usable(runs)
     if not kept.any():
         return law
     own = replace(runs, source=("own",) * len(runs))
     labels = run_labels(runs)[kept]
     about = {"n_runs": int(kept.sum()), "n_diverged": int(labels.sum()), "from": "public runs, moved by the law's own"}
-    return replace(law, risk=fit_risk(own, start=public_risk()).model("own", **about))
+    start, usual = public_risk(), Prior()
+    fits = [
+        (fit_risk(own, start=start, prior=replace(usual, source_sd=usual.source_sd * times)), math.log(odds))
+        for times, odds in WIDER.items()
+        if times > 1 or law.own_optimizer == USUAL_OPTIMIZER
+    ]
+    best = max(fits, key=lambda fit: fit[0].evidence + fit[1])[0]
+    return replace(law, risk=best.model("own", **about))

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from optlaws._normal import NORMAL_90
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
-from optlaws.dynamics.model import FloatArray
+from optlaws.dynamics.model import Dynamics, FloatArray
 from optlaws.dynamics.solve import fill_decay, spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
@@ -343,7 +343,12 @@ class Law:
 
     def as_usual(self, runs: RunTable) -> RunTable:
         """Return the runs as the risk model takes them: as `as_own`, and the law's own optimizer counts as AdamW."""
-        return self.optimizers.as_usual(runs) if self.optimizers else runs
+        return self.optimizers.as_usual(runs, self.usual_factor) if self.optimizers else runs
+
+    @property
+    def usual_factor(self) -> float:
+        """Factor from rates of the law's optimizer to those of the risk model, whose unit is AdamW's; 1 for AdamW."""
+        return 1.0 if self.own_optimizer == USUAL_OPTIMIZER else Dynamics().lr_ref / self.basis.dynamics.lr_ref
 
     def loss_shift(self, runs: RunTable) -> FloatArray:
         """Return ln of each run's loss over that of the law's own optimizer at the same place, (n,)."""

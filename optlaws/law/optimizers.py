@@ -157,14 +157,17 @@ class Optimizers:
         )
         return replace(at_rates(runs, factor), optimizer=own)
 
-    def as_usual(self, runs: RunTable) -> RunTable:
+    def as_usual(self, runs: RunTable, factor: float = 1.0) -> RunTable:
         """Return the runs as a risk model takes them: as the law's own, which then are called the usual optimizer's.
 
-        Runs of an optimizer that was not seen keep a name of which no risk model knows a risk.
+        Runs of an optimizer that was not seen keep a name of which no risk model knows a risk. `factor` makes rates of
+        the own optimizer rates of the usual one.
         """
         out = self.as_own(runs)
         if self.own == USUAL_OPTIMIZER:
             return out
+        if factor != 1.0:
+            out = at_rates(out, np.full(len(out), factor))
         names = {self.own: USUAL_OPTIMIZER, USUAL_OPTIMIZER: f"unseen {USUAL_OPTIMIZER}"}
         named = (names.get(family(name), name) for name in out.optimizer)
         return replace(out, weight_decay=effective_decay(out), optimizer=tuple(named))

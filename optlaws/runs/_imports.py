@@ -15,7 +15,7 @@ from optlaws.runs._checks import FloatArray
 from optlaws.runs._curves import CurveTable
 from optlaws.runs._logs import OWN_STEP, Columns, Part, Series, read_parts
 from optlaws.runs._read import parse_with_steps
-from optlaws.runs._recognise import recognise
+from optlaws.runs._recognise import MEETS, SOON, recognise
 from optlaws.runs._write import number_text
 from optlaws.schedules import Schedule, from_array, piecewise
 from optlaws.schedules.keys import MAX_POINTS
@@ -23,7 +23,10 @@ from optlaws.schedules.keys import MAX_POINTS
 LAST_SHARE = 0.01
 """Of a run: its end, over which training losses are averaged, and in which an evaluation must lie to be the last."""
 
-FIRST_SHARE = 0.01
+FEW_STEPS = 10.0
+"""Steps that a warm-up may be wrong by in a run that has hardly more."""
+
+FIRST_SHARE = SOON
 """Of a run: a learning rate must have been logged by then, or a warm-up could have been missed."""
 
 GAP_SHARE = 0.05
@@ -166,6 +169,12 @@ class LoggedRun:
         slope = (self.rate[1] - self.rate[0]) / (self.rate_step[1] - self.rate_step[0])
         return bool(slope > 0 and abs(self.rate[0] - slope * self.rate_step[0]) <= 1.5 * slope)
 
+    def _rise_unseen(self) -> bool:
+        """Return whether the rate rises between the first two readings, far apart, and no further."""
+        step, rate = self.rate_step[:3], self.rate[:3]
+        far = len(rate) > 1 and step[1] - step[0] > max(FEW_STEPS, FIRST_SHARE * self.steps)
+        return bool(far and rate[1] > rate[0] and (len(rate) < 3 or rate[2] <= rate[1] * (1 + MEETS)))
+
     def schedule(self) -> Schedule:
         """Return the schedule that the logged rates are of: one of a standard family, else straight lines between them.
 
@@ -179,7 +188,7 @@ class LoggedRun:
         Raises
         ------
         ScheduleError
-            If `rates_missing` says why not.
+            If `rates_missing` says why not, or a warm-up lies between the first two readings, far apart.
         """
         missing = self.rates_missing()
         if missing:
@@ -188,6 +197,11 @@ class LoggedRun:
         family = recognise(step, rate, self.steps, self._longest())
         if family is not None:
             return family
+        if self._rise_unseen():
+            raise ScheduleError(
+                f"run {self.run_id!r}: the learning rate rises from step {step[0]:g} to {step[1]:g} with none logged"
+                " between them, so that the warm-up's length is not known; give its schedule yourself"
+            )
         if step[0] > 0:
             slope = (rate[1] - rate[0]) / (step[1] - step[0]) if len(step) > 1 else 0.0
             step = np.append(0.0, step)

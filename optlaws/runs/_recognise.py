@@ -24,6 +24,7 @@ RECOGNISED = ("constant", "linear", "cosine", "wsd")
 """The families that are looked for."""
 MEETS = 1e-6
 """Of a logged rate: how far a family may be off it; 32-bit logs are rounded by a twentieth of that."""
+SOON = 0.01  # share of a run within which a warm-up ends at the next logged rate, for want of one in it
 _NOTHING = 1e-9  # of the highest rate: as good as 0
 _WHOLE = 0.05  # of a step: how far a fitted end may be off a whole step; whole ones are then checked by `MEETS`
 _LEAST = 3  # rates in a decay, of which two fix its line
@@ -147,8 +148,8 @@ def _warm_ups(at: FloatArray, rate: FloatArray, body: _Body, first: float) -> It
         start = 0.0 if abs(start) <= MEETS * rate[-1] else start
     elif at[0] > 0:
         slope = float(rate[0] / at[0])
-    else:  # one rate, that of the first update: the length is the body's to tell, or it ends at the next rate
-        end = _whole(body.begin) if known else _whole(first)
+    else:  # one rate, that of the first update: the length is the body's to tell, or it ends at the next rate, if soon
+        end = _whole(body.begin) if known else _whole(first) if first <= max(1.0, SOON * body.total) else None
         if end:
             yield end, float(rate[0])
         return

@@ -17,7 +17,7 @@ from optlaws.errors import ScheduleError
 from optlaws.schedules.families import FAMILIES, Row
 from optlaws.schedules.keys import complain, need, number
 from optlaws.schedules.schedule import Schedule, family_of, read
-from optlaws.schedules.shapes import SHAPES, Array, Phase, Table, highest, warmup_steps
+from optlaws.schedules.shapes import SHAPES, Array, Phase, Table, highest, restarts, warmup_steps
 
 Index = NDArray[np.int64]
 BEGIN, END, START, STOP, SPAN, POWER, OFFSET = range(7)
@@ -223,7 +223,7 @@ class ScheduleBatch:
 
     @cached_property
     def restarts(self) -> Array:
-        """Times that the rate rises again after a fall, (n,); of one-rate-a-step phases only the ends count."""
+        """Times that the rate rises again after a fall, (n,); of single rates by 1 % of the highest at least."""
         return self._gather(_restarts)
 
 
@@ -282,13 +282,19 @@ def _peak(group: Group) -> Array:
     return out
 
 
+def _corners(phases: Sequence[Phase]) -> Array:
+    """Return the rates of single steps, and those at both ends of every other phase."""
+    return np.concatenate(
+        [p.table.values if p.table is not None else p.rate(np.array([p.begin, p.end - 1])) for p in phases]
+    )
+
+
 def _restarts(group: Group) -> Array:
+    if group.tables:
+        return np.array([restarts(_corners(group.phases(i))) for i in range(len(group))], dtype=np.float64)
     rates = []  # at the first and the last step of every phase
-    for p, shape in enumerate(group.shapes):
-        if shape == "table":
-            rates.append(group.numbers[[START, STOP], p].T)
-        else:
-            rates.append(group.rate(p, np.stack([group.numbers[BEGIN, p], group.numbers[END, p] - 1], axis=1)))
+    for p in range(len(group.shapes)):
+        rates.append(group.rate(p, np.stack([group.numbers[BEGIN, p], group.numbers[END, p] - 1], axis=1)))
     values = np.concatenate(rates, axis=1)
     step = np.diff(values, axis=1)
     small = 1e-9 * values.max(axis=1, keepdims=True)

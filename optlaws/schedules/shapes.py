@@ -101,6 +101,10 @@ DECAYS: dict[str, Decay] = {
 DECAY_ALIASES = {"1-sqrt": "sqrt", "1-sqrt(u)": "sqrt", "sqrt(1-u)": "sqrt_left"}
 
 
+STILL = 16  # steps that a warm-up of single rates may stand still: rounded, or one for several micro-batches
+RISE_SHARE = 0.01  # of the highest rate: what a restart of single rates rises by
+
+
 class Table:
     """Rates of single steps: an array that cannot be written to, hashed and compared by value."""
 
@@ -189,13 +193,50 @@ def highest(phases: Sequence[Phase]) -> float:
 
 
 def warmup_steps(phases: Sequence[Phase]) -> int:
-    """Return the number of steps at the start during which the rate rises."""
+    """Return the number of steps at the start during which the rate rises.
+
+    Of rates that are given one by one, as logged or rounded ones are, the rise may stand still for some steps.
+    """
     end = 0
     for p in phases:
         if p.table is not None:
-            stalls = np.flatnonzero(np.diff(p.table.values) <= 0)
-            return p.begin + int(stalls[0] if len(stalls) else len(p.table) - 1)
-        if p.stop <= p.start:
+            risen = _risen(p.table.values)
+            end = p.begin + risen if risen or not end else end
+            if risen < len(p.table) - 1:
+                break
+        elif p.stop <= p.start:
             break
-        end = p.end
+        else:
+            end = p.end
     return end
+
+
+def _risen(rates: Array) -> int:
+    """Return the step, from 0, up to which the first rates rise, 0 if they do not; shape (T,).
+
+    A rise may stand still for `STILL` steps, or for a quarter of the steps so far.
+    """
+    step = np.diff(rates)
+    falls = np.flatnonzero(step < 0)
+    rises = np.flatnonzero(step[: falls[0]] > 0) + 1 if len(falls) else np.flatnonzero(step > 0) + 1
+    still = np.diff(rises, prepend=0)
+    ends = np.flatnonzero(still > np.maximum(STILL, rises / 4))
+    kept = rises[: ends[0]] if len(ends) else rises
+    return int(kept[-1]) if len(kept) else 0
+
+
+def restarts(rates: Array) -> int:
+    """Return how often rates (T,) rise again by more than 1 % of the highest after they fell by as much."""
+    step = np.diff(rates)
+    moves = np.flatnonzero(step)
+    turns = moves[np.flatnonzero(np.diff(np.sign(step[moves])))] + 1 if len(moves) else moves
+    small = RISE_SHARE * float(np.max(rates, initial=0.0))
+    count, falling, edge = 0, False, float(rates[0])
+    for rate in rates[np.concatenate([turns, [len(rates) - 1]]).astype(np.intp)].tolist():
+        if falling and rate > edge + small:
+            count, falling, edge = count + 1, False, rate
+        elif not falling and rate < edge - small:
+            falling, edge = True, rate
+        else:
+            edge = min(edge, rate) if falling else max(edge, rate)
+    return count

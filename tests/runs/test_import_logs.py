@@ -416,3 +416,18 @@ def test_missing_files(tmp_path):
         read_logs([tmp_path / "none.csv"])
     with pytest.raises(TableError, match=r"standard input .* only once"):
         read_logs(["-", "-"])
+
+
+SHORT = ["linear:peak=8e-3,steps=20000,warmup=100", "constant:peak=8e-3,steps=20000,warmup=50"]
+
+
+@pytest.mark.parametrize("spec", SHORT)
+def test_a_warm_up_that_no_reading_shows_is_not_made_up(tmp_path, spec):
+    rates = parse(spec).array()
+    at = list(range(0, 20000, 500))
+    log = one(write(tmp_path / "s.csv", rows("step,loss,lr", [(k, 3.0, rates[k]) for k in at])))
+    with pytest.raises(ScheduleError, match="rises from step 0 to 500 with none logged between them"):
+        log.schedule()
+    finer = sorted({*at, *range(0, 200, 10)})
+    log = one(write(tmp_path / "f.csv", rows("step,loss,lr", [(k, 3.0, rates[k]) for k in finer])))
+    assert log.schedule().warmup_steps == parse(spec).warmup_steps

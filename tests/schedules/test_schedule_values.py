@@ -305,3 +305,35 @@ def test_a_scaled_batch_is_the_batch_of_the_scaled_schedules() -> None:
         batch.scaled([1.0, 2.0])
     with pytest.raises(ScheduleError, match=r"factor must be finite and above 0, got 0"):
         batch.scaled(0.0)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "warm_restarts:peak=1e-3,steps=20000,warmup=300,period=200",
+        "cosine:peak=1e-3,steps=20000,warmup=300,cycles=3",
+        "cyclic:peak=1e-3,steps=5000,period=1000,low=1e-4",
+        "cosine:peak=1e-3,steps=2000,warmup=300",
+        "wsd:peak=1e-3,steps=2000",
+    ],
+)
+def test_single_rates_restart_as_often_as_the_schedule(spec):
+    schedule = parse(spec)
+    pair = ScheduleBatch.from_schedules([schedule, from_array(schedule.array())])
+    assert pair.restarts[0] == pair.restarts[1]
+    noisy = schedule.array() * (1 + 1e-3 * np.random.default_rng(0).standard_normal(schedule.total_steps))
+    assert ScheduleBatch.from_schedules([from_array(noisy)]).restarts[0] == pair.restarts[0]
+
+
+def test_a_warm_up_of_single_rates_may_stand_still():
+    rates = parse("cosine:peak=1e-3,steps=20000,warmup=2000").array()
+    assert from_array(rates).warmup_steps == 2000
+    assert from_array(np.concatenate([rates[:1], rates[:-1]])).warmup_steps == 2001  # the first one twice
+    assert from_array(np.repeat(rates[::8], 8)).warmup_steps == 2000  # one for several micro-batches
+    rounded = from_array(np.array([float(f"{rate:.1e}") for rate in rates]))
+    assert 1900 <= rounded.warmup_steps <= 2000
+    assert chain(from_array(rates[:1000]), from_array(rates[1000:])).warmup_steps == 2000
+    steps_up = np.repeat([1e-4, 1e-3], 5000)  # no warm-up but two stages
+    assert from_array(steps_up).warmup_steps == 0
+    assert from_array(np.full(100, 1e-3)).warmup_steps == 0
+    assert from_array(np.linspace(1e-3, 0, 100)).warmup_steps == 0

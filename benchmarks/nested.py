@@ -6,8 +6,9 @@ before; those trials had seen public runs, too), the constants are gone through 
 of a few values that is best with those found so far. A source's score is the mean over its splits of ln (error), and what
 counts is the mean over sources. For each source this is done with the *other* sources alone, and the source is judged
 with what they chose. Beside it stand the start and the package's own constants. What this does not nest: the columns
-themselves, the centres and scales of their priors (accuracy.md leaves each source out of the centres alone), the residual
-field, and the few values that are tried, of which the package's own is always one.
+themselves, other constants in them (curvatures of the slowest mode and of escape, the growth of the critical batch,
+ageing and size of the variance, the mixing time), the centres and scales of their priors (accuracy.md leaves each source
+out of the centres alone), the residual field, and the few values that are tried, of which the package's own is always one.
 """
 
 # ruff: noqa: E501  (tables as they are printed)

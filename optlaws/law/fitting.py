@@ -204,7 +204,7 @@ def fit_law(
         Runs; those that did not complete are counted, not fitted. Several sizes may be mixed. A column of sizes or of
         batches must be full or empty; where it is empty the law does without.
     curves : CurveTable, optional
-        Losses along some of the runs. With curves the time-scales (kappa, temperature exponent, bias exponent) are
+        Losses along some of the runs. With curves three constants (kappa, temperature exponent, bias exponent) are
         calibrated by evidence, and final losses may lie on another evaluation set than the curves.
     group : str, optional
         Column whose groups calibrate the intervals, left out one at a time; default: family, horizon, peak rate, size

@@ -129,10 +129,7 @@ def effective_decay(runs: RunTable) -> FloatArray:
 
 
 def fill_decay(runs: RunTable, usual: float) -> tuple[FloatArray, float]:
-    """Return weight decays (n,) with `usual` where a run does not say, 0 for plain SGD and Adam, and what was taken.
-
-    Of the two the one of the first run that does not say; `usual` where all say.
-    """
+    """Return weight decays (n,), `usual` where a run does not say (plain SGD, Adam: 0), and the first one taken."""
     unsaid = ~np.isfinite(runs.weight_decay)
     decays = _per_optimizer(runs.optimizer, usually_decays).astype(bool)
     filled = np.where(unsaid, np.where(decays, usual, 0.0), runs.weight_decay)

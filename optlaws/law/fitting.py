@@ -29,7 +29,7 @@ from optlaws.law.domain import UNITS, domain_values
 from optlaws.law.groups import partitions
 from optlaws.law.model import Law
 from optlaws.law.optimizers import Optimizers, fit_equivalent, own_runs
-from optlaws.law.outliers import outliers, outliers_warning
+from optlaws.law.outliers import outliers, outliers_warning, warn_of_copies
 from optlaws.law.residuals import group_texts, partition_values, summary, versions
 from optlaws.law.units import units_of
 from optlaws.regression.settings import Settings
@@ -392,6 +392,7 @@ def _fit_law(
     posterior, quality = work.solve(basis, pool)
     residuals, odd = quality.pop("residuals"), quality.pop("outliers")
     count = len(work.final)
+    warn_of_copies(work.runs.select(work.final), stacklevel=3)
     if curves is None and count < 16:
         warnings.warn(
             OptlawsWarning(

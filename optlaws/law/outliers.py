@@ -6,6 +6,7 @@ sixth of such small parts still name a run that is none, and errors of a few per
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.errors import OptlawsWarning
 from optlaws.regression.trend_field import Posterior, Problem, damage, expected_loss
 from optlaws.runs import RunTable
+from optlaws.runs._table import NUMBER_COLUMNS
 
 FEWEST = 12  # runs: fewer do not say which of them is the odd one
 LEAST = 0.01  # of the loss: less is not worth a word
@@ -22,6 +24,8 @@ ROBUST_SDS = 5.0
 APART = 3.0  # times as far as the next run: tails that fall off step by step are no mistakes
 MOST = 0.2  # of the runs: more of them are no exception
 NAMED = 5
+DIGITS = 6  # of a loss that is not another run's by chance
+MANY = 0.25  # share of runs that are no copies by chance
 NORMAL_MAD = 1.4826  # standard deviations per median absolute deviation of normal errors
 WAY_OUT = "correct or drop them, or set their status to diverged"
 WAY_OUT_OF_ONE = "correct or drop it, or set its status to diverged"
@@ -83,6 +87,44 @@ def outliers(
         {"run_id": runs.run_id[i], "loss": float(loss[i]), "predicted": float(predicted[i])}
         for i in apart(residuals, growth).tolist()
     ]
+
+
+def copies(runs: RunTable) -> list[tuple[str, str]]:
+    """Return pairs of names of runs that are one another's copies: equal in all columns, to the loss' last digit.
+
+    Repeats differ by their noise; a copy under another name counts as a second run that it is not. Losses of fewer than
+    `DIGITS` digits may be equal by chance: those are copies only where they are `MANY` of the runs.
+    """
+    if not isinstance(runs.schedules, tuple):
+        return []
+    numbers = [getattr(runs, name) for name in NUMBER_COLUMNS]
+    texts = [runs.optimizer, runs.source, *runs.extra.values()]
+    first: dict[tuple[Any, ...], str] = {}
+    pairs, sure = [], []
+    for i, name in enumerate(runs.run_id):
+        loss = float(runs.final_loss[i])
+        key = (runs.schedules[i], *(str(values[i]) for values in (*numbers, *texts)))
+        other = first.setdefault(key, name) if np.isfinite(loss) else name
+        if other != name:
+            pairs.append((other, name))
+            sure += [(other, name)] * (len(f"{loss:.12g}".replace(".", "").lstrip("0")) >= DIGITS)
+    return pairs if len(pairs) >= MANY * len(runs) else sure
+
+
+def warn_of_copies(runs: RunTable, stacklevel: int) -> None:
+    """Warn of runs that are copies of others, if there are any."""
+    pairs = copies(runs)
+    if not pairs:
+        return
+    (one, two), count = pairs[0], len(pairs)
+    words, them = ("1 run is a copy", "it") if count == 1 else (f"{count} runs are copies", "them")
+    warnings.warn(
+        OptlawsWarning(
+            f"{words} of another under a new name, to the last digit of the loss (first {two!r} of {one!r}), and"
+            f" intervals come out too narrow; drop {them}"
+        ),
+        stacklevel=stacklevel + 1,
+    )
 
 
 def outliers_text(found: Sequence[Mapping[str, Any]]) -> str:

@@ -196,10 +196,11 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
         schedules of one rate, which people compare most, and was not taken for that."""
     short = f"""
         On public runs of another corpus, tokenizer or kind of network, a law's own 90 % intervals of differences
-        covered {mean[0]} %, those of `--other-corpus` {mean[1]} % (each source's width taken from the others, the form
-        with all in view; in the worst of {len(covers)} pairs of law and source {worst} %), and the best run was in the
-        90 % set of P(best) in {chances[-2][5]} and {chances[-1][5]} pools: better, and still too sure
-        ([docs/transfer.md](docs/transfer.md), `python benchmarks/transfer.py --write`)."""
+        covered {mean[0]} %, those of `--other-corpus` {mean[1]} %, in the worst of {len(covers)} pairs of law and
+        source {worst} %; their widths were set with the other sources, their form with all in view. The candidates that
+        together have 90 % of P(best) held the best run in {chances[-2][5]} pools without the option and in
+        {chances[-1][5]} with it: still too sure ([docs/transfer.md](docs/transfer.md), `python benchmarks/transfer.py
+        --write`)."""
     part = f"## Differences on another corpus\n\n{' '.join(about.split())}\n\n{table(OTHER_HEAD, rows)}"
     text = f"""
         With the same discrepancies, P(best) in the pools: how many candidates must be kept for the best to be among

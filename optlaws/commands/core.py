@@ -223,10 +223,21 @@ def fit(
     if monitor and readings is not None:
         law = _with_monitor(law, table, readings)
     law.save(output)
-    lines = _fit_summary(law, output)
+    lines = [*_fit_summary(law, output), *_assumed_decays(table)]
     if count >= CURVES_TO_LEARN_FROM and not monitor:
         lines.append("Add --monitor to learn from these curves how runs depart from the law, for optlaws monitor.")
     click.echo("\n".join(lines), err=output == "-")
+
+
+def _assumed_decays(table: RunTable) -> list[str]:
+    """Return a sentence on the weight decay that runs were taken to have that do not say, none if all do."""
+    from optlaws.dynamics.solve import effective_decay
+
+    unsaid = ~np.isfinite(table.weight_decay)
+    if not unsaid.any():
+        return []
+    taken = " and ".join(f"{value:g}" for value in np.unique(effective_decay(table)[unsaid]))
+    return [f"Assumed where the table says nothing: weight decay {taken} ({unsaid.sum()} runs); fill weight_decay in."]
 
 
 def _with_monitor(law: Law, table: RunTable, readings: CurveTable) -> Law:

@@ -1,6 +1,8 @@
 """Options that candidates overrule are named on standard error, by every command that gathers candidates."""
 
+import csv
 import json
+from pathlib import Path
 
 import pytest
 from refusal import refused
@@ -8,6 +10,7 @@ from refusal import refused
 from optlaws.cli import run
 
 LAW = "llama-slimpajama"
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "my_runs.csv"
 STATED = "a value that is stated counts, not the option's: "
 SPEC = "cosine:peak=1e-3,steps=25000,warmup=300"
 
@@ -105,3 +108,17 @@ def test_the_weight_decay_that_is_assumed_is_said(optimizer, decay, capsys):
     ]
     assert run([*ask, "--optimizer", optimizer]) == 0
     assert f"weight decay {decay:g} (say otherwise with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("optimizer", "decay"), [("lion", "0.1"), ("", "0.1"), ("adam", "0")])
+def test_fit_says_the_weight_decay_that_it_assumes(optimizer, decay, tmp_path, capsys):
+    with open(EXAMPLE, encoding="utf-8") as stream:
+        rows = [{**row, "optimizer": optimizer, "weight_decay": ""} for row in csv.DictReader(stream)]
+    with open(tmp_path / "runs.csv", "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    assert run(["fit", str(tmp_path / "runs.csv"), "--group", "family", "-o", str(tmp_path / "law.json")]) == 0
+    assert f"Assumed where the table says nothing: weight decay {decay} (36 runs)" in capsys.readouterr().out
+    assert run(["fit", str(EXAMPLE), "--group", "family", "-o", str(tmp_path / "law.json")]) == 0
+    assert "Assumed" not in capsys.readouterr().out

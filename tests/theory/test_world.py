@@ -18,6 +18,8 @@ from optlaws.law import fit_law
 from optlaws.law.calibrate import CLEAN
 from optlaws.schedules import constant, cosine, wsd
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*copy of another under a new name")  # this world has no noise
+
 
 def naive_loss(world, schedule, modes, batch):
     """Step by step and mode by mode, from the recursion of second moments E x^2."""

@@ -105,9 +105,11 @@ def copies(runs: RunTable) -> list[tuple[str, str]]:
         loss = float(runs.final_loss[i])
         key = (runs.schedules[i], *(str(values[i]) for values in (*numbers, *texts)))
         other = first.setdefault(key, name) if np.isfinite(loss) else name
-        if other != name:
-            pairs.append((other, name))
-            sure += [(other, name)] * (len(f"{loss:.12g}".replace(".", "").lstrip("0")) >= DIGITS)
+        if other == name:
+            continue
+        pairs.append((other, name))
+        if len(f"{loss:.12g}".replace(".", "").lstrip("0")) >= DIGITS:
+            sure.append((other, name))
     return pairs if len(pairs) >= MANY * len(runs) else sure
 
 

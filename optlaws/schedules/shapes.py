@@ -195,12 +195,16 @@ def highest(phases: Sequence[Phase]) -> float:
 def warmup_steps(phases: Sequence[Phase]) -> int:
     """Return the number of steps at the start during which the rate rises.
 
-    Of rates that are given one by one, as logged or rounded ones are, the rise may stand still for some steps.
+    Of rates that are given one by one, as logged or rounded ones are, the rise may stand still for some steps; what
+    follows them goes on with it if it does not begin lower.
     """
-    end = 0
+    end, last = 0, None  # the last of the single rates before a phase
     for p in phases:
+        if last is not None and float(p.start if p.table is None else p.table.values[0]) < last:
+            break
+        last = None
         if p.table is not None:
-            risen = _risen(p.table.values)
+            risen, last = _risen(p.table.values), float(p.table.values[-1])
             end = p.begin + risen if risen or not end else end
             if risen < len(p.table) - 1:
                 break

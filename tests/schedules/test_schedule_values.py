@@ -333,6 +333,9 @@ def test_a_warm_up_of_single_rates_may_stand_still():
     rounded = from_array(np.array([float(f"{rate:.1e}") for rate in rates]))
     assert 1900 <= rounded.warmup_steps <= 2000
     assert chain(from_array(rates[:1000]), from_array(rates[1000:])).warmup_steps == 2000
+    again = parse("cosine:peak=5e-4,steps=100,warmup=50")  # begins at 0: a second warm-up, not the first one's end
+    assert chain(from_array(rates[:1000]), again).warmup_steps == 999
+    assert chain(from_array(rates[:1000]), from_array(again.array())).warmup_steps == 999
     steps_up = np.repeat([1e-4, 1e-3], 5000)  # no warm-up but two stages
     assert from_array(steps_up).warmup_steps == 0
     assert from_array(np.full(100, 1e-3)).warmup_steps == 0

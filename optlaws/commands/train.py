@@ -79,9 +79,9 @@ def _predictor(law_name: str) -> Callable[[RunTable, CurveTable], float | None]:
         with quiet():
             if watch is None or not len(curve) or curve.step[-1] < watch.status.step:
                 watch = Monitor(law, runs)
-            for step, loss in zip(curve.step, curve.loss, strict=True):
-                if step > watch.status.step and loss > 0:
-                    watch.update(step, loss)
+            fresh = (curve.step > watch.status.step) & (curve.loss > 0)
+            for step, loss in zip(curve.step[fresh], curve.loss[fresh], strict=True):
+                watch.update(step, loss)
             forecast = None if watch.status.diverged else watch.status.forecast
         return forecast.loss if forecast is not None and forecast.readings >= LEAST_READINGS else None
 

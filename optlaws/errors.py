@@ -31,7 +31,15 @@ class FitError(InputError):
 
 
 class RiskError(OptlawsError):
-    """Every candidate has a divergence risk above the accepted one; the command line turns it into exit code 3."""
+    """Every candidate has a divergence risk above the accepted one; the command line turns it into exit code 3.
+
+    `left_out` holds the name and the risk of each candidate, where `optlaws.ranking.rank` refused them.
+    """
+
+    def __init__(self, message: str, left_out: tuple[tuple[str, float], ...] = ()) -> None:
+        """Keep the sentence and the candidates refused."""
+        super().__init__(message)
+        self.left_out = left_out
 
 
 class OptlawsWarning(UserWarning):

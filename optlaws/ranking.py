@@ -338,7 +338,7 @@ def _safe_ones(
         )
     safe = risk <= max_risk
     if not safe.any():
-        raise RiskError(too_risky(risk, max_risk, names))
+        raise RiskError(too_risky(risk, max_risk, names), tuple(zip(names, risk.tolist(), strict=True)))
     if safe.all():
         return runs, names, ()
     kept = tuple(name for name, ok in zip(names, safe.tolist(), strict=True) if ok)

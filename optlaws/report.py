@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._advice import number_text, one_line, percent
-from optlaws.errors import ScheduleError
+from optlaws.errors import RiskError, ScheduleError
 from optlaws.ranking import TINY_RISK, Ranking
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
@@ -211,14 +211,35 @@ def rank_json(
         if curves and row in curves:
             record["curve"] = {name: list(values) for name, values in curves[row].items()}
         candidates.append(record)
+    preferred = None if ranking.preferred is None else ranking.names[ranking.preferred]
+    return _rank_document(
+        ranking.law, ranking.other_corpus, assumed, ranking.advice, preferred, ranking.left_out, candidates
+    )
+
+
+def refused_json(law: str, other_corpus: bool, assumed: Mapping[str, float], refusal: RiskError) -> str:
+    """Return the JSON object of a ranking that no candidate is left in, all risks being above the accepted one."""
+    return _rank_document(law, other_corpus, assumed, str(refusal), None, refusal.left_out, [])
+
+
+def _rank_document(
+    law: str,
+    other_corpus: bool,
+    assumed: Mapping[str, float] | None,
+    advice: str,
+    preferred: str | None,
+    left_out: Sequence[tuple[str, float]],
+    candidates: Sequence[Mapping[str, Any]],
+) -> str:
+    risk = risk_numbers([value for _, value in left_out]).tolist()
     document = {
-        "law": ranking.law,
-        "other_corpus": ranking.other_corpus,
+        "law": law,
+        "other_corpus": other_corpus,
         "assumed": dict(assumed or {}),
-        "advice": ranking.advice,
-        "preferred": None if ranking.preferred is None else ranking.names[ranking.preferred],
-        "left_out": [{"name": name, "divergence_risk": risk} for name, risk in ranking.left_out],
-        "candidates": candidates,
+        "advice": advice,
+        "preferred": preferred,
+        "left_out": [{"name": name, "divergence_risk": value} for (name, _), value in zip(left_out, risk, strict=True)],
+        "candidates": list(candidates),
     }
     return to_json(document)
 

@@ -27,7 +27,7 @@ from optlaws.commands.shared import (
     units_text,
     write_text,
 )
-from optlaws.errors import InputError, OptlawsWarning, TableError, nearest
+from optlaws.errors import InputError, OptlawsWarning, RiskError, TableError, nearest
 from optlaws.runs import (
     CurveTable,
     RunTable,
@@ -83,7 +83,12 @@ def rank(
         law = _nearest(law, found.runs)
     law = elsewhere(law, other_corpus)
     with quiet():
-        ranking = rank_runs(found.runs, law, max_risk=max_risk)
+        try:
+            ranking = rank_runs(found.runs, law, max_risk=max_risk)
+        except RiskError as refusal:
+            if style == "json":
+                write_text(output, report.refused_json(law.name, other_corpus, found.assumed, refusal))
+            raise
         if law_name is None or law_name in builtin_names():
             ranking = with_elsewhere(ranking, law)
         shown = ranking.order if style == "json" else ranking.order[: report.TABLE_ROWS]

@@ -258,6 +258,12 @@ class TestRank:
         code, out, err = run("rank", RISKY, *SIZES, "--max-risk", "0.05")
         assert (code, out) == (3, "")
         assert "every candidate has a divergence risk above 0.05" in err
+        code, out, _ = run("rank", RISKY, *SIZES, "--max-risk", "0.05", "--format", "json")
+        document = json.loads(out)
+        assert (code, document["candidates"], document["preferred"]) == (3, [], None)
+        assert document["left_out"][0]["name"] == str(parse(RISKY))
+        assert document["left_out"][0]["divergence_risk"] > 0.05
+        assert document["advice"] in err
         with pytest.raises(RiskError, match="smallest safe change"):
             rank(table(RISKY), law, max_risk=0.05)
         with pytest.raises(InputError, match="max_risk must be a probability from 0 to 1, got 2"):

@@ -87,7 +87,7 @@ def risk(
             )
         _draw(plot, law.name, runs, counted, units[0], model, AXES[over], accepted, changes[0])
     if style == "json":
-        records = _records(runs, prediction, accepted, cause, changes)
+        records = _records(runs, prediction, accepted, cause, changes, units)
         for record, row, run_shares, options in zip(records, range(len(runs)), shares.tolist(), changes, strict=True):
             record["shares"] = dict(zip(DRIVERS, run_shares, strict=True))
             record["changes"] = [_change_record(change) for change in options]
@@ -95,13 +95,13 @@ def risk(
         document = {"law": law.name, "accepted": accepted, "assumed": found.assumed, "candidates": records}
         write_text(output, report.to_json(document))
     elif style == "csv":
-        records = _records(runs, prediction, accepted, cause, changes)
+        records = _records(runs, prediction, accepted, cause, changes, units)
         columns: dict[str, Any] = {key: [record[key] for record in records] for key in records[0]}
         columns = {"name": columns.pop("name"), "schedule": _schedules(runs, full=True), **columns}
         with atomic_write(output) as stream:
             report.write_csv(stream, columns)
     else:
-        write_text(output, _text(law.name, runs, prediction, accepted, cause, changes, found.assumed))
+        write_text(output, _text(law.name, runs, prediction, accepted, cause, changes, found.assumed, units))
     if max_risk is not None and not (prediction.probability <= max_risk).any():
         click.echo(f"optlaws: {too_risky(prediction.probability, max_risk, runs.run_id)}", err=True)
         return 3
@@ -135,8 +135,9 @@ def _records(
     accepted: float,
     cause: Sequence[str],
     changes: Sequence[Sequence[SafeChange]],
+    units: Sequence[float],
 ) -> list[dict[str, Any]]:
-    """Return one flat record a run."""
+    """Return one flat record a run; `units` are its optimizer's rates that count as 1 in felt and critical ones."""
     out, widths = [], runs.extra.get(WIDTH, ("",) * len(runs))
     for i, name in enumerate(runs.run_id):
         first = changes[i][0] if changes[i] else None
@@ -157,6 +158,7 @@ def _records(
                 "felt_rate": float(prediction.felt[i]),
                 "felt_at_step": float(prediction.at[i]),
                 "critical_rate": float(prediction.critical[i]),
+                "rate_unit": units[i],
                 "driven_by": cause[i],
                 "change": first.lever if first else "",
                 "change_from": first.before if first else float("nan"),
@@ -193,6 +195,7 @@ def _text(
     cause: Sequence[str],
     changes: Sequence[Sequence[SafeChange]],
     assumed: Mapping[str, float],
+    units: Sequence[float],
 ) -> str:
     sizes = (("params", runs.size, "params"), ("batch_tokens", runs.batch_tokens, "batch"))
     varying = [(name, values, short) for name, values, short in sizes if len(set(values.tolist())) > 1]
@@ -236,6 +239,11 @@ def _text(
     safe = int((prediction.probability <= accepted).sum())
     lines += ["", f"{safe} of {len(runs)} at or below {percent_text(accepted)}."]
     lines.append("Criterion: highest felt rate over the critical one, where half of such runs diverge.")
+    other = {name: unit for name, unit in zip(runs.optimizer, units, strict=True) if unit != 1}
+    if other:
+        said = ", ".join(f"{unit:.3g} of {name or 'its optimizer'}" for name, unit in other.items())
+        verb = "counts" if len(other) == 1 else "count"
+        lines.append(f"Felt rates, and rates in reasons, are the law's own: {said} {verb} as 1.")
     return "\n".join(lines) + "\n"
 
 

@@ -233,23 +233,16 @@ def test_commands(own, muon, both, tmp_path):
     table = command("rank", "--law", tmp_path / "law.json", tmp_path / "candidates.csv", *sizes).stdout
     assert "optimizer" in table.splitlines()[2]
     spec = f"cosine:peak={40 * peak},steps=9000,warmup=20"
-    done = command(
-        "risk",
-        tmp_path / "law.json",
-        spec,
-        *sizes,
-        "--optimizer",
-        "muon",
-        "--weight-decay",
-        "0.005",
-        "--format",
-        "json",
-    )
+    asked = ("risk", tmp_path / "law.json", spec, *sizes, "--optimizer", "muon", "--weight-decay", "0.005")
+    done = command(*asked, "--format", "json")
     assert done.returncode == 0, done.stderr
     (run,) = json.loads(done.stdout)["candidates"]
     assert run["schedule"]["peak_lr"] == pytest.approx(40 * peak)
     lower = next(change for change in run["changes"] if change["lever"] == "peak_lr")
     assert lower["from"] == pytest.approx(40 * peak, rel=1e-6)
+    unit = run["rate_unit"]
+    assert unit == pytest.approx(peak / 1e-3)
+    assert f"are the law's own: {unit:.3g} of muon counts as 1." in command(*asked).stdout
     done = command("rank", spec, "--optimizer", " ")
     assert done.returncode == 2
     assert "optimizer must be a name like adamw" in done.stderr

@@ -301,8 +301,7 @@ def fit_equivalent(law: Law, runs: RunTable) -> Equivalent:
 
     def at(places: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Return ln of the posterior (up to a constant), and mean and variance of d, by place and scatter."""
-        found = [_given(law, runs, log_loss, float(x)) for x in places]
-        score, mean, variance = (np.array([row[i] for row in found]) for i in range(3))
+        score, mean, variance = _given(law, runs, log_loss, places)
         return score - 0.5 * (places[:, None] / RATE_SD) ** 2, mean, variance
 
     places, half = np.linspace(-reach, reach, GRID), 0.0
@@ -332,21 +331,24 @@ def fit_equivalent(law: Law, runs: RunTable) -> Equivalent:
 
 
 def _given(
-    law: Law, runs: RunTable, log_loss: FloatArray, log_rate: float
+    law: Law, runs: RunTable, log_loss: FloatArray, places: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return ln of the likelihood, and mean and variance of d, for one ln f and each of `SCATTERS`, (s,) each."""
-    named = Optimizers(law.own_optimizer, {family(runs.optimizer[0]): Equivalent(log_rate)})
-    p = replace(law, optimizers=None).predict(named.as_own(runs))
-    every = np.arange(len(runs))
-    shared = p.covariance(every) / p.loss[:, None] / p.loss
-    gap = log_loss - np.log(p.loss)
-    out = np.empty((3, len(SCATTERS)))
-    for i, scatter in enumerate(SCATTERS):
-        total = shared + np.diag((p.noise / p.loss) ** 2 + scatter**2 + 1e-12)
-        low = np.linalg.cholesky(total)
-        a, b = (np.linalg.solve(low, v) for v in (gap, np.ones(len(runs))))
-        precision = b @ b + 1.0 / LOSS_SD**2
-        mean = (a @ b) / precision
-        fit = a @ a - precision * mean**2
-        out[:, i] = -0.5 * (fit + math.log(precision)) - np.log(low.diagonal()).sum(), mean, 1.0 / precision
+    """Return ln of the likelihood, and mean and variance of d, for p values of ln f and `SCATTERS`, (p, s) each."""
+    m = len(runs)
+    counted = at_rates(runs.select(np.tile(np.arange(m), len(places))), np.repeat(np.exp(places), m))
+    p = replace(law, optimizers=None).predict(replace(counted, optimizer=(law.own_optimizer,) * len(counted)))
+    out = np.empty((3, len(places), len(SCATTERS)))
+    for k in range(len(places)):
+        rows = slice(k * m, (k + 1) * m)
+        shared = p.covariance(rows) / p.loss[rows, None] / p.loss[rows]
+        gap = log_loss - np.log(p.loss[rows])
+        for i, scatter in enumerate(SCATTERS):
+            total = shared + np.diag((p.noise[rows] / p.loss[rows]) ** 2 + scatter**2 + 1e-12)
+            low = np.linalg.cholesky(total)
+            a, b = (np.linalg.solve(low, v) for v in (gap, np.ones(m)))
+            precision = b @ b + 1.0 / LOSS_SD**2
+            mean = (a @ b) / precision
+            fit = a @ a - precision * mean**2
+            score = -0.5 * (fit + math.log(precision)) - np.log(low.diagonal()).sum()
+            out[:, k, i] = score, mean, 1.0 / precision
     return out[0], out[1], out[2]

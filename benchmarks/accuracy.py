@@ -191,7 +191,7 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
     s, m, steps, q, a = rows["schaipp"], rows["mpl"], rows["steplaw"], rows["nqs"], rows["marin"]
     long = []
     body = [
-        [name, f"{r['runs']}", f"{r['error']:.3f} / {r['worst']:.2f}", mark(r["error"], TARGETS[name]), f"{r['bias']:+.3f}",
+        [name, f"{r['runs']}", f"{r['error']:.3f} / {r['worst']:.2f}", mark(r["error"], TARGETS[name]) if name in TARGETS else "-", f"{r['bias']:+.3f}",
          f"{number(r['spearman'])} / {number(r['pool_spearman'])}", f"{r['hits']} of {r['pools']}" if r["pools"] else "-", f"{r['cover']:.2f}", f"{r['width']:.2f}"]
         for name, r in s.items()
     ]  # fmt: skip
@@ -209,8 +209,8 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
     inside = sum(r["cover"] * r["runs"] for r in s.values()) / sum(r["runs"] for r in s.values())
     long.append(f"90 % intervals cover {100 * inside:.1f} % of all held-out runs of this table.")
     body = [
-        [name, f"{r['error']:.3f} / {r['worst']:.2f}", mark(r["error"], STEP_TARGETS[name][0]), f"{r['regret']:.3f} / {r['worst_regret']:.2f}",
-         mark(r["regret"], STEP_TARGETS[name][1]), f"{r['cover']:.2f}", f"{r['width']:.2f}"]
+        [name, f"{r['error']:.3f} / {r['worst']:.2f}", mark(r["error"], STEP_TARGETS[name][0]) if name in STEP_TARGETS else "-", f"{r['regret']:.3f} / {r['worst_regret']:.2f}",
+         mark(r["regret"], STEP_TARGETS[name][1]) if name in STEP_TARGETS else "-", f"{r['cover']:.2f}", f"{r['width']:.2f}"]
         for name, r in steps.items()
     ]  # fmt: skip
     long.append("## Peak rate, batch, size and data (Step Law grid, arXiv 2503.04715)\n\nRegret: loss of the grid point predicted best above the cell's"
@@ -319,6 +319,7 @@ def main() -> None:
             "dense, one (N, D) cell": steplaw_rows("steplaw-dense", "cell"),
             "dense, one N": steplaw_rows("steplaw-dense", "params"),
             "mixture-of-experts, one cell": steplaw_rows("steplaw-moe", "cell"),
+            "mixture-of-experts, one size of three": steplaw_rows("steplaw-moe", "size"),
         },
         "mpl": mpl_rows(),
         "nqs": nqs_rows(),

@@ -73,6 +73,7 @@ def schaipp_splits(runs: RunTable) -> dict[str, tuple[Array, Array]]:
         "horizon > 25k": (steps <= 25000, steps > 25000),
         "cosine from WSD": (kind != "cosine", kind == "cosine"),
         "WSD from cosine": (kind != "wsd", kind == "wsd"),
+        "constant from both": (kind != "constant", kind == "constant"),
     }
     for rate in (1e-4, 5e-4, 1e-3, 2e-3):
         same = np.isclose(peak, rate)

@@ -154,7 +154,7 @@ class _Curves:
 
 SCHAIPP = {
     "horizon": ("horizon > 25k",),
-    "family": ("cosine from WSD", "WSD from cosine"),
+    "family": ("cosine from WSD", "WSD from cosine", "constant from both"),
     "peak rate": tuple(f"peak {rate:g} left out" for rate in (1e-4, 5e-4, 1e-3, 2e-3)),
     "size": ("sizes > 60M", "sizes > 100M"),
 }

@@ -22,6 +22,8 @@ FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 SMALLEST_POOL = 4  # pools of fewer runs say nothing about ranking
 TOP = 2
+SETTINGS = ("width", "depth", "heads", "experts", "grad_clip", "eps", "dropout", "z_loss")
+"""Columns beside the known ones in which repeats of a configuration agree, where a table has them."""
 
 
 class Split(NamedTuple):
@@ -75,9 +77,17 @@ def same_horizon(runs: RunTable) -> npt.NDArray[Any]:
 
 
 def configurations(runs: RunTable) -> npt.NDArray[Any]:
-    """Return labels (n,), equal for repeats of one configuration: schedule, size, batch, weight decay, optimizer."""
-    parts = zip(runs.schedule_tuple(), sizes(runs), runs.batch_tokens, runs.weight_decay, runs.optimizer, strict=True)
-    return np.array([f"{s.to_json()} {n} {b} {w} {o}" for s, n, b, w, o in parts])
+    """Return labels (n,), equal for repeats of one configuration.
+
+    That is schedule, sizes, batch, sequence length, optimizer with betas and weight decay, source, and what of
+    `SETTINGS` the table has.
+    """
+    numbers = (runs.params, runs.active_params, runs.batch_tokens, runs.seq_len, runs.beta1, runs.beta2)
+    others = [runs.extra[name] for name in SETTINGS if name in runs.extra]
+    parts = zip(
+        runs.schedule_tuple(), *numbers, runs.weight_decay, runs.optimizer, runs.source, *others, strict=True
+    )  # fmt: skip
+    return np.array([" ".join([s.to_json(), *map(str, rest)]) for s, *rest in parts])
 
 
 def same_budget(runs: RunTable) -> npt.NDArray[Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from fake_law import FastPrediction
 
-from optlaws.law.domain import mean_rate
+from optlaws.law.domain import mean_and_end_rate
 
 PEAK, MEAN, BATCH = 1.1e-3, 0.62, 400e3
 
@@ -47,7 +47,7 @@ class QuadraticLaw:
 
     def predict(self, runs):
         batch = runs.batch()
-        peak, area = np.asarray(batch.peak), mean_rate(batch)
+        peak, area = np.asarray(batch.peak), mean_and_end_rate(batch)[0]
         size = np.log(runs.batch_tokens / BATCH)
         best = PEAK * np.exp(self.scaling * size)
         loss = 2.0 * np.exp(self.a * np.log(peak / best) ** 2 + self.m * (area - MEAN) ** 2 + self.b * size**2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -224,7 +225,7 @@ def fit(
         law = fit_law(
             table, readings, group=group, basis=basis, calibrate=free, name=name or stem(output), progress=tick
         )
-    law = with_risk(law, table)
+    law = with_risk(law, _with_outcomes(table, readings))
     if monitor and readings is not None:
         law = _with_monitor(law, table, readings)
     law.save(output)
@@ -261,6 +262,16 @@ def _with_monitor(law: Law, table: RunTable, readings: CurveTable) -> Law:
     return with_prior(law, prior)
 
 
+def _with_outcomes(table: RunTable, readings: CurveTable | None) -> RunTable:
+    """Return the runs, those without a status and a loss but with a curve as completed ones, as the fit took them."""
+    logged = set() if readings is None else set(readings.run_id)
+    said = (
+        status or ("completed" if name in logged else None)
+        for name, status in zip(table.run_id, table.status, strict=True)
+    )
+    return replace(table, status=tuple(said))
+
+
 def _finished_curves(table: RunTable, readings: CurveTable | None) -> int:
     """Return how many finished runs with a final loss have a curve."""
     from optlaws.baselines.base import usable
@@ -272,8 +283,9 @@ def _finished_curves(table: RunTable, readings: CurveTable | None) -> int:
 def _fit_summary(law: Law, output: str) -> list[str]:
     left_out = law.info.get("n_left_out", 0)
     without = f" ({left_out} more left out: diverged, interrupted or without a loss)" if left_out else ""
-    count = law.info.get("n_runs", "unknown")
-    lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {count} runs{without}."]
+    count, curves = law.info.get("n_runs", "unknown"), law.info.get("n_curves", 0)
+    of = f"{curves} curves, {count or 'no'} final losses" if curves else f"{count} runs"
+    lines = [f"Wrote {output}: law {law.name}, basis {law.basis_id}, {of}{without}."]
     lines += optimizers_text(law)
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
@@ -332,11 +344,14 @@ def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, ou
     for name, index in progress(asked.runs().items(), "curves"):
         run = table.select([row_of[name]])
         steps = asked.step[index]
-        wrong = steps[(steps < 1) | (steps > run.steps[0])]
+        wrong = steps[(steps < 0) | (steps > run.steps[0])]
         if len(wrong):
-            allowed = f"1 to {int(run.steps[0])}, the updates done"
+            allowed = f"0 to {int(run.steps[0])}, the updates done"
             raise TableError(f"run {name!r}: step must be {allowed}, got {int(wrong[0])}; drop the row")
-        prediction = law.predict_curve(run, steps)
+        index = index[steps > 0]  # before the first update there is nothing that a law could say
+        if not len(index):
+            continue
+        prediction = law.predict_curve(run, asked.step[index])
         assumed.update(prediction.assumed)
         columns["predicted_loss"][index] = prediction.loss
         columns["lower"][index] = prediction.lower

@@ -238,6 +238,8 @@ def _text(
     lines += [f"[{mark}] {reason}" for reason, mark in marks.items()]
     safe = int((prediction.probability <= accepted).sum())
     lines += ["", f"{safe} of {len(runs)} at or below {percent_text(accepted)}."]
+    if not any(text.strip() for text in runs.extra.get(WIDTH, ())):
+        lines.append("Width not said: that of usual networks of the size is taken (--width, or a column width).")
     lines.append("Criterion: highest felt rate over the critical one, where half of such runs diverge.")
     other = {name: unit for name, unit in zip(runs.optimizer, units, strict=True) if unit != 1}
     if other:

@@ -124,7 +124,17 @@ def tell_doubts(law: Any) -> None:
             " like its own in that, and says the same of all others",
             err=True,
         )
-    found = getattr(law, "info", {}).get("doubts")
+    from optlaws.law.misfit import COLUMNS
+
+    info = getattr(law, "info", {})
+    few = info.get("n_configurations", COLUMNS)
+    if few < COLUMNS and not getattr(law, "has_curves", False):
+        click.echo(
+            f"optlaws: note: law {law.name!r} was fitted to {few} different runs, fewer than it has columns: its priors"
+            " decide much of what it says, intervals and P(best) too",
+            err=True,
+        )
+    found = info.get("doubts")
     if found:
         click.echo(f"optlaws: note: law {law.name!r} is doubtful: {'; '.join(found)}", err=True)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,18 +21,19 @@ from optlaws.dynamics import (
     join_states,
 )  # fmt: skip
 from optlaws.dynamics.model import FloatArray
-from optlaws.errors import FitError, InputError, OptlawsWarning
+from optlaws.errors import FitError, InputError
 from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
-from optlaws.law.domain import UNITS, domain_values
+from optlaws.law.domain import density, domain_values, ranges
 from optlaws.law.groups import partitions
+from optlaws.law.misfit import warn_of_fit, wider_field
 from optlaws.law.model import Law
 from optlaws.law.optimizers import Optimizers, fit_equivalent, own_runs
-from optlaws.law.outliers import outliers, outliers_warning, warn_of_copies
+from optlaws.law.outliers import outliers, warn_of_copies
 from optlaws.law.residuals import group_texts, partition_values, summary, versions
 from optlaws.law.units import units_of
 from optlaws.regression.settings import Settings
-from optlaws.regression.trend_field import FEWEST_CHECKED, Posterior, Problem, fit_trend_field, trend_evidence
+from optlaws.regression.trend_field import Posterior, Problem, fit_trend_field, trend_evidence
 from optlaws.runs import CurveTable, RunTable, check_runs
 
 FEWEST_RUNS = 4
@@ -172,6 +172,10 @@ class _Fit:
         quality["left_out"] = {name: self._summary(name, e, rows) for name, e in quality["left_out"].items()}
         return posterior, quality
 
+    def evidence(self, basis: Basis, settings: Settings) -> float:
+        """Return the log evidence of the trend under other constants."""
+        return trend_evidence(self.problem(basis)[0], basis.prior, settings, centre=basis.centre)
+
     def _summary(self, name: str, errors: FloatArray, rows: np.ndarray) -> dict[str, Any]:
         """Return what a law file keeps of left-out residuals of points of the runs `rows`, both (m,), by group."""
         good = np.isfinite(errors)
@@ -250,11 +254,11 @@ def fit_law(
     law may be fitted in units of these runs (`optlaws.law.units`); `info["units"]` then states them.
 
     `info["leave_group_out"]` holds the residuals that calibrated the intervals, by a formula that does not fit again:
-    active columns, noise and weights are those of all runs, and `coverage` is that after the calibration. For errors
-    of laws that never saw a group, see `optlaws.validation.cross_validate`. `info["left_out_groups"]` holds the means
-    of the same residuals, with their sign, by partition and by group (`optlaws.law.residuals.summary`), of no group of
-    fewer than three runs. `info["outliers"]` names the runs that stand apart (`optlaws.law.outliers`), if there are
-    any, and never where there is an `inducing_pool`.
+    active columns, noise and weights are those of all runs, and `coverage` is that after the calibration; for laws that
+    never saw a group see `optlaws.validation.cross_validate`. `info["left_out_groups"]` holds the signed means of these
+    residuals by partition and group of three runs or more (`optlaws.law.residuals.summary`). `info["outliers"]` names
+    runs that stand apart (`optlaws.law.outliers`) and were left out if the others then scatter less; there is none
+    without such runs or with an `inducing_pool`.
 
     Of several optimizers the law is fitted to the runs of the one that most of them have; runs of the others then say
     at which rate, and with what factor of the loss, they count as its own (`optlaws.law.optimizers`). Their curves are
@@ -276,12 +280,13 @@ def fit_law(
         chosen = get_basis(basis)
         about = dict(info or {})
         runs, curves, optimizer, others = own_runs(runs, curves)
-        units = _own_units(runs, chosen, settings or Settings()) if own_units else {}
+        settings = (settings or Settings()).of_sizes(bool((density(runs) < 1.0).any()))
+        units = _own_units(runs, chosen, settings) if own_units else {}
         if units:
             chosen, about["units"] = chosen.with_constants(units), units
         if calibrate:
             chosen, about["calibrated"] = _calibrated_exponents(runs, curves, chosen, calibrate, progress)
-        law = _fit_law(runs, curves, group, chosen, name, settings or Settings(), inducing_pool, about, progress)
+        law = _fit_law(runs, curves, group, chosen, name, settings, inducing_pool, about, progress)
         law = replace(law, optimizers=Optimizers(optimizer))
         found = {}
         for other, table in others.items():
@@ -390,43 +395,38 @@ def _fit_law(
         states = final_states(inducing_pool, basis.dynamics, use_params=work.use_params, use_batch=work.use_batch)
         pool = basis.coordinates(states, np.asarray(inducing_pool.batch().peak), work.peak_scale)
     posterior, quality = work.solve(basis, pool)
-    residuals, odd = quality.pop("residuals"), quality.pop("outliers")
+    odd = quality["outliers"]
+    if not work.readings:
+        if odd:
+            kept = ~np.isin(runs.run_id, [one["run_id"] for one in odd])
+            rest = _Fit(runs.select(kept), None, basis, settings, group)
+            without = rest.solve(basis, pool)
+            if without[0].noise < posterior.noise:  # they did spoil it
+                work, runs, (posterior, quality) = rest, rest.runs, without
+                odd = [{**one, "left_out": True} for one in odd]
+        wider = wider_field(settings, posterior.noise, len(work.final), lambda trial: work.evidence(basis, trial))
+        if wider != settings:
+            work.settings = wider
+            posterior, quality = work.solve(basis, pool)
+    residuals = quality.pop("residuals")
+    del quality["outliers"]
     count = len(work.final)
     warn_of_copies(work.runs.select(work.final), stacklevel=3)
-    if curves is None and count < 16:
-        warnings.warn(
-            OptlawsWarning(
-                f"{count} runs for 16 columns: the priors decide much of this law, its intervals too; `optlaws compare`"
-                " says what one fitted to the shorter or smaller of them makes of the others"
-            ),
-            stacklevel=3,
-        )
-    elif work.partitions and residuals < FEWEST_CHECKED:
-        warnings.warn(
-            OptlawsWarning(
-                "too many points, or too few, to leave groups out: interval widths are not calibrated by them;"
-                " give groups of more runs, or fewer readings"
-            ),
-            stacklevel=3,
-        )
-    if odd:
-        warnings.warn(outliers_warning(odd), stacklevel=3)
-    elif posterior.noise >= max(settings.noise_grid):
-        warnings.warn(
-            OptlawsWarning(
-                f"these runs scatter by {100 * posterior.noise:g} % or more about any law of these columns: are they"
-                " from more than one data set, or the losses not smoothed? fit each source by itself"
-            ),
-            stacklevel=3,
-        )
+    tried = warn_of_fit(
+        work.runs.select(work.final), curves is not None, bool(work.partitions), residuals, odd, posterior.noise,
+        settings, stacklevel=3,
+    )  # fmt: skip
     values = domain_values(runs, work.use_params, work.use_batch)
-    domain = {key: (float(v.min()), float(v.max())) for key, v in values.items() if key in UNITS}
+    domain = ranges(values)
+    if work.readings:  # curves show the loss at every rate
+        domain["end_rate"] = (domain["end_rate"][0], 1.0)
     defaults: dict[str, float] = {
         key: float(np.median(values[key])) for key in ("params", "batch_tokens", "weight_decay") if key in values
     }
     sources: Sequence[str] = sorted({s for s in runs.source if s})
     about = {
         "n_runs": count,
+        "n_configurations": tried,
         "n_curves": len(work.readings),
         "n_left_out": left_out,
         "digest": runs.digest(),

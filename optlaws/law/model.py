@@ -16,7 +16,7 @@ from optlaws.dynamics.solve import fill_decay, spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
-from optlaws.law.domain import SLACK, SLACKS, curve_from, domain_values, far_out, in_domain_text
+from optlaws.law.domain import SLACK, SLACKS, UNCHECKED, curve_from, domain_values, far_out, in_domain_text, scaled
 from optlaws.law.optimizers import SIZES, Optimizers, beside
 from optlaws.regression.kernel import field_features, matern32
 from optlaws.regression.trend_field import (
@@ -424,13 +424,14 @@ class Law:
                 seen = " and ".join([known.own, *known.others])
                 of_run.setdefault(i, []).append(f"optimizer {names[i]}, {seen} in training")
         for name, ends in self.domain.items():
-            if name not in values:
+            if name not in values or name in UNCHECKED:
                 continue
             v, slack = values[name], SLACKS.get(name, SLACK)
             low, high, unit = known.bounds(names, name, ends)
-            for i in np.flatnonzero((v < low / slack - 1e-12) | (v > high * slack + 1e-12)).tolist():
+            x, floor, top = (scaled(name, each) for each in (v, low, high))
+            for i in np.flatnonzero((x < floor / slack - 1e-12) | (x > top * slack + 1e-12)).tolist():
                 word, far, edge = ("below", "lowest", low) if v[i] < low[i] else ("above", "highest", high)
-                value, end = (in_domain_text(name, float(x[i] * unit[i])) for x in (v, edge))
+                value, end = (in_domain_text(name, float(each[i] * unit[i])) for each in (v, edge))
                 whose = f" of {names[i]}" if names[i] in known.others and name in SIZES else ""
                 of_run.setdefault(i, []).append(f"{name} {value} {word} {end}, the {far}{whose} in training")
         texts = {i: list(of_run[row]) for i, row in enumerate(index.tolist()) if row in of_run} if of_run else {}

@@ -26,7 +26,7 @@ from optlaws.baselines.base import usable
 from optlaws.dynamics.model import FloatArray, family
 from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import LawError, OptlawsWarning
-from optlaws.law.domain import domain_values
+from optlaws.law.domain import domain_values, ranges
 from optlaws.runs import CurveTable, RunTable
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
 
@@ -326,8 +326,7 @@ def fit_equivalent(law: Law, runs: RunTable) -> Equivalent:
     )  # fmt: skip
     alike = Optimizers(law.own_optimizer, {family(runs.optimizer[0]): found}).as_own(runs)
     values = domain_values(alike, law.use_params, law.use_batch)
-    ranges = {name: (float(v.min()), float(v.max())) for name, v in values.items() if name in law.domain}
-    return replace(found, ranges=ranges)
+    return replace(found, ranges={name: ends for name, ends in ranges(values).items() if name in law.domain})
 
 
 def _given(

@@ -1,5 +1,8 @@
 """Runs that stand apart from the law of the others: mistyped losses, and runs that were called completed by mistake.
 
+They are named, and left out where the others then scatter less about their law: one loss in 120 that was 20 % too high
+had made errors 2.7 times as large and intervals nearly five times as wide.
+
 The constants below were chosen with random parts of the public runs in view, with and without a made-up error: up to a
 sixth of such small parts still name a run that is none, and errors of a few per cent are mostly missed.
 """
@@ -133,8 +136,9 @@ def outliers_text(found: Sequence[Mapping[str, Any]]) -> str:
     """Return runs that stand apart in words, `NAMED` of them."""
     named = ", ".join(f"{x['run_id']!r} (loss {x['loss']:.5g}, predicted {x['predicted']:.5g})" for x in found[:NAMED])
     more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
-    noun = "1 run does" if len(found) == 1 else f"{len(found)} runs do"
-    return f"{noun} not fit the others and may spoil the law: {named}{more}"
+    noun, verb = ("1 run does", "is") if len(found) == 1 else (f"{len(found)} runs do", "are")
+    fate = f"{verb} left out" if found[0].get("left_out") else "may spoil the law"
+    return f"{noun} not fit the others and {fate}: {named}{more}"
 
 
 def outliers_warning(found: Sequence[Mapping[str, Any]]) -> OptlawsWarning:

@@ -32,7 +32,7 @@ from optlaws.risk.quantities import Quantities, quantities, strange
 from optlaws.runs import RunTable
 
 APART = 0.01  # ln u by which a row's bracket is widened where a run went well above one that did not
-SCATTER = (0.02, 0.25)  # range of the scatter
+SCATTER = (0.02, 0.8)  # range of the scatter
 STEPS = 200  # most Gauss-Newton steps
 CLOSE = 1e-8  # largest change of a parameter at which the search ends
 

@@ -306,7 +306,7 @@ def test_predict_along_curves(run, table, tmp_path):
     asked.write_text("run_id,step\na,1001\n")
     code, _, err = run("predict", "other", table, "--curves", asked, "-o", "-")
     assert code == 2
-    assert "step must be 1 to 1000, the updates done, got 1001" in err
+    assert "step must be 0 to 1000, the updates done, got 1001" in err
 
 
 def test_features(run):

@@ -14,7 +14,7 @@ from optlaws.features import feature_table, get_basis
 from optlaws.law import fit_law, fitting
 from optlaws.law.baseline import fit_baseline
 from optlaws.law.calibrate import profile_exponents
-from optlaws.law.domain import mean_rate
+from optlaws.law.domain import mean_and_end_rate
 from optlaws.law.fitting import _Fit
 from optlaws.regression import Settings
 from optlaws.runs import CurveTable, RunTable
@@ -317,7 +317,7 @@ def test_a_mean_rate_never_seen_is_out_of_the_domain(law):
 def test_mean_rate_is_the_mean_over_the_steps(text):
     schedule = parse(text)
     direct = schedule.lr(np.arange(schedule.total_steps)).mean() / schedule.peak
-    assert mean_rate(RunTable.build([schedule]).batch())[0] == pytest.approx(direct, rel=2e-3)
+    assert mean_and_end_rate(RunTable.build([schedule]).batch())[0][0] == pytest.approx(direct, rel=2e-3)
 
 
 def test_many_curves_are_thinned(few, monkeypatch):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accuracy import table
+from accuracy import splice, table
 from public import completed, load, write_page
 
 from optlaws._normal import NORMAL_90
@@ -25,7 +25,8 @@ from optlaws.law.domain import density, mean_and_end_rate
 from optlaws.runs import RunTable
 from optlaws.sweeps import load_sweep
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "extrapolation.md"
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, README = ROOT / "docs" / "extrapolation.md", ROOT / "README.md"
 FEWEST, SHARE, HELD = 16, 0.25, 4  # training runs, their share at the least, and held-out ones
 SWEEPS = ("cpu_sweep_rich", "cpu_sweep_wide", "cpu_sweep_seeds")
 Array = np.ndarray
@@ -121,6 +122,19 @@ def summary(found: list[list[str]]) -> str:
     return f"Median cover of 90 % intervals: {parts}."
 
 
+def short(found: list[list[str]]) -> str:
+    """Return README's sentence on the halves."""
+    halves = np.array([float(cells[7]) for cells in found if cells[2].endswith("half")])
+    ends = np.array([float(cells[7]) for cells in found if not cells[2].endswith("half")])
+    return (
+        "Beyond the runs seen 90 % intervals cover less: with half of a source's runs, those above or below one value"
+        f" of a quantity, held out, {100 * np.median(halves):.0f} % in the median of {len(halves)} such parts and under"
+        f" 80 % in {(halves < 0.8).sum()} of them; with the highest or the lowest value alone,"
+        f" {100 * np.median(ends):.0f} % and {(ends < 0.8).sum()} of {len(ends)}"
+        " (`python benchmarks/extrapolation.py --write`, [docs/extrapolation.md](docs/extrapolation.md))."
+    )
+
+
 def page(found: list[list[str]]) -> str:
     """Return the text of the page."""
     head = [
@@ -151,14 +165,16 @@ def page(found: list[list[str]]) -> str:
 
 def main(arguments: Any = None) -> None:
     """Print the page, or write it."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--write", action="store_true", help="write docs/extrapolation.md")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="write docs/extrapolation.md and README.md")
     write = parser.parse_args(arguments).write
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", OptlawsWarning)
-        text = page(rows())
+        found = rows()
+    text = page(found)
     if write:
         write_page(PAGE, text)
+        splice(README, "extrapolation", short(found))
     else:
         print(text)
 

@@ -26,7 +26,8 @@ from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
 from optlaws.law.domain import density, domain_values, ranges
 from optlaws.law.groups import partitions
-from optlaws.law.misfit import warn_of_fit, wider_field
+from optlaws.law.joint import Joint
+from optlaws.law.misfit import undetermined, warn_of_fit, wider_field
 from optlaws.law.model import Law
 from optlaws.law.optimizers import Optimizers, fit_equivalent, own_runs
 from optlaws.law.outliers import outliers, warn_of_copies
@@ -45,7 +46,6 @@ FEWEST_PER_CURVE = 6
 FREE_POINTS_PER_CURVE = 20.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.125  # fraction of a run before which its curve is not looked at: repeats differ most there
 FEWEST_FOR_UNITS = 16  # final losses before the units of a basis are asked about
-DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others
 CALIBRATION_TRIALS = 40
 CALIBRATION_INDUCING = 240  # most inducing points while constants are tried
 CALIBRATED: dict[str, tuple[float, float]] = {  # prior of the constants that curves find: centre over the basis' value,
@@ -451,22 +451,8 @@ def _fit_law(
         domain,
         defaults,
         about,
+        joint=Joint.of(values),
     )
-
-
-def undetermined(columns: FloatArray, names: Sequence[str]) -> list[str]:
-    """Return the columns that are combinations of those before them, to one part in a million; columns (m, k)."""
-    scaled = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
-    kept: list[FloatArray] = []
-    lost = []
-    for name, column in zip(names, scaled.T, strict=True):
-        rest = column - sum((q * (q @ column) for q in kept), np.zeros(len(column)))
-        size = float(np.linalg.norm(rest))
-        if size < DEPENDENT:
-            lost.append(name)
-        else:
-            kept.append(rest / size)
-    return lost
 
 
 def _calibrate(work: _Fit, basis: Basis, progress: Progress | None) -> tuple[Basis, dict[str, float]]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from optlaws.dynamics.model import FloatArray
 from optlaws.errors import OptlawsWarning
 from optlaws.law.outliers import outliers_warning
 from optlaws.regression.settings import Settings
@@ -17,6 +18,7 @@ from optlaws.runs import RunTable
 from optlaws.validation import configurations
 
 COLUMNS = 16
+DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others
 SUSPECT = 0.005  # relative run noise above which the field is asked whether it is none
 FIELDS = (2.0, 4.0)  # times the usual sds of the field
 FEWEST = 24  # runs: a few leave the columns by chance
@@ -84,3 +86,18 @@ def warn_of_fit(
             " from more than one data set, or the losses not smoothed? fit each source by itself"
         )
     return tried
+
+
+def undetermined(columns: FloatArray, names: Sequence[str]) -> list[str]:
+    """Return the columns that are combinations of those before them, to one part in a million; columns (m, k)."""
+    scaled = columns / np.maximum(np.linalg.norm(columns, axis=0), 1e-300)
+    kept: list[FloatArray] = []
+    lost = []
+    for name, column in zip(names, scaled.T, strict=True):
+        rest = column - sum((q * (q @ column) for q in kept), np.zeros(len(column)))
+        size = float(np.linalg.norm(rest))
+        if size < DEPENDENT:
+            lost.append(name)
+        else:
+            kept.append(rest / size)
+    return lost

@@ -17,6 +17,7 @@ from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
 from optlaws.law.domain import SLACK, SLACKS, UNCHECKED, curve_from, domain_values, far_out, in_domain_text, scaled
+from optlaws.law.joint import Joint
 from optlaws.law.optimizers import SIZES, Optimizers, beside
 from optlaws.regression.kernel import field_features, matern32
 from optlaws.regression.trend_field import (
@@ -140,6 +141,7 @@ class Law:
         What predictions count for another corpus than the law's own, see `on_other_corpus`; not part of the law file.
     optimizers : Optimizers, optional
         The optimizer of its runs, and how runs of others count as such; None = not known.
+    joint : combinations of sizes, lengths, rates and batches that its runs had; None = not known.
     """
 
     name: str
@@ -155,6 +157,7 @@ class Law:
     risk: RiskModel | None = None
     discrepancy: Discrepancy | None = None
     optimizers: Optimizers | None = None
+    joint: Joint | None = None
 
     def __repr__(self) -> str:
         """Return a short description: name, whether on another corpus, basis, number of runs, domain."""
@@ -434,6 +437,8 @@ class Law:
                 value, end = (in_domain_text(name, float(each[i] * unit[i])) for each in (v, edge))
                 whose = f" of {names[i]}" if names[i] in known.others and name in SIZES else ""
                 of_run.setdefault(i, []).append(f"{name} {value} {word} {end}, the {far}{whose} in training")
+        for i, text in (self.joint.reasons(values, np.isin(names, known.own)) if self.joint else {}).items():
+            of_run.setdefault(i, [text])
         texts = {i: list(of_run[row]) for i, row in enumerate(index.tolist()) if row in of_run} if of_run else {}
         strange = np.flatnonzero(novel > UNLIKE).tolist()
         for i in [i for i in strange if not any(text.startswith(EXPLAINING) for text in texts.get(i, ()))]:

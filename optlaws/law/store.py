@@ -16,6 +16,7 @@ from optlaws.features import COORDINATES, get_basis
 from optlaws.law.baseline import KIND, BaselineFit
 from optlaws.law.doubts import UNSEEN
 from optlaws.law.entries import number, numbers, ranges
+from optlaws.law.joint import Joint
 from optlaws.law.model import Law
 from optlaws.law.optimizers import Optimizers
 from optlaws.regression.settings import LARGEST, SMALLEST
@@ -85,6 +86,7 @@ def law_to_dict(law: Law) -> dict[str, Any]:
             "root_upper_triangle": p.root[rows, columns].tolist(),
         },
         **({"optimizers": law.optimizers.to_dict()} if law.optimizers is not None else {}),
+        **({"joint": law.joint.to_dict()} if law.joint is not None else {}),
         **({"risk": law.risk.to_dict()} if law.risk is not None else {}),
     }
 
@@ -336,4 +338,5 @@ def _build(data: dict[str, Any]) -> Law:
         _info(data["info"]),
         RiskModel.from_dict(data["risk"]) if data.get("risk") is not None else None,
         optimizers=Optimizers.from_dict(data["optimizers"]) if data.get("optimizers") is not None else None,
+        joint=Joint.from_dict(data["joint"]) if data.get("joint") is not None else None,
     )

@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 SCRIPTS = (
-    "accuracy", "build_laws", "build_risk", "curve_prior", "divergence", "few_runs", "monitor", "mpl_published",
-    "nested", "odds", "planned_runs", "planning", "readme_ranking", "residuals", "rivals", "rivals_speed", "speed",
-    "transfer",
+    "accuracy", "build_laws", "build_risk", "curve_prior", "divergence", "extrapolation", "few_runs", "monitor",
+    "mpl_published", "nested", "odds", "planned_runs", "planning", "readme_ranking", "residuals", "rivals",
+    "rivals_speed", "speed", "transfer",
 )  # fmt: skip
 
 
@@ -41,7 +41,7 @@ def test_help_says_what_it_does_and_does_nothing(name, tmp_path):
     assert [path.stat().st_mtime_ns for path in pages] == before
 
 
-@pytest.mark.parametrize("name", ["few_runs", "monitor", "odds", "rivals", "speed", "transfer"])
+@pytest.mark.parametrize("name", ["extrapolation", "few_runs", "monitor", "odds", "rivals", "speed", "transfer"])
 def test_absent_tables_are_one_sentence(name, tmp_path):
     done = run(name, OPTLAWS_DATA=str(tmp_path))
     assert done.returncode == 1

@@ -256,7 +256,7 @@ def renamed(runs):
 
 def test_columns_that_the_runs_do_not_determine_are_named():
     """With one size, the size column is a multiple of the constant; with several it is its own."""
-    from optlaws.law.fitting import undetermined
+    from optlaws.law.misfit import undetermined
 
     rng = np.random.default_rng(0)
     x = rng.uniform(1.0, 2.0, (30, 4))

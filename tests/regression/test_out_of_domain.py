@@ -9,7 +9,7 @@ from made_runs import plan, with_losses
 
 from optlaws.errors import OptlawsWarning
 from optlaws.law import fit_law
-from optlaws.law.domain import density, mean_and_end_rate
+from optlaws.law.domain import density, far_out, mean_and_end_rate
 from optlaws.law.misfit import wider_field
 from optlaws.regression.settings import Settings
 from optlaws.runs import RunTable
@@ -160,3 +160,11 @@ def test_repeats_are_no_further_configurations(runs):
     open_ = replace(some, extra={"grad_clip": ("1",) * len(some), "note": ("b",) * len(some)})
     assert not set(configurations(clipped)) & set(configurations(open_))
     assert set(configurations(replace(clipped, extra={"note": ("c",) * len(some)}))) == set(configurations(some))
+
+
+def test_deeper_annealing_than_any_seen_is_no_less_certain_for_it():
+    """Optimal schedules end lower than those of the training runs; laws of higher ends had them right."""
+    deep = far_out({"end_rate": np.array([0.0, 1.0])}, {"end_rate": (0.1, 1.0)})
+    assert deep is None or not deep.any()
+    far = far_out({"end_rate": np.array([0.0, 1.0])}, {"end_rate": (0.0, 0.1)})
+    np.testing.assert_allclose(far[:, 0], [0.0, 0.006 * np.log(1.1 / 0.2 / 1.05)])

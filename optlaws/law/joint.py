@@ -1,0 +1,99 @@
+"""Which combinations of size, length, rate and batch a law's runs had: each alone in its range says too little."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.dynamics.model import FloatArray
+from optlaws.law.domain import in_domain_text
+
+NAMES = ("params", "steps", "peak_lr", "batch_tokens")
+FEWEST = 12  # different combinations: fewer say nothing of their shape
+TOLERANCE = 0.15  # of ln: a quantity that never varied on its own may differ by so much, times the square root of limit
+SLACK = 1.2  # on the largest squared distance of the training runs
+
+
+@dataclass(frozen=True)
+class Joint:
+    """An ellipsoid that holds all training runs, in logarithms of quantities (Cook's test of hidden extrapolation).
+
+    Runs of larger models that are longer, say, leave a range of sizes and one of lengths, and a small model trained for
+    long lies in both. In made-up worlds with such a design 76 to 80 % of the 90 % intervals of such runs covered, and
+    the ranges called nearly all of them inside the domain; this test so calls 7 to 15 %. Of random thirds of the public
+    runs it names one.
+
+    Attributes
+    ----------
+    names : quantities, out of `NAMES`.
+    mean : (k,) of their logarithms.
+    precision : (k, k) inverse of their covariance, `TOLERANCE`^2 added to the variances.
+    limit : squared distance from the mean above which a run is unlike those seen.
+    """
+
+    names: tuple[str, ...]
+    mean: FloatArray
+    precision: FloatArray
+    limit: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, FloatArray]) -> Joint | None:
+        """Return the ellipsoid of runs with these values, (n,) each; None where they are too few or all alike."""
+        names = tuple(name for name in NAMES if name in values and (values[name] > 0).all())
+        if not names:
+            return None
+        logs = np.log(np.stack([values[name] for name in names], axis=1))
+        if not np.isfinite(logs).all() or len(np.unique(logs.round(6), axis=0)) < FEWEST:
+            return None
+        mean = logs.mean(axis=0)
+        gap = logs - mean
+        precision = np.linalg.inv(gap.T @ gap / len(gap) + TOLERANCE**2 * np.eye(len(names)))
+        return cls(names, mean, precision, SLACK * float(((gap @ precision) * gap).sum(axis=1).max()))
+
+    def shares(self, values: Mapping[str, FloatArray]) -> FloatArray:
+        """Return what each quantity adds to the squared distance of n runs, (n, k); their sum is the distance."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            gap = np.log(np.stack([values[name] for name in self.names], axis=1)) - self.mean
+        return np.asarray((gap @ self.precision) * gap)
+
+    def reasons(self, values: Mapping[str, FloatArray], asked: npt.NDArray[np.bool_]) -> dict[int, str]:
+        """Return, for those of n runs that are asked about and lie outside, the two quantities that say so."""
+        if not set(self.names) <= set(values):
+            return {}
+        shares = self.shares(values)
+        out = {}
+        for i in np.flatnonzero((shares.sum(axis=1) > self.limit) & asked).tolist():
+            two = [self.names[k] for k in np.sort(np.argsort(-shares[i])[:2])]
+            texts = [f"{name} {in_domain_text(name, float(values[name][i]))}" for name in two]
+            out[i] = f"{' with '.join(texts)}: no run in training had such a combination"
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain texts and numbers."""
+        return {
+            "names": list(self.names), "mean": self.mean.tolist(), "precision": self.precision.tolist(),
+            "limit": self.limit,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Joint:
+        """Return what `to_dict` wrote.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            An entry is missing, unknown, or no finite number; a law file so damaged is a `LawError`.
+        """
+        names = tuple(str(name) for name in data["names"])
+        mean, precision = (np.array(data[key], dtype=float) for key in ("mean", "precision"))
+        limit = float(data["limit"])
+        k = len(names)
+        if not k or not set(names) <= set(NAMES) or mean.shape != (k,) or precision.shape != (k, k):
+            raise ValueError(f"joint must hold some of {', '.join(NAMES)} with a mean and a precision of their number")
+        if not (np.isfinite(mean).all() and np.isfinite(precision).all() and np.isfinite(limit) and limit > 0):
+            raise ValueError("joint must hold finite numbers and a limit above 0")
+        return cls(names, mean, precision, limit)

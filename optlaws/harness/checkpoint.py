@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,15 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
-def load_checkpoint(path: Path, digest: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, fits: Callable[[str], bool]) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in it is run as code.
+
+    Parameters
+    ----------
+    path
+        The file.
+    fits
+        Tells whether a checkpoint of runs with that digest may be taken up.
 
     Raises
     ------
@@ -71,6 +79,6 @@ def load_checkpoint(path: Path, digest: str) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: not a checkpoint of this version of optlaws; remove it or use the version it is of")
-    if content["digest"] != digest:
+    if not fits(content["digest"]):
         raise InputError(f"{path}: this checkpoint is of a run with other settings; use another folder or --restart")
     return content

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -172,6 +173,23 @@ class TrainConfig:
             else:
                 content.pop(section)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def goes_on_from(self, digest: str) -> bool:
+        """Return whether a digest is that of this run, cut into micro-batches of any size.
+
+        Their size is in the digest, but it changes nothing but rounding, unless experts are balanced in each of them or
+        each has noise of its own.
+        """
+        if digest == self.digest():
+            return True
+        model = self.model
+        balanced = isinstance(model, TransformerConfig) and model.experts and model.balance
+        free = not balanced and not isinstance(model, QuadraticConfig)
+        if not free:
+            return False
+        low = [size for size in range(1, math.isqrt(self.batch) + 1) if self.batch % size == 0]
+        sizes = {None, *low, *(self.batch // size for size in low)}
+        return any(digest == self.with_(micro_batch=size).digest() for size in sizes)
 
     def with_(self, **changes: Any) -> TrainConfig:
         """Return the configuration with some attributes replaced, checked together as in the class."""

@@ -45,11 +45,17 @@ class Engine:
         self.forward = self.world.wrap(model, configs[0].compile, machine.device)
         self._evaluated = self.forward if self.world.size == 1 else model  # every process evaluates by itself
 
+    @property
+    def at_once(self) -> int:
+        """Sequences that this process holds in memory at once, in training and in evaluation."""
+        mine = self.world.share(self.configs[0].batch)[1]
+        return min(self.configs[0].micro_batch or mine, mine)
+
     def gradients(self, source: Source, step: int) -> Tensor:
         """Compute each run's gradient on the batch of update `step`; return losses (R,), nats per token, unawaited."""
         config = self.configs[0]
         begin, mine = self.world.share(config.batch)
-        count = min(config.micro_batch or config.batch, mine)
+        count = self.at_once
         share = count / mine
         total: Tensor | None = None
         for first in range(0, mine, count):
@@ -66,6 +72,8 @@ class Engine:
     def losses(self, source: Source, step: int | None) -> list[float]:
         """Return the loss of every run, nats per token, on the batch of update `step`, None: on the validation slice.
 
+        Every process computes all of it, in pieces of at most what training holds at once.
+
         Raises
         ------
         InputError
@@ -73,7 +81,7 @@ class Engine:
         """
         config = self.configs[0]
         count = config.batch if step is not None else config.eval.sequences
-        piece = min(count, config.micro_batch or config.batch)
+        piece = min(count, self.at_once)
         total = torch.zeros(len(self.configs), dtype=torch.float64, device=self.machine.device)
         for first in range(0, count, piece):
             size = min(piece, count - first)

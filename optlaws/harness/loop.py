@@ -216,11 +216,15 @@ class Loop:
             yield
         except torch.OutOfMemoryError:
             config, runs = self.config, len(self.active)
-            got = config.micro_batch or config.batch
+            mine = self.world.share(config.batch)[1]
+            got = min(config.micro_batch or mine, mine)
             sizes = f"{got} sequences of {config.seq_len} tokens" + (f" in each of {runs} runs" if self.stacked else "")
+            way_out = "it, or stack fewer runs" if self.stacked else "it"
+            if not self.stacked and self.folder and list_checkpoints(self.folder):
+                way_out = f"it and use --out {self.folder.parent}, where the run goes on from its last checkpoint"
             raise InputError(
                 f"micro_batch: sequences at once must fit into the memory of {self.machine.name}, got {sizes}; lower "
-                + ("it, or stack fewer runs" if self.stacked else "it")
+                + way_out
             ) from None
 
     def _told_to_stop(self, interrupted: Callable[[], bool]) -> bool:
@@ -234,7 +238,7 @@ class Loop:
         saved: dict[str, Any] | None = None
         found = list_checkpoints(self.folder) if self.folder and not self.fresh else []
         if found:
-            saved = load_checkpoint(found[-1], self.digest)
+            saved = load_checkpoint(found[-1], self.digest.__eq__ if self.stacked else self.config.goes_on_from)
             for member, state in zip(self.members, saved["members"], strict=True):
                 member.load(state)
             self.active, self.step = list(saved["active"]), int(saved["step"])
@@ -293,14 +297,18 @@ class Loop:
         if not done:
             return
         self._flush()
+        self._save_trained(last=len(done) == len(self.active))
         val, loss = self.engine.losses(self.source, None), self.engine.losses(self.source, self.step)
         for place, i in enumerate(self.active):
             if i in done and self.members[i].status is None:
                 self.members[i].finish(self.step, loss[place], val[place])
-        if not self.stacked and self.folder and self.config.checkpoint.every:
-            self._save()
         self._drop([i for i in self.active if self.members[i].status is None])
         self.mark = time.perf_counter()
+
+    def _save_trained(self, last: bool) -> None:
+        """Write a checkpoint after the `last` update of all, lest the evaluation that follows costs it."""
+        if last and self.step > self.first:
+            self._save()
 
     def _validate(self) -> list[float] | None:
         """Return the validation losses if they are due now."""
@@ -427,7 +435,7 @@ def saved_names(folder: Path, digest: str) -> list[str] | None:
         It is damaged, or of runs with another digest.
     """
     found = list_checkpoints(folder)
-    return list(load_checkpoint(found[-1], digest)["names"]) if found else None
+    return list(load_checkpoint(found[-1], digest.__eq__)["names"]) if found else None
 
 
 @contextmanager

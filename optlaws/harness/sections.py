@@ -250,9 +250,13 @@ class EvalConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """Checkpoints: every so many updates (0: only when interrupted), the newest `keep` are kept (null: all)."""
+    """Checkpoints: every so many updates and after the last, the newest `keep` are kept (null: all)."""
 
-    every: int = setting(whole(0), 0, "updates from one checkpoint to the next; 0: only when interrupted")
+    every: int = setting(
+        whole(0),
+        0,
+        "updates from one checkpoint to the next; 0: only when interrupted or about to be evaluated for the last time",
+    )
     keep: int | None = setting(whole(1, optional=True), 1, "newest checkpoints that are kept; null: all")
 
 

@@ -395,7 +395,7 @@ class Tables:
         record = read_record(self.folder / RUNS / name)
         if record is None or record.status == "interrupted":
             return None
-        if name in self.planned and record.config_digest != self.planned[name].config.digest():
+        if name in self.planned and not self.planned[name].config.goes_on_from(record.config_digest):
             raise InputError(
                 f"{self.folder / RUNS / name}: must be a run of this grid, got one with other settings under the same "
                 "name; name another folder or remove that run's"

@@ -77,7 +77,7 @@ def train(
     check_optimizer(config.optimizer)
     with joined(config) as (world, config):
         if world.first:
-            folder = _run_folder(config, out, restart)
+            folder = _run_folder(config, out, restart, config.goes_on_from)
         else:  # the first process makes the folder and alone writes into it
             folder = Path(out) if out is not None else None
             progress = predict = None
@@ -158,7 +158,7 @@ def train_stacked(
     records: dict[str, RunRecord] = {}
     folders: dict[str, Path | None] = {}
     for run in runs:
-        folder = _run_folder(run, Path(out) / run.run_id if out else None, restart)
+        folder = _run_folder(run, Path(out) / run.run_id if out else None, restart, run.digest().__eq__)
         folders[run.run_id] = folder
         record = read_record(folder) if folder and not restart else None
         if record is not None and record.status != "interrupted":
@@ -214,8 +214,13 @@ def _check_stack(runs: Sequence[TrainConfig]) -> None:
             )
 
 
-def _run_folder(config: TrainConfig, out: str | os.PathLike[str] | None, restart: bool) -> Path | None:
-    """Return the run's folder, made if it is not there and checked to be empty, this run's or to be cleared."""
+def _run_folder(
+    config: TrainConfig, out: str | os.PathLike[str] | None, restart: bool, fits: Callable[[str], bool]
+) -> Path | None:
+    """Return the run's folder, made if it is not there and checked to be empty, this run's or to be cleared.
+
+    `fits` tells of a digest whether a run with it may be taken up.
+    """
     if out is None:
         return None
     folder = Path(out)
@@ -228,7 +233,7 @@ def _run_folder(config: TrainConfig, out: str | os.PathLike[str] | None, restart
     place = folder / CONFIG_FILE
     if place.exists() and not restart:
         before = read_config(place)
-        if (before.run_id, before.digest()) != (config.run_id, config.digest()):
+        if (before.run_id != config.run_id and before.name != config.name) or not fits(before.digest()):
             raise InputError(
                 f"out: {folder} holds the run {before.run_id!r} with other settings; name another folder, or use "
                 "--restart to remove that run"

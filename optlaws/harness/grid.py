@@ -11,6 +11,8 @@ A grid file is YAML or JSON:
 
 A block is the product of its lists. A list that a block leaves out is the one of the same name at the top of the file,
 else all sizes and schedules, the base's batch, no warm-up and seed 0. Runs that two blocks share are trained once.
+`set` in a block holds further settings of its runs, which go before the base's one by one; a section that gets another
+optimizer or another kind of data has nothing of the base's.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from typing import Any
 from optlaws.errors import InputError
 from optlaws.harness._fields import real, unknown, whole, wrong
 from optlaws.harness.config import TrainConfig, read_config
-from optlaws.harness.sections import MOST_SEED
+from optlaws.harness.sections import MOST_SEED, SECTIONS, OptimizerConfig, SyntheticData
 from optlaws.runs._files import read_text
 from optlaws.runs._yaml import load_yaml
 
 AXES = ("sizes", "schedules", "peaks", "horizons", "tokens", "batches", "warmups", "seeds")
 TOP = ("base", "sizes", "schedules", "blocks", *AXES[2:])
+_USUAL = {"optimizer": OptimizerConfig().name, "data": SyntheticData().kind}
 NOT_SET = ("model", "schedule", "steps", "tokens", "name")
 MOST_RUNS = 100_000
 _OF_PEAK = re.compile(r"=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*peak\b")
@@ -103,7 +106,7 @@ def read_grid(source: Mapping[str, Any] | str | os.PathLike[str]) -> list[Planne
                 raise InputError(
                     f"blocks.{name}.set.{key} must be left out, got {further[key]!r:.60}; the block's lists say it"
                 )
-        settings = {**base, **further}
+        settings = _merged(base, further)
         lengths = [("steps", value) for value in lists["horizons"]] + [("tokens", value) for value in lists["tokens"]]
         axes = [lists[axis] for axis in ("sizes", "schedules", "peaks", "batches", "warmups", "seeds")]
         count = len(lengths)
@@ -123,6 +126,23 @@ def read_grid(source: Mapping[str, Any] | str | os.PathLike[str]) -> list[Planne
             made = draft.with_(name=f"{size}-{shape}-{draft.digest()[:12]}")
             plan.setdefault(made.run_id, Planned(made, name, size))
     return list(plan.values())
+
+
+def _merged(base: Mapping[str, Any], further: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the base's settings with a block's before them, key by key in the sections, too."""
+    settings = {**base, **further}
+    for name in (*SECTIONS, "data"):
+        old, new = (_section(name, given.get(name, {})) for given in (base, further))
+        if isinstance(old, Mapping) and isinstance(new, Mapping) and name in base and name in further:
+            key = {"optimizer": "name", "data": "kind"}.get(name, "")
+            if key not in new or str(new[key]).lower() == str(old.get(key, _USUAL.get(name))).lower():
+                settings[name] = {**old, **new}
+    return settings
+
+
+def _section(name: str, given: Any) -> Any:
+    """Return a section as it is, or as a mapping where an optimizer is given by its name alone."""
+    return {"name": given} if name == "optimizer" and isinstance(given, str) else given
 
 
 def _spec(spec: str, peak: float, warmup: float) -> str:

@@ -438,21 +438,33 @@ def saved_names(folder: Path, digest: str) -> list[str] | None:
     return list(load_checkpoint(found[-1], digest.__eq__)["names"]) if found else None
 
 
+_asking: list[list[int]] = []  # what each `interruptible` at work has seen, the outermost first
+
+
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Turn SIGTERM and the first SIGINT into a question that the loop asks; a second SIGINT interrupts at once."""
+    """Turn SIGTERM and the first SIGINT into a question that the loop asks; a second SIGINT interrupts at once.
+
+    One inside another, such as a run's in a sweep's, tells that one, too, as the run may be over without having asked,
+    and knows what that one was told before.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
-    seen: list[int] = []
+    seen = list(_asking[-1]) if _asking else []
 
     def note(number: int, frame: Any) -> None:
-        seen.append(number)
+        for told in _asking:
+            told.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
+    _asking.append(seen)
     before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield lambda: bool(seen)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        _asking.pop()
+        if seen and _asking:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

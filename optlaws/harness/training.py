@@ -15,7 +15,7 @@ from optlaws.errors import InputError
 from optlaws.harness._fields import wrong
 from optlaws.harness.config import MAY_DIFFER, TrainConfig, read_config, stack_digest, stack_folder
 from optlaws.harness.distributed import joined
-from optlaws.harness.loop import Loop, Predict, Progress, saved_names
+from optlaws.harness.loop import Loop, Predict, Progress, interruptible, saved_names
 from optlaws.harness.machine import Machine
 from optlaws.harness.optim import check_optimizer
 from optlaws.harness.record import (
@@ -163,35 +163,39 @@ def train_stacked(
         record = read_record(folder) if folder and not restart else None
         if record is not None and record.status != "interrupted":
             records[run.run_id] = record
-    for begin in range(0, len(runs), at_once):
-        group = runs[begin : begin + at_once]
-        digest = stack_digest(group)
-        place = Path(out) / stack_folder(group) if out else None
-        if place and all(run.run_id in records for run in group):  # killed after its last run had ended
-            shutil.rmtree(place, ignore_errors=True)
-            continue
-        saved = saved_names(place, digest) if place and not restart else None
-        names = [run.run_id for run in group if run.run_id not in records] if saved is None else saved
-        if not names:
-            continue
-        members, group = [run.run_id for run in group], [run for run in group if run.run_id in names]
-        homes = {folders[run.run_id]: run for run in (group if begin else runs)}  # what is to be cleared is so at once
-        ready = partial(_begin_stack, homes, place, members, restart and not begin, restart)
+    with interruptible() as interrupted:
+        for begin in range(0, len(runs), at_once):
+            if interrupted():  # while the group before was about to end
+                break
+            group = runs[begin : begin + at_once]
+            digest = stack_digest(group)
+            place = Path(out) / stack_folder(group) if out else None
+            if place and all(run.run_id in records for run in group):  # killed after its last run had ended
+                shutil.rmtree(place, ignore_errors=True)
+                continue
+            saved = saved_names(place, digest) if place and not restart else None
+            names = [run.run_id for run in group if run.run_id not in records] if saved is None else saved
+            if not names:
+                continue
+            members, group = [run.run_id for run in group], [run for run in group if run.run_id in names]
+            # What is to be cleared is so at once.
+            homes = {folders[run.run_id]: run for run in (group if begin else runs)}
+            ready = partial(_begin_stack, homes, place, members, restart and not begin, restart)
 
-        def keep(record: RunRecord) -> None:
-            home = folders[record.run_id]
-            if record.run_id not in records:
-                records[record.run_id] = record.write(home) if home else record
+            def keep(record: RunRecord) -> None:
+                home = folders[record.run_id]
+                if record.run_id not in records:
+                    records[record.run_id] = record.write(home) if home else record
 
-        made = Loop(
-            group, place, digest, stacked=True, progress=progress, stop=stop, done=keep, ready=ready, fresh=restart
-        ).run()
-        for record in made:
-            keep(record)
-        if any(record.status == "interrupted" for record in made):
-            break
-        if place:
-            shutil.rmtree(place, ignore_errors=True)
+            made = Loop(
+                group, place, digest, stacked=True, progress=progress, stop=stop, done=keep, ready=ready, fresh=restart
+            ).run()
+            for record in made:
+                keep(record)
+            if any(record.status == "interrupted" for record in made):
+                break
+            if place:
+                shutil.rmtree(place, ignore_errors=True)
     return [records[run.run_id] for run in runs if run.run_id in records]
 
 

@@ -6,15 +6,38 @@ import pickle
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
-from optlaws.errors import InputError
+from optlaws.errors import InputError, OptlawsError
 from optlaws.runs import atomic_write
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 FORMAT = 1
+
+
+class CheckpointError(OptlawsError):
+    """A checkpoint could not be written; the command line turns it into exit code 1."""
+
+
+class _Writer:
+    """A file to write to that remembers why a write failed."""
+
+    stream: IO[bytes]
+    failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write bytes; return how many."""
+        try:
+            return self.stream.write(data)
+        except OSError as bad:
+            self.failure = bad
+            raise
+
+    def flush(self) -> None:
+        """Hand over what is buffered."""
+        self.stream.flush()
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int | None) -> Path:
@@ -33,13 +56,24 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int 
 
     Raises
     ------
+    CheckpointError
+        If the disk is full or does not take the file for another reason; older checkpoints stay as they are.
     InputError
         If the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:09d}.pt"
-    with atomic_write(path, "wb") as stream:
-        torch.save({"format": FORMAT, "step": step, **content}, stream)
+    writer = _Writer()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path, "wb") as writer.stream:
+            torch.save({"format": FORMAT, "step": step, **content}, writer)
+    except (OSError, RuntimeError) as bad:  # torch tells of a failing write in words of its own
+        cause = writer.failure or bad
+        reason = getattr(cause, "strerror", None) or (str(cause).splitlines() or [type(cause).__name__])[0]
+        raise CheckpointError(
+            f"{path}: the checkpoint could not be written ({reason:.100}); make room there and give the same command "
+            "again, which goes on from the newest whole checkpoint"
+        ) from None
     for left in folder.glob(".step-*.part"):  # of a process that was killed while it wrote
         left.unlink(missing_ok=True)
     if keep is not None:

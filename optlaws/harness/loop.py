@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from optlaws.errors import InputError
-from optlaws.harness.checkpoint import list_checkpoints, load_checkpoint, save_checkpoint
+from optlaws.harness.checkpoint import CheckpointError, list_checkpoints, load_checkpoint, save_checkpoint
 from optlaws.harness.config import TrainConfig
 from optlaws.harness.distributed import World
 from optlaws.harness.engine import Engine, SingleEngine, StackEngine
@@ -308,7 +308,9 @@ class Loop:
     def _save_trained(self, last: bool) -> None:
         """Write a checkpoint after the `last` update of all, lest the evaluation that follows costs it."""
         if last and self.step > self.first:
-            self._save()
+            # Where nobody asked for checkpoints, one that cannot be written is no reason to end a run.
+            with suppress(*([] if self.config.checkpoint.every else [CheckpointError, InputError])):
+                self._save()
 
     def _validate(self) -> list[float] | None:
         """Return the validation losses if they are due now."""

@@ -40,6 +40,16 @@ class _Writer:
         self.stream.flush()
 
 
+def pack(content: Any, stream: Any) -> None:
+    """Write tensors, numbers, texts, and lists and dicts of them to a stream of bytes."""
+    torch.save(content, stream)
+
+
+def unpack(source: Any) -> Any:
+    """Read what `pack` has written, from a file or a stream, onto the CPU; nothing in it is run as code."""
+    return torch.load(source, map_location="cpu", weights_only=True)
+
+
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int | None) -> Path:
     """Write the checkpoint after `step` updates and remove all but the newest `keep`.
 
@@ -66,7 +76,7 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path, "wb") as writer.stream:
-            torch.save({"format": FORMAT, "step": step, **content}, writer)
+            pack({"format": FORMAT, "step": step, **content}, writer)
     except (OSError, RuntimeError) as bad:  # torch tells of a failing write in words of its own
         cause = writer.failure or bad
         reason = getattr(cause, "strerror", None) or (str(cause).splitlines() or [type(cause).__name__])[0]
@@ -105,7 +115,7 @@ def load_checkpoint(path: Path, fits: Callable[[str], bool]) -> dict[str, Any]:
         If it is damaged, of another version, or of a run with other settings.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = unpack(path)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as bad:
         reason = str(bad).splitlines()[0] if str(bad) else type(bad).__name__
         raise InputError(

@@ -7,15 +7,19 @@ it is given is the rate that the update uses, to the last bit; factors on it exi
 from __future__ import annotations
 
 import inspect
+import math
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
+from io import BytesIO
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from optlaws.errors import InputError, nearest
+from optlaws.harness.checkpoint import pack, unpack
 from optlaws.harness.sections import OptimizerConfig
 
 TORCH = ("sgd", "adam", "adamw", "adafactor", "muon")
@@ -223,16 +227,47 @@ class RatedOptimizer:
 
 
 def check_optimizer(config: OptimizerConfig) -> None:
-    """Raise an `InputError` unless the optimizer is known, its library is there and it takes its settings."""
-    trial = nn.Parameter(torch.eye(2))
-    trial.grad = torch.eye(2)
-    optimizer = make_optimizer(config, [{"params": [trial]}], torch.device("cpu"), fused=config.name in FUSED)
-    try:  # most optimizers look at the kinds of their settings only here
-        optimizer.step()
-    except Exception as bad:  # those of the library raise errors of many kinds: some need the model, or a closure
-        raise InputError(
-            f"optimizer {config.name}: cannot step ({_reason(bad)}); correct optimizer.settings, or choose another"
-        ) from None
+    """Raise an `InputError` unless the optimizer can train tensors of a model's shapes and be taken up again.
+
+    It must be known, its library there, its settings those that it takes, and its state what a checkpoint can hold.
+    """
+    with torch.random.fork_rng(devices=[]):
+        slots, others = _trial_slots(), _trial_slots()
+        optimizer = RatedOptimizer(config, slots)
+        try:  # most optimizers look at the kinds of their settings, and at shapes, only here
+            for _ in range(2):
+                _trial_step(optimizer, slots)
+        except Exception as bad:  # those of the library raise errors of many kinds: some need the model, or a closure
+            raise InputError(
+                f"optimizer {config.name}: cannot step ({_reason(bad)}); correct optimizer.settings, or choose another"
+            ) from None
+        try:
+            stream = BytesIO()
+            pack(optimizer.state(), stream)
+            stream.seek(0)
+            again = RatedOptimizer(config, others)
+            again.load(unpack(stream))
+            _trial_step(again, others)
+        except Exception as bad:
+            refused = isinstance(bad, pickle.UnpicklingError)
+            reason = "it holds more than tensors and plain values" if refused else _reason(bad)
+            raise InputError(
+                f"optimizer {config.name}: a checkpoint of its state cannot be read back ({reason}); choose another"
+            ) from None
+
+
+def _trial_slots() -> list[Slot]:
+    """Return tensors of the kinds that models have: an embedding, matrices of all proportions, a gain."""
+    shapes = (12, 8), (8, 8), (16, 8), (8, 16), (8,)
+    waves = [torch.arange(1.0, 1 + math.prod(shape)).sin().view(shape) for shape in shapes]
+    return [Slot(nn.Parameter(wave), matrix=i > 0 and wave.ndim == 2) for i, wave in enumerate(waves)]
+
+
+def _trial_step(optimizer: RatedOptimizer, slots: Sequence[Slot]) -> None:
+    for slot in slots:
+        slot.tensor.grad = slot.tensor.detach().cos()
+    optimizer.set_rates([1e-3])
+    optimizer.step()
 
 
 def _reason(bad: Exception) -> str:

@@ -89,7 +89,7 @@ def test_a_run_without_checkpoints_ends_although_the_one_before_its_end_cannot_b
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.torch, "save", full)
+    monkeypatch.setattr(checkpoint, "pack", full)
     assert_same(train(tiny(name="own"), tmp_path), whole)
     with pytest.raises(CheckpointError, match="could not be written"):
         train(tiny(name="own", checkpoint={"every": 100}), tmp_path, restart=True)

@@ -6,7 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: the training harness needs the extra train")
 
+from tiny_runs import tiny
+
 from optlaws.errors import InputError
+from optlaws.harness import train
 from optlaws.harness.optim import BETAS, ELEMENTWISE, LIBRARY, TORCH, RatedOptimizer, Slot, betas_of, check_optimizer
 from optlaws.harness.sections import OptimizerConfig
 from optlaws.schedules import parse
@@ -160,6 +163,36 @@ def test_optimizers_that_need_more_than_gradients_are_refused_in_one_sentence(na
     pytest.importorskip("pytorch_optimizer", reason="pytorch_optimizer is not installed: its optimizers are not there")
     with pytest.raises(InputError, match=f"optimizer {name}: cannot (be made|step) .*or choose another"):
         check_optimizer(OptimizerConfig(name))
+
+
+UNREADABLE = (
+    "emofact", "emolynx", "emonavi", "madgrad", "magma", "spam",
+    "adashift", "conda", "scalableshampoo", "scion", "scionlight",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_optimizers_whose_checkpoints_cannot_be_read_back_are_refused_at_the_start(name, tmp_path):
+    pytest.importorskip("pytorch_optimizer", reason="pytorch_optimizer is not installed: its optimizers are not there")
+    with pytest.raises(InputError, match=f"^optimizer {name}: a checkpoint of its state cannot be read back") as bad:
+        train(tiny(optimizer={"name": name}), tmp_path)
+    assert "\n" not in str(bad.value)
+    assert "\x1b" not in str(bad.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["lorarite", "spectralsphere"])
+def test_optimizers_that_cannot_step_a_models_shapes_are_refused_at_the_start(name):
+    pytest.importorskip("pytorch_optimizer", reason="pytorch_optimizer is not installed: its optimizers are not there")
+    with pytest.raises(InputError, match=f"^optimizer {name}: cannot step .*; correct optimizer.settings, or choose"):
+        check_optimizer(OptimizerConfig(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_trial_leaves_all_others_and_the_random_numbers_alone(name):
+    before = torch.get_rng_state()
+    check_optimizer(OptimizerConfig(name, weight_decay=0.1))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_betas():

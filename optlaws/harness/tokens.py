@@ -167,12 +167,37 @@ def open_hub(data: HubData) -> Streams:
             "data.kind huggingface needs the library datasets, which is not installed; install it (pip install "
             "datasets) or write the tokens to a file and use kind: tokens"
         ) from None
-    train = _column(_load(library, data, data.split), data.column)
+    train, ends = _column(_load(library, data, data.split), data.column)
     if data.val_split is None:
-        streams = hold_out(train, data.val_fraction)
+        streams = hold_out_rows(train, ends, data.val_fraction)
     else:
-        streams = train, _column(_load(library, data, data.val_split), data.column)
+        streams = train, _column(_load(library, data, data.val_split), data.column)[0]
     return Streams(*streams, data.vocab, digest_of(*streams))
+
+
+def hold_out_rows(tokens: Tokens, ends: npt.NDArray[np.int64], fraction: float) -> tuple[Tokens, Tokens]:
+    """Return the stream without its last rows, and these: a fraction (0 .. 1) of all rows, at least one.
+
+    Parameters
+    ----------
+    tokens
+        The rows laid end to end.
+    ends
+        Where each row ends, (rows,).
+    fraction
+        Of the rows.
+
+    Raises
+    ------
+    InputError
+        No row is left to train on.
+    """
+    first = len(ends) - max(1, round(fraction * len(ends)))
+    if first < 1:
+        rule = f"a split, or val_fraction so small that of the {len(ends)} rows one is left to train on"
+        raise wrong("data.val_split", rule, None, "name a split, or cut the text into more rows")
+    edge = int(ends[first - 1])
+    return Part(tokens, 0, edge), Part(tokens, edge, len(tokens))
 
 
 def _load(library: Any, data: HubData, split: str) -> Any:
@@ -191,19 +216,29 @@ def _load(library: Any, data: HubData, split: str) -> Any:
         ) from None
 
 
-def _column(rows: Any, column: str) -> Tokens:
+def _column(rows: Any, column: str) -> tuple[Tokens, npt.NDArray[np.int64]]:
+    """Return the tokens of all rows, and where each row ends, (rows,)."""
     if column not in rows.column_names:
         raise wrong("data.column", f"one of {', '.join(rows.column_names)}", column, "choose one of them")
     if getattr(rows, "_indices", None) is not None:
         rows = rows.flatten_indices()
-    parts = []
+    parts, lengths = [], []
     for chunk in rows.data.column(column).chunks:
         flat = chunk.flatten() if hasattr(chunk, "flatten") else chunk
         values = flat.to_numpy(zero_copy_only=False)
         if values.dtype.kind not in "iu":
             raise wrong("data.column", "a column with lists of token ids", column, "tokenise the text first")
         parts.append(values)
+        lengths.append(_lengths(chunk))
     tokens = Pieces(parts)
     if not len(tokens):
         raise wrong("data.column", "a column that holds tokens", column, "choose another one")
-    return tokens
+    return tokens, np.cumsum(np.concatenate(lengths), dtype=np.int64)
+
+
+def _lengths(chunk: Any) -> npt.NDArray[np.int64]:
+    """Return the number of tokens of each row of a chunk, (rows,): 0 where it is empty, 1 in a column of single ids."""
+    if not hasattr(chunk, "value_lengths"):
+        return np.ones(len(chunk), dtype=np.int64)
+    found: npt.NDArray[np.int64] = chunk.value_lengths().fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return found

@@ -1,6 +1,7 @@
 """Token files, the corpus, data sets, the noise of the quadratic."""
 
 import json
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,9 +13,9 @@ from tiny_runs import tiny
 
 from optlaws.errors import InputError
 from optlaws.harness import corpus
-from optlaws.harness.sections import CorpusData
+from optlaws.harness.sections import CorpusData, HubData
 from optlaws.harness.sources import open_source
-from optlaws.harness.tokens import Pieces
+from optlaws.harness.tokens import Pieces, hold_out_rows, open_hub
 
 CPU = torch.device("cpu")
 STREAM = np.random.default_rng(0).integers(0, 50, 1000)
@@ -236,13 +237,52 @@ def test_hugging_face(tmp_path):
     made.save_to_disk(str(tmp_path / "set"))
     given = {"kind": "huggingface", "path": str(tmp_path / "set"), "vocab": 50}
     source = open_source(tiny(data=given), [0], CPU)
-    flat = token_config(tmp_path / "flat.npy")
-    np.save(tmp_path / "flat.npy", STREAM)
-    assert torch.equal(rows(source, 3), rows(open_source(flat, [0], CPU), 3))
+    np.save(tmp_path / "flat.npy", STREAM[:700])
+    np.save(tmp_path / "last.npy", STREAM[700:])  # the last row
+    flat = open_source(token_config(tmp_path / "flat.npy", val=str(tmp_path / "last.npy")), [0], CPU)
+    assert torch.equal(rows(source, 3), rows(flat, 3))
+    assert torch.equal(source.validation(0, 30)[1], flat.validation(0, 30)[1])
+    assert source.digest == flat.digest
     with pytest.raises(InputError, match=r"data.column must be one of input_ids, text, got 'ids'"):
         open_source(tiny(data={**given, "column": "ids"}), [0], CPU)
     with pytest.raises(InputError, match=r"data.column must be a column with lists of token ids"):
         open_source(tiny(data={**given, "column": "text"}), [0], CPU)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "fraction"),
+    [([50] * 90 + [500] * 10, 0.1), ([50] * 90 + [500] * 10, 0.001), ([9, 0, 30, 2, 0, 40, 11, 0], 0.5), ([5, 6], 0.9)],
+)
+def test_no_row_of_a_data_set_lies_in_both_parts(lengths, fraction):
+    parts = [[row] * length for row, length in enumerate(lengths)]
+    tokens = Pieces([np.array(list(chain(*parts)), dtype=np.int64)])
+    held = min(max(1, round(fraction * len(parts))), len(parts) - 1)
+    if held < max(1, round(fraction * len(parts))):
+        with pytest.raises(InputError, match=r"data.val_split must be a split, or val_fraction so small .* 2 rows"):
+            hold_out_rows(tokens, np.cumsum(lengths), fraction)
+        return
+    train, validation = hold_out_rows(tokens, np.cumsum(lengths), fraction)
+    assert train[0 : len(train)].tolist() == list(chain(*parts[:-held]))
+    assert validation[0 : len(validation)].tolist() == list(chain(*parts[-held:]))
+
+
+def test_hugging_face_rows_are_held_out_whole(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="datasets is not installed")
+    datasets.disable_progress_bars()
+    chance = np.random.default_rng(1)
+    parts = [[row] * int(chance.integers(0, 60)) for row in range(50)]
+    made = datasets.Dataset.from_dict({"input_ids": parts})
+    cut = made.select(range(3, 47))
+    joined = datasets.concatenate_datasets([made.select(range(20)), made.select(range(30, 50))])
+    shuffled = made.shuffle(seed=0)
+    for number, one in enumerate((made, cut, joined, shuffled)):
+        one.save_to_disk(str(tmp_path / str(number)))
+        given = HubData(path=str(tmp_path / str(number)), val_fraction=0.2)
+        streams = open_hub(given)
+        rows = [list(row) for row in one["input_ids"]]
+        held = round(0.2 * len(rows))
+        assert streams.train[0 : len(streams.train)].tolist() == list(chain(*rows[:-held]))
+        assert streams.validation[0 : len(streams.validation)].tolist() == list(chain(*rows[-held:]))
 
 
 @pytest.mark.parametrize("path", ["./none", "~/none", "some/where/none"])

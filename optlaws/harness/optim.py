@@ -308,8 +308,8 @@ def make_optimizer(
         )
     elif config.beta1 is not None or config.beta2 is not None:
         raise InputError(f"optimizer.beta1 and beta2 must be left out for {config.name}, which has none; drop them")
-    if config.name == "sgd" and config.beta2 is not None:
-        raise InputError("optimizer.beta2 must be left out for sgd, which has one momentum, beta1; drop it")
+    if config.name in ("sgd", "muon") and config.beta2 is not None:
+        raise InputError(f"optimizer.beta2 must be left out for {config.name}, which has one momentum, beta1; drop it")
     if config.eps is not None:
         if "eps" not in takes or config.name == "adafactor":
             raise InputError(f"optimizer.eps must be left out for {config.name}, which has none; drop it")

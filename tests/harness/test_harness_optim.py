@@ -206,6 +206,7 @@ def test_betas():
     [
         (OptimizerConfig("adamz"), "optimizer must be one of sgd, adam"),
         (OptimizerConfig("sgd", beta2=0.9), "optimizer.beta2 must be left out for sgd"),
+        (OptimizerConfig("muon", beta2=0.3), "optimizer.beta2 must be left out for muon, which has one momentum"),
         (OptimizerConfig("sgd", eps=1e-8), "optimizer.eps must be left out for sgd"),
         (OptimizerConfig("adafactor", beta1=0.9), "beta1 and beta2 must be left out for adafactor"),
         (OptimizerConfig("adamw", settings=(("amsgrid", True),)), "did you mean 'amsgrad'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from optlaws.harness._fields import wrong
 from optlaws.harness.config import TrainConfig
 
 PEAK_FLOPS = {
+    "GH200": 989e12,
+    "GB200": 2500e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100 NVL": 835e12,
@@ -38,7 +41,16 @@ PEAK_FLOPS = {
     "RTX 3090": 71e12,
     "T4": 65e12,
 }
-"""Dense 16-bit operations a second by the maker's data sheets; the first name found in the device's counts."""
+"""Dense 16-bit operations a second by the maker's data sheets; the first name that is words of the device's counts."""
+
+OTHERS = r"(?! (?:Ti|D|SUPER|Laptop)\b)"
+"""What does not follow the name of a device with these figures: the names of slower or faster ones go on so."""
+
+
+def peak_flops(device: str) -> float | None:
+    """Return the operations a second at most in 16 bits of a device by its name, None where it is not known."""
+    words = ((flops, rf"\b{re.escape(name)}\b{OTHERS}") for name, flops in PEAK_FLOPS.items())
+    return next((flops for flops, pattern in words if re.search(pattern, device)), None)
 
 
 @dataclass(frozen=True)
@@ -93,7 +105,7 @@ class Machine:
                 raise wrong("dtype", "float32 on this device", config.dtype)
             dtype = torch.float32
         name = torch.cuda.get_device_name(device)
-        peak = next((flops for key, flops in PEAK_FLOPS.items() if key in name), None)
+        peak = peak_flops(name)
         return cls(device, dtype, name, peak if dtype is torch.bfloat16 else None)
 
     @property

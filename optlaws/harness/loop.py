@@ -123,11 +123,15 @@ class Member:
 
 @dataclass
 class Clock:
-    """Time spent on updates, without evaluations, checkpoints and the first few updates."""
+    """Time spent on updates, without evaluations, checkpoints and the first few updates.
+
+    It counts anew where a run goes on with other devices, so that its speed is theirs; `earlier` is the time before.
+    """
 
     seconds: float = 0.0
     updates: int = 0
     tokens: float = 0.0
+    earlier: float = 0.0
 
 
 class Loop:
@@ -233,6 +237,11 @@ class Loop:
             return False
         return self.world.any(self.stop() or interrupted(), self.machine.device)
 
+    @property
+    def _devices(self) -> str:
+        """How many devices train the run, and of what kind."""
+        return f"{self.world.size} {self.machine.name}"
+
     def _start(self) -> None:
         """Make source and engine, at the newest checkpoint if there is one."""
         saved: dict[str, Any] | None = None
@@ -242,7 +251,10 @@ class Loop:
             for member, state in zip(self.members, saved["members"], strict=True):
                 member.load(state)
             self.active, self.step = list(saved["active"]), int(saved["step"])
-            self.clock = Clock(*saved["clock"])
+            seconds, updates, tokens = saved["clock"]
+            self.clock = Clock(seconds, updates, tokens, saved.get("earlier", 0.0))
+            if saved.get("devices", self._devices) != self._devices:
+                self.clock = Clock(earlier=self.clock.earlier + self.clock.seconds)
         self.source = open_source(self.config, [self.members[i].config.order for i in self.active], self.machine.device)
         if saved and saved["data"] != self.source.digest:
             raise InputError(
@@ -345,6 +357,8 @@ class Loop:
             "members": [member.state() for member in self.members],
             "active": list(self.active),
             "clock": [self.clock.seconds, self.clock.updates, self.clock.tokens],
+            "earlier": self.clock.earlier,
+            "devices": self._devices,
             "engine": engine,
             "rng": torch.get_rng_state(),
         }
@@ -412,7 +426,7 @@ class Loop:
             "parallel": self.world.parallel if self.world.size > 1 else None,
             "tokens_per_second": round(rate, 1) if rate else None,
             "mfu": self._mfu(rate or 0.0),
-            "seconds": round(self.clock.seconds, 3),
+            "seconds": round(self.clock.earlier + self.clock.seconds, 3),
             "commit": commit(),
             "versions": versions(),
         }

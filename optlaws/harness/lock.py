@@ -1,9 +1,11 @@
-"""One sweep at a time in a folder: a lock file that tells who holds it, and is taken over from a process that is gone.
+"""One sweep, or one training run, at a time in a folder: a lock file that tells who holds it, and is taken over from a
+process that is gone.
 
 The file holds host, process id and, where the system tells it, the time at which that process began, since process ids
 are used again. It comes into being whole (a link to a finished file), so no reader sees half of it. Worker processes
 leave their marks beside it: a sweep that was killed leaves workers which end at their next update, and until then the
-folder is theirs.
+folder is theirs. The lock of a run is touched every few seconds, so that another host can tell whether it is still
+trained: a job that was killed on one host may be begun again on the next.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +23,9 @@ from typing import Any
 
 from optlaws.errors import InputError
 
-LOCK_FILE, WORKERS = "sweep.lock", ".workers"
+LOCK_FILE, RUN_LOCK, WORKERS = "sweep.lock", "train.lock", ".workers"
+WHO = {LOCK_FILE: "a sweep", RUN_LOCK: "a training run"}
+BEAT, SILENCE = 5.0, 60.0  # seconds from one touch of a run's lock to the next, and without one until it counts as left
 PATIENCE = 120.0  # seconds that workers of a killed sweep get to see that they are alone
 _PAUSE = 0.05
 
@@ -32,8 +37,9 @@ def _began(pid: int) -> str:
     return ""
 
 
-def _me() -> dict[str, Any]:
-    return {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
+def _me(beats: bool = False) -> dict[str, Any]:
+    me = {"host": socket.gethostname(), "pid": os.getpid(), "began": _began(os.getpid())}
+    return me | ({"beats": True} if beats else {})
 
 
 def alive(holder: dict[str, Any]) -> bool:
@@ -49,48 +55,92 @@ def alive(holder: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold the lock of a sweep's folder.
+def held(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
+    """Hold the lock of a sweep's folder, or with the name `RUN_LOCK` that of a run's.
 
     Raises
     ------
     InputError
         If another process holds it, or one of another host wrote it, of which nobody here can tell whether it lives.
     """
-    lock = folder / LOCK_FILE
-    mine = folder / f".{LOCK_FILE}.{socket.gethostname()}.{os.getpid()}"
-    mine.write_text(json.dumps(_me()), encoding="utf-8")
+    lock = folder / name
+    me = _me(beats=name == RUN_LOCK)
+    mine = folder / f".{name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
     try:
+        mine.write_text(json.dumps(me), encoding="utf-8")
         while True:
             try:
-                os.link(mine, lock)
+                _put(mine, lock)
                 break
             except FileExistsError:
                 _remove_stale(lock)
+    except PermissionError:
+        raise InputError(f"{folder}: the folder cannot be written; name another one") from None
     finally:
         mine.unlink(missing_ok=True)
+    over = threading.Event()
+    if name == RUN_LOCK:
+        threading.Thread(target=_beat, args=(lock, over), daemon=True).start()
     try:
-        _wait_for_workers(folder)
+        if name == LOCK_FILE:
+            _wait_for_workers(folder)
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        over.set()
+        if _read(lock) == me:  # nobody has taken it over
+            lock.unlink(missing_ok=True)
+
+
+def _put(mine: Path, lock: Path) -> None:
+    """Let the lock be the finished file `mine`; a `FileExistsError` if there is one already."""
+    try:
+        os.link(mine, lock)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with open(lock, "x", encoding="utf-8") as stream:
+            stream.write(mine.read_text(encoding="utf-8"))
+
+
+def _beat(lock: Path, over: threading.Event) -> None:
+    """Touch a lock now and then until its time is over."""
+    while not over.wait(BEAT):
+        with contextlib.suppress(OSError):
+            os.utime(lock)
+
+
+def _is_silent(lock: Path) -> bool:
+    """Return whether nobody touches a lock for as long as `SILENCE`; the clocks of two hosts need not agree."""
+    touched: set[int] = set()
+    end = time.monotonic() + SILENCE
+    while time.monotonic() < end:
+        try:
+            with open(lock, encoding="utf-8") as stream:  # opened, it is not of a cache
+                touched.add(os.fstat(stream.fileno()).st_mtime_ns)
+        except FileNotFoundError:
+            return True
+        if len(touched) > 1:
+            return False
+        time.sleep(min(1.0, SILENCE / 20))
+    return True
 
 
 def _remove_stale(lock: Path) -> None:
     """Remove the lock of a process that is gone; raise if it is not gone."""
-    holder = _read(lock)
+    holder, who = _read(lock), WHO[lock.name]
     if holder is None:
         if lock.exists():  # not a lock of ours; nobody writes half of one
-            raise InputError(f"{lock}: not the lock of a sweep; remove it if no sweep is running in its folder")
+            raise InputError(f"{lock}: not the lock of {who}; remove it if nothing is at work in its folder")
         return
     if holder["host"] != socket.gethostname():
+        if not (holder.get("beats") and _is_silent(lock)):
+            raise InputError(
+                f"{lock}: {who} on host {holder['host']!r} (process {holder['pid']}) holds this folder; wait for it, "
+                "or remove the file if that process is gone"
+            )
+    elif alive(holder):
         raise InputError(
-            f"{lock}: a sweep on host {holder['host']!r} (process {holder['pid']}) holds this folder; wait for it, or "
-            "remove the file if that process is gone"
-        )
-    if alive(holder):
-        raise InputError(
-            f"{lock}: a sweep in process {holder['pid']} holds this folder; wait for it or name another folder"
+            f"{lock}: {who} in process {holder['pid']} holds this folder; wait for it or name another folder"
         )
     # Whoever moves the file away looks at what it got: if two find the lock stale, one may move the other's new lock.
     away = lock.with_name(f".{lock.name}.stale.{os.getpid()}")
@@ -98,7 +148,7 @@ def _remove_stale(lock: Path) -> None:
         os.rename(lock, away)
         if _read(away) != holder:
             with contextlib.suppress(FileExistsError):
-                os.link(away, lock)
+                _put(away, lock)
         away.unlink(missing_ok=True)
 
 

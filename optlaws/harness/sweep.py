@@ -27,7 +27,7 @@ from optlaws.errors import InputError
 from optlaws.harness._fields import unknown, wrong
 from optlaws.harness.config import MAY_DIFFER, TrainConfig, stack_folder
 from optlaws.harness.grid import Planned, read_grid
-from optlaws.harness.lock import LOCK_FILE, at_work, held
+from optlaws.harness.lock import LOCK_FILE, RUN_LOCK, at_work, held
 from optlaws.harness.record import MEMBERS_FILE, RUN_FILE, RunRecord, read_record
 from optlaws.runs import CurveTable, RunTable, write_curves, write_runs
 
@@ -270,7 +270,7 @@ def sweep(
 
 def _tidy(folder: Path) -> None:
     """Remove files that a killed sweep had not finished writing."""
-    for pattern in (".*.part", f".{LOCK_FILE}.*", f"{RUNS}/*/.*.part"):
+    for pattern in (".*.part", f".{LOCK_FILE}.*", f"{RUNS}/*/.*.part", f"{RUNS}/*/.{RUN_LOCK}.*"):
         for left in folder.glob(pattern):
             left.unlink(missing_ok=True)
 

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from optlaws.errors import InputError
 from optlaws.harness._fields import wrong
 from optlaws.harness.config import MAY_DIFFER, TrainConfig, read_config, stack_digest, stack_folder
 from optlaws.harness.distributed import joined
+from optlaws.harness.lock import RUN_LOCK, held
 from optlaws.harness.loop import Loop, Predict, Progress, interruptible, saved_names
 from optlaws.harness.machine import Machine
 from optlaws.harness.optim import check_optimizer
@@ -71,20 +72,22 @@ def train(
     Raises
     ------
     InputError
-        If the configuration is wrong, or the folder holds a run with other settings.
+        If the configuration is wrong, or the folder holds a run with other settings or is another process's now.
     """
     config = read_config(config)
     check_optimizer(config.optimizer)
-    with joined(config) as (world, config):
+    with joined(config) as (world, config), ExitStack() as at_end:
         if world.first:
             folder = _run_folder(config, out, restart, config.goes_on_from)
+            if folder and not _finished(folder, restart):
+                at_end.enter_context(held(folder, RUN_LOCK))
         else:  # the first process makes the folder and alone writes into it
             folder = Path(out) if out is not None else None
             progress = predict = None
         world.wait()
-        record = read_record(folder) if folder and not restart else None
-        if record is not None and record.status != "interrupted":
-            return record
+        done = _finished(folder, restart)
+        if done:
+            return done
         checkpoints = folder / CHECKPOINT_FOLDER if folder else None
 
         def begin() -> None:
@@ -106,8 +109,8 @@ def train(
         if folder is None or not world.first:
             return record
         record = record.write(folder)
-    if record.status != "interrupted" and not config.checkpoint.every and checkpoints:
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        if record.status != "interrupted" and not config.checkpoint.every and checkpoints:
+            shutil.rmtree(checkpoints, ignore_errors=True)
     return record
 
 
@@ -160,9 +163,9 @@ def train_stacked(
     for run in runs:
         folder = _run_folder(run, Path(out) / run.run_id if out else None, restart, run.digest().__eq__)
         folders[run.run_id] = folder
-        record = read_record(folder) if folder and not restart else None
-        if record is not None and record.status != "interrupted":
-            records[run.run_id] = record
+        done = _finished(folder, restart)
+        if done:
+            records[run.run_id] = done
     with interruptible() as interrupted:
         for begin in range(0, len(runs), at_once):
             if interrupted():  # while the group before was about to end
@@ -243,6 +246,12 @@ def _run_folder(
                 "--restart to remove that run"
             )
     return folder
+
+
+def _finished(folder: Path | None, restart: bool) -> RunRecord | None:
+    """Return the record of a finished run in a folder that is not to be cleared, None if there is none."""
+    record = read_record(folder) if folder and not restart else None
+    return record if record and record.status != "interrupted" else None
 
 
 def _begin_stack(

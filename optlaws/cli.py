@@ -406,7 +406,8 @@ def import_logs(**options: Any) -> None:
 def monitor(**options: Any) -> int:
     """Re-forecast the final loss of a run from its log so far, and tell whether it has diverged or left its track.
 
-    RUN is a schedule or a run table of one row. The exit code is 3 if the run has diverged (see --stop-on).
+    RUN is a schedule, a run table of one row, or the folder of a run of optlaws train, begun or over. The exit code is
+    3 if the run has diverged (see --stop-on).
     """
     from optlaws.commands import monitor as command
 

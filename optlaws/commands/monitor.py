@@ -59,6 +59,7 @@ def monitor(
         raise InputError("--follow prints lines and cannot write JSON; drop one of --follow and --format json")
     if candidate == log == STDIN:
         raise InputError("standard input ('-') can be read only once, got it for RUN and --log; give one as a file")
+    candidate = _table_of(candidate)
     keep_inputs(output, law_name, candidate)
     law = load_law(law_name)
     law = law.on_other_corpus() if other_corpus else law
@@ -96,6 +97,27 @@ def monitor(
             lines.append(f"outside the law's domain: {watch.path.reason}")
         write_text(output, "\n".join(lines) + "\n")
     return DIVERGED if _stop(status, stop_on) else 0
+
+
+def _table_of(candidate: str) -> str:
+    """Return the table of a run of `optlaws train` that is named by its folder or its config.json; others as they are.
+
+    It is run.csv where the run has ended before, else planned.csv.
+    """
+    from optlaws.harness.record import CONFIG_FILE, PLANNED_FILE, RUN_FILE
+
+    folder = candidate if os.path.isdir(candidate) else os.path.dirname(candidate)
+    if not (os.path.isdir(candidate) or os.path.basename(candidate) == CONFIG_FILE):
+        return candidate
+    for name in (RUN_FILE, PLANNED_FILE):
+        if os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    if os.path.isdir(candidate):
+        raise InputError(
+            f"RUN must be a run that optlaws train has begun if it is a folder, got {candidate!r} without {RUN_FILE} "
+            f"and {PLANNED_FILE}; wait until it has begun, or name a schedule"
+        )
+    return candidate
 
 
 def _stop(status: Any, stop_on: str) -> bool:

@@ -408,6 +408,12 @@ class Loop:
         peak = self.machine.peak_flops
         return tokens_per_second * self.counts.flops / (peak * self.world.size) if peak and tokens_per_second else None
 
+    def planned(self) -> RunTable:
+        """Return the run table of a single run that is about to be trained: one row, without an end."""
+        counts = float(self.counts.params), float(self.counts.active_params)
+        betas = betas_of(self.config.optimizer)
+        return make_record(self.config, counts, None, CurveLog(), final_loss=math.nan, betas=betas, facts={}).runs
+
     def _record(self, member: Member) -> RunRecord:
         config = member.config
         rate = self.clock.tokens / self.clock.seconds if self.clock.seconds else None

@@ -19,6 +19,7 @@ from optlaws.runs import CurveTable, RunTable, read_curves, read_runs, write_cur
 from optlaws.runs._write import number_text
 
 RUN_FILE, CURVE_FILE, CONFIG_FILE, CHECKPOINT_FOLDER = "run.csv", "curve.csv", "config.json", "checkpoints"
+PLANNED_FILE = "planned.csv"  # while a run is trained: its row of the run table without an end, for who watches it
 LEAST_STEPS = 10  # a smoothing or a patience below this many steps would be ruled by the noise of a batch
 MEMBERS_FILE = "members.json"  # in the folder of a stack: the names of its runs, in order
 CURVE_COLUMNS = ("step", "loss", "val_loss", "lr", "grad_norm")
@@ -191,7 +192,7 @@ def read_record(folder: str | os.PathLike[str]) -> RunRecord | None:
 def make_record(
     config: TrainConfig,
     counts: tuple[float, float],
-    status: str,
+    status: str | None,
     log: CurveLog,
     *,
     final_loss: float,
@@ -207,7 +208,7 @@ def make_record(
     counts
         Non-embedding parameters, in total and per token.
     status, final_loss
-        How it ended; NaN for a loss that was not reached.
+        How it ended, None where it has not; NaN for a loss that was not reached.
     log
         The readings.
     betas

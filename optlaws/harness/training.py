@@ -24,11 +24,12 @@ from optlaws.harness.record import (
     CONFIG_FILE,
     CURVE_FILE,
     MEMBERS_FILE,
+    PLANNED_FILE,
     RUN_FILE,
     RunRecord,
     read_record,
 )
-from optlaws.runs import CurveTable, atomic_write, write_curves
+from optlaws.runs import CurveTable, atomic_write, write_curves, write_runs
 
 Config = TrainConfig | Mapping[str, Any] | str | os.PathLike[str]
 CPU_STACK = 4
@@ -55,7 +56,8 @@ def train(
         Configuration, mapping, or file; see `read_config`.
     out
         The run's folder, made if it is not there: config.json (once the configuration has passed all checks),
-        curve.csv (replaced every few seconds by the curve so far), run.csv (last), checkpoints/. None writes nothing.
+        planned.csv (the row of run.csv without its end, until there is one), curve.csv (replaced every few seconds by
+        the curve so far), run.csv (last), checkpoints/. None writes nothing.
     restart
         Remove what an earlier run left in the folder, once the configuration has passed all checks.
     progress
@@ -93,6 +95,7 @@ def train(
         def begin() -> None:
             if folder and world.first:
                 _begin_folder(folder, config, restart)
+                write_runs(folder / PLANNED_FILE, loop.planned())
             world.wait()
 
         def write(curve: CurveTable) -> None:
@@ -109,6 +112,7 @@ def train(
         if folder is None or not world.first:
             return record
         record = record.write(folder)
+        (folder / PLANNED_FILE).unlink(missing_ok=True)
         if record.status != "interrupted" and not config.checkpoint.every and checkpoints:
             shutil.rmtree(checkpoints, ignore_errors=True)
     return record
@@ -272,7 +276,7 @@ def _begin_stack(
 def _begin_folder(folder: Path, config: TrainConfig, restart: bool) -> None:
     """Write config.json, after removing an earlier run if told so: a configuration that fails leaves no trace."""
     if restart:
-        for name in (RUN_FILE, CURVE_FILE, CONFIG_FILE):
+        for name in (RUN_FILE, PLANNED_FILE, CURVE_FILE, CONFIG_FILE):
             (folder / name).unlink(missing_ok=True)
         shutil.rmtree(folder / CHECKPOINT_FOLDER, ignore_errors=True)
     with atomic_write(folder / CONFIG_FILE) as stream:

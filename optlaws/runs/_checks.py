@@ -46,7 +46,7 @@ def check_numbers(numbers: dict[str, FloatArray], status: Sequence[Text], where:
         row = int(np.argmax(bad))
         raise TableError(
             f"{where(row)}: final_loss of a completed run must be a finite number of nats per token above 0, "
-            f"got {_plain(losses[row])}; correct it, leave it empty, or set status to diverged"
+            f"got {_plain(losses[row])}; correct it, or set status to diverged"
         )
     numbers["final_loss"] = np.where(np.isfinite(losses), losses, np.nan)
 

@@ -299,13 +299,9 @@ def _keys(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
 @cli.command()
 @click.argument("config", metavar="CONFIG")
 @click.option("--out", metavar="DIR", help="Folder of the run; runs/NAME if left out.")
+@click.option("--branch", metavar="RUN", help="Begin at a checkpoint of another run: its folder, or the file.")
 @click.option("--restart", is_flag=True, help="Remove what an earlier run left in the folder.")
-@click.option(
-    "--law",
-    "law_name",
-    metavar="LAW",
-    help="Law to predict the final loss with as the run goes on; none is shown without.",
-)
+@click.option("--law", "law_name", metavar="LAW", help="Law to predict the final loss with; none is shown without.")
 @click.option(
     "--keys",
     is_flag=True,
@@ -314,14 +310,14 @@ def _keys(ctx: click.Context, param: click.Parameter, wanted: bool) -> None:
     callback=_keys,
     help="List every setting of CONFIG and exit.",
 )
-def train(config: str, out: str | None, restart: bool, law_name: str | None) -> int:
+def train(config: str, out: str | None, branch: str | None, restart: bool, law_name: str | None) -> int:
     """Train one model by a configuration (YAML or JSON) and write its row of a run table and its curve.
 
     Needs torch (extra train). The same command takes up an interrupted run, and leaves a finished one alone.
     """
     from optlaws.commands import train as command
 
-    return command.train(config, out, restart, law_name)
+    return command.train(config, out, branch, restart, law_name)
 
 
 @cli.command()

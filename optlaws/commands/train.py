@@ -24,7 +24,7 @@ INTERRUPTED = 130
 LEAST_READINGS = 5  # of a monitor, before its forecast is shown
 
 
-def train(config: str, out: str | None, restart: bool, law_name: str | None) -> int:
+def train(config: str, out: str | None, branch: str | None, restart: bool, law_name: str | None) -> int:
     """Train one run; return the exit code, which is 0 however the training itself went unless it was interrupted."""
     if importlib.util.find_spec("torch") is None:
         raise InputError(
@@ -38,7 +38,7 @@ def train(config: str, out: str | None, restart: bool, law_name: str | None) -> 
     predict = _predictor(law_name) if law_name else None
     before = None if restart else read_record(folder)
     with _bar(settings.steps, settings.batch_tokens) as show:
-        record = train_run(settings, folder, restart=restart, progress=show, predict=predict)
+        record = train_run(settings, folder, branch=branch, restart=restart, progress=show, predict=predict)
     if os.environ.get("RANK", "0") == "0":  # under torchrun the first of the processes speaks
         finished = before is not None and before.status != "interrupted"
         click.echo(_summary(record, folder, finished))
@@ -134,6 +134,9 @@ def _summary(record: RunRecord, folder: str, before: bool) -> str:
         words += f", entropy of the data {float(floor):.4f}"
     if rate:
         words += f", {format_quantity(float(rate), 3)} tokens/s"
+    origin = runs.extra.get("branched_from", ("",))[0]
+    if origin:
+        words += f", branched from {origin}"
     if before:
         return f"{record.run_id}: {words}\nIt was finished before, in {folder}; --restart trains it anew."
     again = " The same command goes on from there." if record.status == "interrupted" else ""

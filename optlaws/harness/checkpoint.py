@@ -99,6 +99,12 @@ def list_checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name))
 
 
+def step_of(path: Path) -> int | None:
+    """Return the updates done at a checkpoint, by its name; None if the name is not that of one."""
+    found = _NAME.fullmatch(path.name)
+    return int(found[1]) if found else None
+
+
 def load_checkpoint(path: Path, fits: Callable[[str], bool]) -> dict[str, Any]:
     """Read a checkpoint onto the CPU; nothing in it is run as code.
 

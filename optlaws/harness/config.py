@@ -174,6 +174,13 @@ class TrainConfig:
                 content.pop(section)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def any_micro_batch(self) -> bool:
+        """Whether the size of micro-batches changes nothing but rounding."""
+        model = self.model
+        balanced = isinstance(model, TransformerConfig) and model.experts and model.balance
+        return not balanced and not isinstance(model, QuadraticConfig)
+
     def goes_on_from(self, digest: str) -> bool:
         """Return whether a digest is that of this run, cut into micro-batches of any size.
 
@@ -182,10 +189,7 @@ class TrainConfig:
         """
         if digest == self.digest():
             return True
-        model = self.model
-        balanced = isinstance(model, TransformerConfig) and model.experts and model.balance
-        free = not balanced and not isinstance(model, QuadraticConfig)
-        if not free:
+        if not self.any_micro_batch:
             return False
         low = [size for size in range(1, math.isqrt(self.batch) + 1) if self.batch % size == 0]
         sizes = {None, *low, *(self.batch // size for size in low)}

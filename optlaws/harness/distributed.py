@@ -114,6 +114,14 @@ class World:
         dist.all_reduce(flag)
         return bool(flag.item() > 0)
 
+    def told(self, value: str) -> str:
+        """Return the value that the first process has, to all of them."""
+        if self.size > 1:
+            box = [value]
+            dist.broadcast_object_list(box, src=0)
+            return box[0]
+        return value
+
     def wait(self) -> None:
         """Wait for the other processes."""
         if self.size > 1:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +21,10 @@ from optlaws.harness.config import TrainConfig
 from optlaws.harness.distributed import World
 from optlaws.harness.engine import Engine, SingleEngine, StackEngine
 from optlaws.harness.machine import Machine, commit, versions
+from optlaws.harness.member import Member
 from optlaws.harness.models import Counts, count_parameters
 from optlaws.harness.optim import betas_of
-from optlaws.harness.record import CurveLog, RunRecord, Verdict, make_record
+from optlaws.harness.record import CurveLog, RunRecord, make_record
 from optlaws.harness.sections import SyntheticData
 from optlaws.harness.sources import Source, open_source
 from optlaws.harness.synthetic import entropy
@@ -69,58 +69,6 @@ class Progress:
     predicted: float | None
 
 
-class Member:
-    """One run while it is trained."""
-
-    def __init__(self, config: TrainConfig) -> None:
-        """Start with nothing done."""
-        self.config = config
-        self.log = CurveLog()
-        self.verdict = Verdict(config.divergence, config.steps)
-        self.status: str | None = None
-        self.final_loss = math.nan
-        self.val_loss = math.nan
-        self.steps_done = 0
-
-    def read(self, step: int, loss: float, norm: float, rate: float, val_loss: float) -> None:
-        """Take the readings of update `step`, unless the run has ended before."""
-        if self.status is not None:
-            return
-        self.status = self.verdict.add(loss)
-        if self.status == "nonfinite":
-            return
-        self.steps_done = step + 1
-        if not math.isnan(val_loss):
-            self.val_loss = val_loss
-        if step % self.config.log_every == 0 or not math.isnan(val_loss):
-            self.log.add(step, loss, val_loss, rate, norm)
-
-    def finish(self, step: int, loss: float, val_loss: float) -> None:
-        """Take the last readings, after all updates."""
-        self.status = self.verdict.end(val_loss if math.isfinite(loss) else math.nan)
-        if self.status != "nonfinite":
-            self.final_loss = self.val_loss = val_loss
-            self.log.add(step, loss, val_loss, math.nan, math.nan)
-
-    def state(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold."""
-        return {
-            "curve": torch.from_numpy(self.log.array()),
-            "verdict": self.verdict.state(),
-            "status": self.status,
-            "losses": [self.final_loss, self.val_loss],
-            "steps_done": self.steps_done,
-        }
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Take up a state again."""
-        self.log = CurveLog.of(np.asarray(state["curve"]))
-        self.verdict.load(state["verdict"])
-        self.status = state["status"]
-        self.final_loss, self.val_loss = state["losses"]
-        self.steps_done = state["steps_done"]
-
-
 @dataclass
 class Clock:
     """Time spent on updates, without evaluations, checkpoints and the first few updates.
@@ -152,13 +100,15 @@ class Loop:
         ready: Callable[[], None] | None = None,
         fresh: bool = False,
         curve: Callable[[CurveTable], None] | None = None,
+        branch: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         """Take the runs, the folder of their checkpoints and the digest that ties these to the runs.
 
         `done` is called for each run as soon as it has ended, unless it was interrupted. `world` are the processes that
         train a single run together. `ready` is called once data, models and optimizers are made, so that nothing is
         wrong with the configuration, and before the first update; `fresh` leaves checkpoints in the folder alone.
-        `curve` is handed the curve so far of a single run every few seconds, for who watches it.
+        `curve` is handed the curve so far of a single run every few seconds, for who watches it. `branch` returns the
+        checkpoint that a single run without one of its own begins from.
         """
         self.world = world or World()
         self.config = configs[0]
@@ -169,6 +119,8 @@ class Loop:
         self.progress, self.predict, self.stop = progress, predict, stop or (lambda: False)
         self.done, self.ready, self.fresh = done or (lambda record: None), ready or (lambda: None), fresh
         self.curve, self.curve_at = curve, 0.0
+        self.branch = branch
+        self.branched_from: str | None = None
         self.steps = max(config.steps for config in configs)
         self.clock = Clock()
         self.step = 0
@@ -193,6 +145,7 @@ class Loop:
             self._start()
             self.ready()
             self.first, self.mark = self.step, time.perf_counter()
+            self._drop([i for i in self.active if self.members[i].status is None])
             while self.active:
                 self._finish_runs()
                 if not self.active:
@@ -248,18 +201,21 @@ class Loop:
         found = list_checkpoints(self.folder) if self.folder and not self.fresh else []
         if found:
             saved = load_checkpoint(found[-1], self.digest.__eq__ if self.stacked else self.config.goes_on_from)
+        elif self.branch:
+            saved = self.branch()
+        if saved:
             for member, state in zip(self.members, saved["members"], strict=True):
                 member.load(state)
             self.active, self.step = list(saved["active"]), int(saved["step"])
+            self.branched_from = saved.get("branched_from")
             seconds, updates, tokens = saved["clock"]
             self.clock = Clock(seconds, updates, tokens, saved.get("earlier", 0.0))
             if saved.get("devices", self._devices) != self._devices:
                 self.clock = Clock(earlier=self.clock.earlier + self.clock.seconds)
         self.source = open_source(self.config, [self.members[i].config.order for i in self.active], self.machine.device)
         if saved and saved["data"] != self.source.digest:
-            raise InputError(
-                f"{found[-1]}: the data have changed since this checkpoint; bring them back or use --restart"
-            )
+            where, way_out = (found[-1], "use --restart") if found else ("branch", "train this run from the start")
+            raise InputError(f"{where}: the data have changed since this checkpoint; bring them back or {way_out}")
         self.source.validation(self.config.eval.sequences - 1, 1)  # fails now rather than at the end of the run
         configs = [self.members[i].config for i in self.active]
         self.counts = count_parameters(self.config.model, self.source.vocab, self.config.seq_len)
@@ -359,6 +315,7 @@ class Loop:
             "clock": [self.clock.seconds, self.clock.updates, self.clock.tokens],
             "earlier": self.clock.earlier,
             "devices": self._devices,
+            "branched_from": self.branched_from,
             "engine": engine,
             "rng": torch.get_rng_state(),
         }
@@ -430,6 +387,7 @@ class Loop:
             "stacked": len(self.members) if self.stacked else None,
             "processes": self.world.size if self.world.size > 1 else None,
             "parallel": self.world.parallel if self.world.size > 1 else None,
+            "branched_from": self.branched_from,
             "tokens_per_second": round(rate, 1) if rate else None,
             "mfu": self._mfu(rate or 0.0),
             "seconds": round(self.clock.earlier + self.clock.seconds, 3),

@@ -13,6 +13,7 @@ from typing import Any
 
 from optlaws.errors import InputError
 from optlaws.harness._fields import wrong
+from optlaws.harness.branch import branched, check_apart, trunk_checkpoint
 from optlaws.harness.config import MAY_DIFFER, TrainConfig, read_config, stack_digest, stack_folder
 from optlaws.harness.distributed import joined
 from optlaws.harness.lock import RUN_LOCK, held
@@ -39,6 +40,7 @@ def train(
     config: Config,
     out: str | os.PathLike[str] | None = None,
     *,
+    branch: str | os.PathLike[str] | None = None,
     restart: bool = False,
     progress: Callable[[Progress], None] | None = None,
     predict: Predict | None = None,
@@ -58,6 +60,11 @@ def train(
         The run's folder, made if it is not there: config.json (once the configuration has passed all checks),
         planned.csv (the row of run.csv without its end, until there is one), curve.csv (replaced every few seconds by
         the curve so far), run.csv (last), checkpoints/. None writes nothing.
+    branch
+        The folder of another run, the trunk, or one of its checkpoints: the run begins there instead of at update 0
+        and is, bit for bit on the CPU, the run from the start. All but name, schedule, evaluation, checkpoints and what
+        may differ when a run is taken up must be the trunk's, and every rate up to the checkpoint; of a folder the
+        newest checkpoint with which that is so is taken. Not looked at once the run has a checkpoint of its own.
     restart
         Remove what an earlier run left in the folder, once the configuration has passed all checks.
     progress
@@ -74,9 +81,12 @@ def train(
     Raises
     ------
     InputError
-        If the configuration is wrong, or the folder holds a run with other settings or is another process's now.
+        If the configuration is wrong, the folder holds a run with other settings or is another process's now, or the
+        run cannot begin at a checkpoint of the trunk.
     """
     config = read_config(config)
+    if branch is not None and out is not None:
+        check_apart(out, branch)
     check_optimizer(config.optimizer)
     with joined(config) as (world, config), ExitStack() as at_end:
         if world.first:
@@ -98,6 +108,10 @@ def train(
                 write_runs(folder / PLANNED_FILE, loop.planned())
             world.wait()
 
+        def begin_from() -> dict[str, Any]:
+            found = trunk_checkpoint(config, branch) if branch is not None and world.first else ""
+            return branched(config, Path(world.told(str(found))))
+
         def write(curve: CurveTable) -> None:
             with suppress(InputError, OSError):  # no reason to end a run: what is written at its end counts
                 if folder and len(curve):
@@ -106,6 +120,7 @@ def train(
         loop = Loop(
             [config], checkpoints, config.digest(), stacked=False, progress=progress, predict=predict, stop=stop,
             world=world, ready=begin, fresh=restart, curve=write if folder and world.first else None,
+            branch=None if branch is None else begin_from,
         )  # fmt: skip
         record = loop.run()[0]
         world.wait()

@@ -163,3 +163,28 @@ def test_sigterm_leaves_a_checkpoint_and_the_run_goes_on(tmp_path):
     (checkpoint,) = (out / "checkpoints").iterdir()
     assert checkpoint.name == f"step-{done:09d}.pt"
     assert read_curves(out / "curve.csv").step[-1] == done - 1
+
+
+def test_a_run_branches_from_another(tmp_path, run):
+    pytest.importorskip("torch", reason="torch is not installed: the training harness needs the extra train")
+    trunk, decayed = tmp_path / "trunk.yaml", tmp_path / "decayed.yaml"
+    base = CONFIG.replace("name: cli\n", "").replace("schedule: wsd:peak=3e-3,warmup=4\n", "")
+    trunk.write_text(
+        base + "name: trunk\nschedule: constant:peak=3e-3,warmup=4,steps=30\ncheckpoint: {every: 10, keep: null}\n"
+    )
+    decayed.write_text(base + "name: decayed\nschedule: wsd:peak=3e-3,warmup=4,steps=28,decay=8\n")
+    assert run(trunk, "--out", tmp_path / "trunk")[::2] == (0, "")
+    done = optlaws_train(decayed, "--branch", "trunk", "--out", "decayed", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "decayed: completed after 28 of 28 steps" in done.stdout
+    assert ", branched from trunk@20\nWrote decayed/run.csv" in done.stdout
+    assert run(decayed, "--out", tmp_path / "whole")[::2] == (0, "")
+    for name in ("curve.csv", "config.json"):
+        assert (tmp_path / "decayed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    runs = [read_runs(tmp_path / folder / "run.csv") for folder in ("decayed", "whole")]
+    assert runs[0].final_loss[0] == runs[1].final_loss[0]
+    assert [one.extra["branched_from"] for one in runs] == [("trunk@20",), ("",)]
+    decayed.write_text(decayed.read_text() + "seed: 3\n")
+    code, out, err = run(decayed, "--branch", tmp_path / "trunk", "--out", tmp_path / "other")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "branch: seed must be the trunk's, 0, got 3; change it, or train this run from the start" in err

@@ -134,3 +134,17 @@ def test_bad_worlds_are_told_in_a_sentence(monkeypatch):
     environment(monkeypatch, "x", 3)
     with pytest.raises(InputError, match="must be whole numbers"):
         World.of_environment()
+
+
+def test_two_processes_branch_from_the_run_of_one(tmp_path):
+    changes = {"threads": 1, "eval": {"every": 8}, "batch": 8, "parallel": "fsdp"}
+    constant = "constant:peak=3e-3,warmup=4,steps=20"
+    train(tiny(constant, name="trunk", checkpoint={"every": 5, "keep": None}, **changes), tmp_path / "trunk")
+    config = tiny("wsd:peak=3e-3,warmup=4,steps=18,decay=6", name="pair", **changes)
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
+    done = torchrun(tmp_path, "-m", "optlaws", "train", "run.json", "--out", "out", "--branch", "trunk")
+    assert done.stdout.count("pair: completed after 18 of 18 steps") == 1
+    record, alone = read_record(tmp_path / "out"), train(config)
+    assert_same_run(record, alone)
+    assert record.curve.loss[:10].tolist() == alone.curve.loss[:10].tolist()
+    assert record.runs.extra["branched_from"] == ("trunk@10",)

@@ -17,13 +17,12 @@ from scipy.stats import rankdata
 from optlaws.baselines.base import usable
 from optlaws.errors import FitError, InputError
 from optlaws.runs import RunTable
+from optlaws.runs._repeats import configurations as configurations
 
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 SMALLEST_POOL = 4  # pools of fewer runs say nothing about ranking
 TOP = 2
-SETTINGS = ("width", "depth", "heads", "experts", "grad_clip", "eps", "dropout", "z_loss")
-"""Columns beside the known ones in which repeats of a configuration agree, where a table has them."""
 
 
 class Split(NamedTuple):
@@ -74,20 +73,6 @@ def finished(runs: RunTable) -> Mask:
 def same_horizon(runs: RunTable) -> npt.NDArray[Any]:
     """Return labels of pools of equal model size and number of steps, shape (n,)."""
     return np.array([f"{n:.0f}x{t:.0f}" for n, t in zip(sizes(runs), runs.steps, strict=True)])
-
-
-def configurations(runs: RunTable) -> npt.NDArray[Any]:
-    """Return labels (n,), equal for repeats of one configuration.
-
-    That is schedule, sizes, batch, sequence length, optimizer with betas and weight decay, source, and what of
-    `SETTINGS` the table has.
-    """
-    numbers = (runs.params, runs.active_params, runs.batch_tokens, runs.seq_len, runs.beta1, runs.beta2)
-    others = [runs.extra[name] for name in SETTINGS if name in runs.extra]
-    parts = zip(
-        runs.schedule_tuple(), *numbers, runs.weight_decay, runs.optimizer, runs.source, *others, strict=True
-    )  # fmt: skip
-    return np.array([" ".join([s.to_json(), *map(str, rest)]) for s, *rest in parts])
 
 
 def same_budget(runs: RunTable) -> npt.NDArray[Any]:

@@ -101,3 +101,11 @@ def test_schedule_and_tables_need_only_numpy():
     assert loaded("import optlaws.runs") & HEAVY == {"numpy"}
     assert loaded("import optlaws.ranking") & HEAVY == {"numpy"}
     assert loaded("import optlaws.report, optlaws.plotting") & HEAVY == {"numpy"}
+
+
+def test_ranking_and_fitting_load_no_part_of_scipy_that_takes_long():
+    """scipy.stats alone costs half a second at each start."""
+    whole = "print(*(name.replace('.', '/') for name in sys.modules))"
+    found = loaded(f"import optlaws.law, optlaws.ranking, optlaws.law.fitting; {whole}")
+    assert "optlaws/law" in found
+    assert not {"scipy/stats", "sklearn", "matplotlib"} & found

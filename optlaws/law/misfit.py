@@ -15,7 +15,7 @@ from optlaws.law.outliers import outliers_warning
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import FEWEST_CHECKED
 from optlaws.runs import RunTable
-from optlaws.validation import configurations
+from optlaws.runs._repeats import configurations
 
 COLUMNS = 16
 DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others

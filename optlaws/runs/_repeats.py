@@ -1,0 +1,27 @@
+"""Which runs are repeats of one configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from optlaws.runs._table import RunTable
+
+SETTINGS = ("width", "depth", "heads", "experts", "grad_clip", "eps", "dropout", "z_loss")
+"""Columns beside the known ones in which repeats of a configuration agree, where a table has them."""
+
+
+def configurations(runs: RunTable) -> npt.NDArray[Any]:
+    """Return labels (n,), equal for repeats of one configuration.
+
+    That is schedule, sizes, batch, sequence length, optimizer with betas and weight decay, source, and what of
+    `SETTINGS` the table has.
+    """
+    numbers = (runs.params, runs.active_params, runs.batch_tokens, runs.seq_len, runs.beta1, runs.beta2)
+    others = [runs.extra[name] for name in SETTINGS if name in runs.extra]
+    parts = zip(
+        runs.schedule_tuple(), *numbers, runs.weight_decay, runs.optimizer, runs.source, *others, strict=True
+    )  # fmt: skip
+    return np.array([" ".join([s.to_json(), *map(str, rest)]) for s, *rest in parts])

@@ -290,9 +290,8 @@ def _fit_summary(law: Law, output: str) -> list[str]:
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
     if law.info.get("leave_group_out"):
-        lines.append(
-            "These are quick estimates, too good for longer or larger runs: optlaws compare fits anew without them."
-        )
+        where = "longer or larger runs, and for other curves" if curves else "longer or larger runs"
+        lines.append(f"These are quick estimates, too good for {where}: optlaws compare fits anew without them.")
     if law.info.get("units"):
         lines.append(units_text(law))
     if law.info.get("calibrated"):

@@ -281,6 +281,8 @@ def _finished_curves(table: RunTable, readings: CurveTable | None) -> int:
 
 
 def _fit_summary(law: Law, output: str) -> list[str]:
+    from optlaws.law.refits import CALLED
+
     left_out = law.info.get("n_left_out", 0)
     without = f" ({left_out} more left out: diverged, interrupted or without a loss)" if left_out else ""
     count, curves = law.info.get("n_runs", "unknown"), law.info.get("n_curves", 0)
@@ -290,13 +292,21 @@ def _fit_summary(law: Law, output: str) -> list[str]:
     for split, errors in (law.info.get("leave_group_out") or {}).items():
         lines.append(f"{split} left out: {errors_text(errors)}")
     if law.info.get("leave_group_out"):
-        where = "longer or larger runs, and for other curves" if curves else "longer or larger runs"
-        lines.append(f"These are quick estimates, too good for {where}: optlaws compare fits anew without them.")
+        text = "These are quick estimates, too good for longer or larger runs: optlaws compare fits anew without them."
+        if CALLED in law.info["leave_group_out"]:
+            text = text.replace("These", f"But for the last ({CALLED}: fitted anew) these", 1)
+        lines.append(text)
     if law.info.get("units"):
         lines.append(units_text(law))
     if law.info.get("calibrated"):
         values = ", ".join(f"{key} {value:.4g}" for key, value in law.info["calibrated"].items())
         lines.append(f"Calibrated: {values}.")
+    wider = law.info.get("fit", {}).get("field_factor", 1.0)
+    if wider > 1.0:
+        lines.append(
+            f"What the columns leave of these losses is smooth and larger than usual: the field has {wider:g} times its"
+            " usual width."
+        )
     if law.info.get("undetermined"):
         names = ", ".join(law.info["undetermined"])
         lines.append(f"Not told apart by these runs from the other columns: {names} (the priors share them out).")

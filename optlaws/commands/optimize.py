@@ -20,7 +20,7 @@ from optlaws.commands.shared import (
 )
 from optlaws.optimize import FREE, Gain, Optimum, optimize_schedule, record
 
-DRAWN = 6  # schedules in the figure
+DRAWN = 6  # schedules in the figure, more where the cosine that the text compares with comes later
 
 
 def optimize(
@@ -52,7 +52,9 @@ def optimize(
     if plot:
         from optlaws import plotting
 
-        plotting.save_figure(plotting.rank_figure(found.ranking, limit=DRAWN), plot)
+        kinds = [schedule.kind for schedule in found.ranking.runs.schedule_tuple()]
+        places = [place for place, row in enumerate(found.ranking.order.tolist(), 1) if kinds[row] == "cosine"]
+        plotting.save_figure(plotting.rank_figure(found.ranking, limit=max([DRAWN, *places[:1]])), plot)
     if output:
         write_text(output, found.schedule.to_json() + "\n")
     if style == "json":

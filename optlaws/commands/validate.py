@@ -28,6 +28,7 @@ Mask = npt.NDArray[np.bool_]
 TARGETS = {"error": 0.5, "pool_spearman": 0.9, "top2": 94.0}
 NO_POOLS = f"no pool: at least {SMALLEST_POOL} held-out runs must have one size and length"
 DRAWN = 9  # held-out curves in the figure
+TITLE = 44  # letters of the name of a run above its curve
 DRAWS = 200  # simulated predictions that are wrong by the scatter of repeats alone
 LATE = 0.125  # part of a run before which its curve is not compared, as in fits
 
@@ -472,7 +473,7 @@ def curves_figure(verdict: Verdict) -> Figure:
 
     ordered = sorted(verdict.curves, key=lambda entry: float(verdict.runs.final_loss[entry[0]]))
     pick = np.unique(np.linspace(0, len(ordered) - 1, min(DRAWN, len(ordered))).round().astype(int))
-    figure = Figure(figsize=(10.5, 2.9 * math.ceil(len(pick) / 3)), layout="constrained")
+    figure = Figure(figsize=(10.5, 3.1 * math.ceil(len(pick) / 3)), layout="constrained")
     grid = figure.subplots(math.ceil(len(pick) / 3), min(3, len(pick)), squeeze=False)
     for axes in grid.ravel()[len(pick) :]:
         axes.set_visible(False)
@@ -483,9 +484,9 @@ def curves_figure(verdict: Verdict) -> Figure:
         axes.plot(step, loss, "o-", color="#222222", linewidth=0.7, markersize=2.2, label="real")
         schedule = verdict.runs.schedule_tuple()[i]
         peak = float(verdict.runs.batch().peak[i])
-        axes.set_title(
-            f"{format_quantity(float(verdict.runs.size[i]))} parameters, {schedule.kind}, peak {peak:g}", fontsize=9
-        )
+        size = format_quantity(float(verdict.runs.size[i]))
+        name = plotting.wrapped(verdict.runs.run_id[i], TITLE, 1)
+        axes.set_title(f"{name}\n{size} parameters, {schedule.kind}, peak {peak:g}", fontsize=9)
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)

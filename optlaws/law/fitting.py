@@ -31,6 +31,8 @@ from optlaws.law.misfit import undetermined, warn_of_fit, wider_field
 from optlaws.law.model import Law
 from optlaws.law.optimizers import Optimizers, fit_equivalent, own_runs
 from optlaws.law.outliers import outliers, warn_of_copies
+from optlaws.law.refits import CALLED as CURVES_CALLED
+from optlaws.law.refits import left_out as left_out_curves
 from optlaws.law.residuals import group_texts, partition_values, summary, versions
 from optlaws.law.units import units_of
 from optlaws.regression.settings import Settings
@@ -394,7 +396,15 @@ def _fit_law(
     if inducing_pool is not None:
         states = final_states(inducing_pool, basis.dynamics, use_params=work.use_params, use_batch=work.use_batch)
         pool = basis.coordinates(states, np.asarray(inducing_pool.batch().peak), work.peak_scale)
+    others = left_out_curves(*work.problem(basis), runs, basis, settings) if work.readings else None
+    if others is not None:
+        least, most = settings.spreads
+        work.settings = settings = replace(
+            settings, spreads=(max(least, others.least_spread()), max(most, others.least_spread()))
+        )
     posterior, quality = work.solve(basis, pool)
+    if others is not None:
+        quality["groups"][CURVES_CALLED] = others.errors(posterior.spread)
     odd = quality["outliers"]
     if not work.readings:
         if odd:
@@ -408,6 +418,7 @@ def _fit_law(
         if wider != settings:
             work.settings = wider
             posterior, quality = work.solve(basis, pool)
+            quality["field_factor"] = wider.field_sd / settings.field_sd
     residuals = quality.pop("residuals")
     del quality["outliers"]
     count = len(work.final)

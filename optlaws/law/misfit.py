@@ -11,7 +11,7 @@ import numpy as np
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import OptlawsWarning
-from optlaws.law.outliers import outliers_warning
+from optlaws.law.outliers import outliers_warning, warn_of_units
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import FEWEST_CHECKED
 from optlaws.runs import RunTable
@@ -78,6 +78,7 @@ def warn_of_fit(
             "too many points, or too few, to leave groups out: interval widths are not calibrated by them;"
             " give groups of more runs, or fewer readings"
         )
+    warn_of_units(runs, stacklevel + 1)
     if odd:
         warnings.warn(outliers_warning(odd), stacklevel=stacklevel)
     elif noise >= max(settings.noise_grid):

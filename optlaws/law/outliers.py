@@ -29,6 +29,11 @@ MOST = 0.2  # of the runs: more of them are no exception
 NAMED = 5
 DIGITS = 6  # of a loss that is not another run's by chance
 MANY = 0.25  # share of runs that are no copies by chance
+LEAST_USUAL = {  # medians below which a column is doubted, what it may hold instead, and what it should
+    "params": (1000.0, "millions", "parameters, such as 85e6 or 85M"),
+    "batch_tokens": (256.0, "sequences", "tokens of a step: sequences times their length"),
+}
+FAR_RATE = 10.0  # times the peak rate of any other run: public tables leave gaps of five at most
 NORMAL_MAD = 1.4826  # standard deviations per median absolute deviation of normal errors
 WAY_OUT = "correct or drop them, or set their status to diverged"
 WAY_OUT_OF_ONE = "correct or drop it, or set its status to diverged"
@@ -127,6 +132,51 @@ def warn_of_copies(runs: RunTable, stacklevel: int) -> None:
         OptlawsWarning(
             f"{words} of another under a new name, to the last digit of the loss (first {two!r} of {one!r}), and"
             f" intervals come out too narrow; drop {them}"
+        ),
+        stacklevel=stacklevel + 1,
+    )
+
+
+def lonely_rates(peak: FloatArray) -> np.ndarray:
+    """Return the places of the few runs whose peak rates, (n,), are ten or more times all others', or a tenth of them.
+
+    `MOST` of the runs at the most, of at least `FEWEST`: a rate in per cent among rates as they are. A loss beside a
+    wrong rate looks like any other, and spoils the risk and advice about rates without a word.
+
+    >>> lonely_rates(np.array([0.1, *11 * [0.001]])).tolist()
+    [0]
+    """
+    order = np.argsort(peak, kind="stable")
+    if len(peak) < FEWEST or not peak[order[0]] > 0:
+        return np.empty(0, dtype=np.intp)
+    cut = np.flatnonzero(peak[order[1:]] >= FAR_RATE * peak[order[:-1]]) + 1
+    few = int(MOST * len(peak))
+    low, high = cut[cut <= few], cut[len(peak) - cut <= few]
+    return np.sort(np.concatenate([order[: low[-1] if len(low) else 0], order[high[0] if len(high) else len(peak) :]]))
+
+
+def warn_of_units(runs: RunTable, stacklevel: int) -> None:
+    """Warn of sizes and batches that are none, and of runs whose peak rate stands apart from all others'."""
+    for name, values in (("params", runs.size), ("batch_tokens", runs.batch_tokens)):
+        least, perhaps, unit = LEAST_USUAL[name]
+        known = values[np.isfinite(values)]
+        if len(known) and np.median(known) < least:
+            warnings.warn(
+                OptlawsWarning(f"{name} has a median of {np.median(known):.4g}: {perhaps}? it counts {unit}"),
+                stacklevel=stacklevel + 1,
+            )
+    peak = np.asarray(runs.batch().peak, dtype=float)
+    odd = lonely_rates(peak)
+    if not len(odd):
+        return
+    rest = np.delete(peak, odd)
+    named = ", ".join(f"{runs.run_id[i]!r} ({peak[i]:.4g})" for i in odd[:NAMED])
+    more = f" and {len(odd) - NAMED} more" if len(odd) > NAMED else ""
+    noun, them = ("1 run has a peak rate", "it") if len(odd) == 1 else (f"{len(odd)} runs have peak rates", "them")
+    warnings.warn(
+        OptlawsWarning(
+            f"{noun} ten or more times off those of all others, {rest.min():.4g} .. {rest.max():.4g}: {named}{more};"
+            f" correct {them} if mistyped (per cent?), or advice on rates and risk is of no use"
         ),
         stacklevel=stacklevel + 1,
     )

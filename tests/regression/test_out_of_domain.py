@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from made_runs import plan, with_losses
 
+from optlaws.commands.core import _fit_summary
 from optlaws.errors import OptlawsWarning
 from optlaws.law import fit_law
 from optlaws.law.domain import density, far_out, mean_and_end_rate
@@ -142,6 +143,7 @@ class TestWiderField:
             warnings.simplefilter("error", OptlawsWarning)
             law = fit_law(runs)
         assert law.posterior.noise < 0.004
+        assert "the field has 4 times its usual width" in " ".join(_fit_summary(law, "law.json"))
         kept = np.arange(len(runs)) % 4 != 1
         part, held = fit_law(runs.select(kept)), runs.select(~kept)
         assert np.abs(part.predict(held).loss / held.final_loss - 1).mean() < 0.004

@@ -383,9 +383,10 @@ def import_logs(**options: Any) -> None:
 @click.argument("law_name", metavar="LAW")
 @click.argument("candidate", metavar="RUN")
 @click.option(
-    "--log", required=True, metavar="FILE", help="CSV or JSON lines, - reads standard input: step, loss, grad_norm."
+    "--log", required=True, metavar="FILE", help="CSV, JSON lines or trainer_state.json; - reads standard input."
 )
-@click.option("--run-id", metavar="NAME", help="Only the log's lines of this run_id.")
+@click.option("--run-id", metavar="NAME", help="Only the log's lines of this run.")
+@log_columns
 @click.option("--follow", is_flag=True, help="Go on reading until the run is over or has diverged.")
 @click.option("--every", type=click.FloatRange(0.05), help="Seconds between looks while following. [default: 5]")
 @click.option(

@@ -23,6 +23,7 @@ from optlaws.commands.options import (
     DEFAULT_LAW,
     Quantity,
     format_option,
+    log_columns,
     max_risk_option,
     open_sizes,
     other_corpus_option,
@@ -362,8 +363,7 @@ def validate(**options: Any) -> None:
 @output_option(required=True, help="Curve table to write: .csv, .jsonl, .parquet, or -.")
 @click.option("--runs", metavar="FILE", help="Run table to write, one row a run.")
 @click.option("--run-id", metavar="ID", help="Name of the run; or the one to take, where a log has several.")
-@click.option("--step-column", metavar="C", help="Column of the step. [default: found by its name]")
-@click.option("--loss-column", metavar="C", help="Column of the loss, for curve and final loss alike. [default: found]")
+@log_columns
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
 @click.option("--schedule", metavar="SPEC", help="Schedule of the runs, where their rates are not logged.")
 @sizes
@@ -383,9 +383,10 @@ def import_logs(**options: Any) -> None:
 @click.argument("law_name", metavar="LAW")
 @click.argument("candidate", metavar="RUN")
 @click.option(
-    "--log", required=True, metavar="FILE", help="CSV or JSON lines, - reads standard input: step, loss, grad_norm."
+    "--log", required=True, metavar="FILE", help="CSV, JSON lines or trainer_state.json; - reads standard input."
 )
-@click.option("--run-id", metavar="NAME", help="Only the log's lines of this run_id.")
+@click.option("--run-id", metavar="NAME", help="Only the log's lines of this run.")
+@log_columns
 @click.option("--follow", is_flag=True, help="Go on reading until the run is over or has diverged.")
 @click.option("--every", type=click.FloatRange(0.05), help="Seconds between looks while following. [default: 5]")
 @click.option(

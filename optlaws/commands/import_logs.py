@@ -32,7 +32,10 @@ COLUMNS = (
     "final_loss",
 )  # fmt: skip
 CURVE = "curve"  # how a final loss was found: see LoggedRun.final_loss
-REACHED = 0.99  # of a schedule: a run logged that far has done it
+OVERRULED = 0.02  # median difference, as a fraction: a schedule that is further from the logged rates is not theirs
+SAME_BATCH = 0.01  # as a fraction: tokens of an update by the log's own count may be off those given by this much
+WHOLE = 0.001  # updates: how far steps that are tokens may rise by no whole number of updates
+LARGE_BATCH = 16384  # tokens of an update from which on steps that rise by as many are tokens
 
 
 class _Notes:
@@ -61,6 +64,7 @@ def import_logs(
     step_column: str | None,
     loss_column: str | None,
     rate_column: str | None,
+    updates_per_step: float | None,
     schedule: str | None,
     optimizer: str | None,
     label: bool,
@@ -81,10 +85,17 @@ def import_logs(
     for target in (output, runs):
         if target is not None:
             keep_inputs(target, *inputs, schedule)
-    found = read_logs(logs, run_id=run_id, step=step_column, loss=loss_column, rate=rate_column)
+    found = read_logs(
+        logs,
+        run_id=run_id,
+        step=step_column,
+        loss=loss_column,
+        rate=rate_column,
+        updates_per_step=updates_per_step or 1.0,
+    )
     notes = _Notes()
     for run in found:
-        _note_readings(notes, run)
+        _note_readings(notes, run, updates_per_step is not None, runs is not None)
     rows: list[_Row] = []
     columns: dict[str, Any] = {}
     if runs is not None:
@@ -97,9 +108,18 @@ def import_logs(
     click.echo(_summary(found, curves, output, runs, rows), err="-" in (output, runs))
 
 
-def _note_readings(notes: _Notes, run: LoggedRun) -> None:
+def _note_readings(notes: _Notes, run: LoggedRun, scaled: bool, table: bool) -> None:
     if run.replaced:
         notes.add("resumed", run.run_id, f"{_count(run.replaced, 'reading')} of steps that were logged again replaced")
+    if run.dropped:
+        text = (
+            f"{_count(run.dropped, 'reading')} dropped that the log leaves behind where it goes back to an earlier"
+            " step: taken as resumed from a checkpoint"
+        )
+        notes.add("left", run.run_id, text)
+    if run.rival_rates and not table:
+        names = " and ".join(map(repr, run.rival_rates))
+        notes.add("rates", run.run_id, f"no rates are read, as those of {names} differ; name one (--rate-column)")
     broken = np.flatnonzero(~run.good)
     if len(broken):
         at = run.step[broken[0]]
@@ -107,8 +127,11 @@ def _note_readings(notes: _Notes, run: LoggedRun) -> None:
             f"{_count(len(broken), 'loss', 'losses')} not finite or 0 left out of the curve, the first at step {at:g}"
         )
         notes.add("broken", run.run_id, text)
-    if run.own_step:
-        text = "the steps are W&B's own count of log calls; if these are not updates, name their column (--step-column)"
+    if run.own_step and not scaled:
+        text = (
+            "the steps are W&B's own count of log calls; if these are not updates, name their column (--step-column),"
+            " or say how many updates one counts (--updates-per-step)"
+        )
         notes.add("own step", run.run_id, text)
     if run.finished is False:
         notes.add("short", run.run_id, f"the log ends at step {run.steps} of {run.planned:g} planned; taken as it ends")
@@ -140,6 +163,7 @@ def _run_columns(
         total = run.steps if chosen is None else chosen.total_steps
         rows.append(_Row(run, chosen, total, *run.final_loss(total)))
     _note_losses(notes, rows)
+    batch = [_batch(row, sizes) for row in rows]
     table = RunTable.build(
         [constant(1e-3, row.total) if row.schedule is None else row.schedule for row in rows],
         run_id=[run.run_id for run in found],
@@ -148,7 +172,7 @@ def _run_columns(
         final_loss=[row.loss for row in rows],
         params=sizes["params"],
         tokens=sizes["tokens"],
-        batch_tokens=sizes["batch_tokens"],
+        batch_tokens=batch,
         weight_decay=sizes["weight_decay"],
     )
     columns: dict[str, Any] = {name: table.column(name) for name in COLUMNS}
@@ -159,12 +183,15 @@ def _run_columns(
 def _schedule(run: LoggedRun, spec: str | None, notes: _Notes) -> Schedule | None:
     """Return the schedule that the user gave, or that the logged rates are, or None with a note why not."""
     if spec is not None:
-        if not os.path.isfile(spec):
-            return run.planned_schedule(spec)
-        named = gather_candidates([spec]).runs.schedule_tuple()
-        if len(named) != 1:
-            raise InputError(f"--schedule must be one schedule, got {len(named)} in {spec}; name a file with one")
-        return run.planned_schedule(named[0].to_json())
+        text = spec
+        if os.path.isfile(spec):
+            named = gather_candidates([spec]).runs.schedule_tuple()
+            if len(named) != 1:
+                raise InputError(f"--schedule must be one schedule, got {len(named)} in {spec}; name a file with one")
+            text = named[0].to_json()
+        given = run.planned_schedule(text)
+        _compare_rates(run, given, notes)
+        return given
     missing = run.rates_missing()
     if missing:
         notes.add("no schedule", run.run_id, f"schedule stays empty: {missing}; --schedule SPEC gives it")
@@ -183,6 +210,48 @@ def _schedule(run: LoggedRun, spec: str | None, notes: _Notes) -> Schedule | Non
             before = f"all of them are those of a {chosen.kind} schedule with {warmup}, which is taken"
         notes.add("head", run.run_id, f"the first learning rate is logged at step {first:g}; {before}")
     return chosen
+
+
+def _compare_rates(run: LoggedRun, given: Schedule, notes: _Notes) -> None:
+    """Refuse a schedule that the logged rates contradict; note one that they contradict here and there."""
+    off, worst = run.overruled_rate(given)
+    if worst is None:
+        return
+    step, logged, planned = worst
+    says = f"{planned:.4g} at step {step:g}, where run {run.run_id!r} logged {logged:.4g}"
+    if off > OVERRULED:
+        raise InputError(
+            f"--schedule must agree with the rates that are logged, got one with {says} (median difference "
+            f"{100 * off:.0f} %); correct it, leave it out to take the logged rates, or name their column "
+            "(--rate-column)"
+        )
+    notes.add("overruled", run.run_id, f"--schedule says {says}; the schedule is taken")
+
+
+def _batch(row: _Row, sizes: dict[str, float | None]) -> float:
+    """Return the tokens of an update as given, or as the log counts them, NaN if neither says; refuse what differs."""
+    run, given = row.run, sizes["batch_tokens"]
+    total = sizes["tokens"]
+    gap = float(np.median(np.diff(run.step))) if len(run.step) > 1 else 0.0
+    if given is not None and given >= LARGE_BATCH and abs(gap / given - max(1, round(gap / given))) <= WHOLE:
+        raise InputError(
+            f"steps must count updates, got {gap:g} more in every reading of run {run.run_id!r} (column "
+            f"{run.columns['step']!r}), as many as the tokens of an update; name the column of the updates "
+            f"(--step-column), or give --updates-per-step 1/{given:.0f}"
+        )
+    own = run.batch_tokens
+    implied = given if given is not None else None if total is None else total / row.total
+    if implied is not None and abs(own - implied) > SAME_BATCH * implied:  # not so where the log says nothing
+        name = "--batch-tokens" if given is not None else "--tokens"
+        asked = given if given is not None else total
+        mine = own if given is not None else own * row.total
+        raise InputError(
+            f"{name} must agree with the tokens that run {run.run_id!r} counts in its column {run.columns['tokens']!r},"
+            f" {mine:.10g}, got {asked:.10g}; correct it, leave it out, or remove that column if it counts others"
+        )
+    if given is not None:
+        return given
+    return own if total is None else math.nan
 
 
 def _note_losses(notes: _Notes, rows: Sequence[_Row]) -> None:
@@ -211,7 +280,7 @@ def _status(row: _Row, planned: bool, label: bool, notes: _Notes) -> str | None:
         seen = f"its loss rose by {outcome.rise - 1:.0%} and stayed there from step {outcome.since:g}"
     else:
         status, seen = "nonfinite", "its last loss is not finite or 0"
-    reached = run.finished is not False and run.step[-1] >= REACHED * row.total
+    reached = run.finished is not False and run.reaches(row.total)
     if label:
         return status if status != "completed" or reached else None
     if status != "completed":
@@ -235,7 +304,14 @@ def _summary(found: Sequence[LoggedRun], curves: CurveTable, output: str, runs: 
 
 
 def _columns_text(run: LoggedRun) -> str:
-    words = {"loss": "loss", "eval": "evaluation loss", "rate": "rate", "step": "step"}
+    words = {
+        "loss": "loss",
+        "eval": "evaluation loss",
+        "rate": "rate",
+        "step": "step",
+        "run": "run",
+        "tokens": "tokens",
+    }
     names = {key: name.removeprefix(f"{run.run_id} - ") for key, name in run.columns.items()}  # of a W&B chart
     return ", ".join(f"{word} from {names[key]!r}" for key, word in words.items() if key in names)
 

@@ -13,7 +13,7 @@ import click
 from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.shared import check_outputs, keep_inputs, quiet, tell_assumed, write_text
 from optlaws.errors import InputError
-from optlaws.runs import gather_candidates
+from optlaws.runs import gather_candidates, log_file
 
 if TYPE_CHECKING:
     from optlaws.monitor import Monitor
@@ -30,6 +30,9 @@ def monitor(
     candidate: str,
     log: str,
     run_id: str | None,
+    step_column: str | None,
+    loss_column: str | None,
+    updates_per_step: float | None,
     follow: bool,
     every: float | None,
     stop_on: str,
@@ -68,12 +71,15 @@ def monitor(
         raise InputError(f"RUN must be one run, got {len(found.runs)}; name one schedule, or a file with one row")
     with quiet():
         watch = Monitor(law, found.runs)
+    if os.path.isdir(log):
+        log = log_file(log)
     if not follow and log != STDIN and not os.path.isfile(log):
         raise InputError(f"--log must name a file, got {log!r}, which is none; check it, or wait for it with --follow")
-    reader = LiveLog(log, run_id)
+    reader = LiveLog(log, run_id, step=step_column, loss=loss_column, updates_per_step=updates_per_step or 1.0)
     if follow:
         tell_overruled(found, sizes)
-        return _follow(watch, reader, every, stop_on, found.assumed, told_away=other_corpus)
+        told_step = updates_per_step is not None
+        return _follow(watch, reader, every, stop_on, found.assumed, told_away=other_corpus, told_step=told_step)
     seen, back = _feed(watch, reader, whole=log == STDIN)
     if reader.pending:
         click.echo("optlaws: note: the log's last line has no end and is left out: it may be half written", err=True)
@@ -84,6 +90,8 @@ def monitor(
     tell_assumed(found.assumed)
     tell_overruled(found, sizes)
     _tell_back(back)
+    if updates_per_step is None:
+        _tell_own_step(reader)
     status = watch.status
     if not other_corpus:
         _tell_away(watch)
@@ -158,6 +166,17 @@ def _tell_away(watch: Monitor) -> bool:
     return True
 
 
+def _tell_own_step(reader: Any) -> bool:
+    """Say on standard error that steps are a count of log calls, where they are; return whether."""
+    if reader.own_step:
+        click.echo(
+            "optlaws: note: the steps are W&B's own count of log calls; if these are not updates, name their column"
+            " (--step-column), or say how many updates one counts (--updates-per-step)",
+            err=True,
+        )
+    return bool(reader.own_step)
+
+
 def _tell_back(back: list[tuple[float, float]]) -> None:
     """Say on standard error that steps went back, since a log out of order looks like a run that was resumed."""
     if back:
@@ -170,7 +189,14 @@ def _tell_back(back: list[tuple[float, float]]) -> None:
 
 
 def _follow(
-    watch: Monitor, reader: Any, every: float, stop_on: str, assumed: Mapping[str, float], *, told_away: bool
+    watch: Monitor,
+    reader: Any,
+    every: float,
+    stop_on: str,
+    assumed: Mapping[str, float],
+    *,
+    told_away: bool,
+    told_step: bool,
 ) -> int:
     """Print a line now and then until the run, or standard input, is over or the run should be stopped."""
     from optlaws.integrations.live import STDIN
@@ -192,6 +218,7 @@ def _follow(
         if alarms - told or ((fresh or over) and due and (status.fraction > shown or back)):
             if shown < 0:
                 tell_assumed(assumed)
+            told_step = told_step or _tell_own_step(reader)
             told, shown = alarms, status.fraction
             click.echo(describe(status))
             told_away = told_away or _tell_away(watch)

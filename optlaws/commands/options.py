@@ -45,6 +45,39 @@ class Share(click.ParamType[float]):
         return share + 0.0  # -0 is 0
 
 
+class Ratio(click.ParamType[float]):
+    """A number above 0, which may be written like 1/4."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number, or fail with the sentence that says what is allowed."""
+        text = str(value).strip()
+        try:
+            over, _, under = text.partition("/")
+            ratio = float(over) / float(under or 1)
+        except (ValueError, ZeroDivisionError):
+            ratio = 0.0
+        if not 0.0 < ratio < float("inf"):
+            name = param.opts[0] if param else "value"
+            raise InputError(f"{name} must be a number above 0, got {text!r}; write it like 10, 0.25 or 1/4")
+        return ratio
+
+
+def log_columns(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how a log's steps and losses are to be read."""
+    found = "[default: found by its name]"
+    updates = "Updates a logged step counts: 10, or 1/4 for micro-batches of which 4 make one. [default: 1]"
+    options = (
+        click.option("--step-column", metavar="C", help=f"Column of the step. {found}"),
+        click.option("--loss-column", metavar="C", help=f"Column of the loss, the final one, too. {found}"),
+        click.option("--updates-per-step", type=Ratio(), metavar="X", help=updates),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what kind of run is meant."""
     return _with_sizes(command, "")

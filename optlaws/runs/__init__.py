@@ -9,8 +9,9 @@ logged of past runs into curves, losses and schedules.
 from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
 from optlaws.runs._curves import CurveTable, read_curves, write_curves
 from optlaws.runs._files import atomic_write, check_folder, check_target
-from optlaws.runs._imports import LoggedRun, read_logs
-from optlaws.runs._logs import log_file
+from optlaws.runs._imports import read_logs
+from optlaws.runs._log_files import log_file
+from optlaws.runs._logged import LoggedRun
 from optlaws.runs._read import read_runs
 from optlaws.runs._recognise import RECOGNISED
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable, check_runs

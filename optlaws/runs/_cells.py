@@ -265,7 +265,8 @@ def check_header(header: list[str], name: str) -> None:
         raise TableError(f"{name}: column {header.index('') + 1} of the header has no name; name it or remove it")
     if len(set(header)) < len(header):
         twice = next(column for column in header if header.count(column) > 1)
-        raise TableError(f"{name}: column {twice!r} occurs twice in the header; remove one of them")
+        way = "rename one of them, as where two runs have one name, or remove it if it says the same"
+        raise TableError(f"{name}: column {twice!r} occurs twice in the header; {way}")
 
 
 @contextmanager

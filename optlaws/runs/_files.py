@@ -12,6 +12,9 @@ from typing import IO, Any
 
 from optlaws.errors import InputError, TableError
 
+PACKED = {"gzip": b"\x1f\x8b", "zip, as of a spreadsheet": b"PK\x03\x04", "zstd": b"\x28\xb5\x2f\xfd", "bzip2": b"BZh"}
+"""How compressed files begin, by kind."""
+
 
 def read_text(path: str | os.PathLike[str]) -> tuple[str, str]:
     """Return the text of a UTF-8 file (or of standard input for "-") and the name to call it in messages.
@@ -19,7 +22,7 @@ def read_text(path: str | os.PathLike[str]) -> tuple[str, str]:
     Raises
     ------
     TableError
-        If the file is missing, a folder, unreadable, empty, or not UTF-8.
+        If the file is missing, a folder, unreadable, empty, compressed, or not UTF-8.
     """
     if str(path) == "-":
         if sys.stdin is None:
@@ -27,6 +30,9 @@ def read_text(path: str | os.PathLike[str]) -> tuple[str, str]:
         name, data = "standard input", sys.stdin.buffer.read()
     else:
         name, data = str(path), read_bytes(path)
+    packed = next((kind for kind, start in PACKED.items() if data.startswith(start)), None)
+    if packed is not None:
+        raise TableError(f"{name}: a text file is needed, got a compressed one ({packed}); unpack it first")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as bad:

@@ -191,6 +191,61 @@ class TestCommand:
         said = "the logged rates meet no constant, linear, cosine or WSD schedule to a millionth" in done.stderr
         assert said == (digits == 6)
 
+    def test_a_schedule_that_the_logged_rates_contradict(self, tmp_path, run):
+        rates = parse("linear:peak=1e-3,steps=1000,warmup=100").array()
+        lines = [f"{k},{3 + 1 / (k + 1):.4f},{rates[k]!r}\n" for k in range(0, 1000, 10)]
+        (tmp_path / "log.csv").write_text("step,loss,lr\n" + "".join(lines).replace("np.float64(", "").replace(")", ""))
+        ask = ["import", "log.csv", "-o", "c.csv", "--runs", "r.csv", "--schedule"]
+        refused(
+            run(*ask, "cosine:peak=5e-4,warmup=100"),
+            "--schedule must agree with the rates that are logged, got one with 0.0005 at step 100, where run 'log'",
+            "leave it out to take the logged rates",
+        )
+        assert not (tmp_path / "r.csv").exists()
+        code, _, err = run(*ask, "linear:peak=1e-3,warmup=90,steps=1000")
+        assert code == 0
+        assert "--schedule says 0.001 at step 90, where run 'log' logged 0.0009; the schedule is taken" in err
+        code, _, err = run(*ask, "linear:peak=1e-3,warmup=100,steps=1000")
+        assert (code, err) == (0, "")
+
+    def test_tokens_that_the_log_counts(self, tmp_path, run):
+        lines = "".join(f"{k},{3 + 1 / k:.4f},{65536 * k}\n" for k in range(10, 1001, 10))
+        (tmp_path / "log.csv").write_text("step,loss,num_input_tokens_seen\n" + lines)
+        ask = ["import", "log.csv", "-o", "c.csv", "--runs", "r.csv", "--schedule", "constant:peak=1e-3"]
+        assert run(*ask)[0] == 0
+        assert read_runs(tmp_path / "r.csv").batch_tokens.tolist() == [65536]
+        assert run(*ask, "--batch-tokens", "65536")[0] == 0
+        assert run(*ask, "--tokens", "65.6M")[0] == 0
+        said = "must agree with the tokens that run 'log' counts in its column 'num_input_tokens_seen'"
+        refused(
+            run(*ask, "--batch-tokens", "32768"), f"--batch-tokens {said}, 65536, got 32768; correct it, leave it out"
+        )
+        refused(run(*ask, "--tokens", "33M"), f"--tokens {said}, 65536000, got 33000000")
+
+    def test_steps_that_rise_by_the_batch_are_tokens(self, tmp_path, run):
+        (tmp_path / "log.csv").write_text("step,loss\n" + "".join(f"{65536 * k},3\n" for k in range(1, 50)))
+        ask = ["import", "log.csv", "-o", "c.csv", "--runs", "r.csv", "--batch-tokens", "65536"]
+        refused(run(*ask), "steps must count updates, got 65536 more in every reading", "--updates-per-step 1/65536")
+        assert run(*ask, "--updates-per-step", "1/65536")[0] == 0
+        assert read_curves(tmp_path / "c.csv").step.tolist() == list(range(1, 50))
+
+    @pytest.mark.parametrize("text", ["0", "-1", "1/0", "x", "inf", "nan"])
+    def test_updates_per_step_is_a_number_above_0(self, log, text):
+        why = f"--updates-per-step must be a number above 0, got '{text}'; write it like 10, 0.25 or 1/4"
+        refused(log("import", "log.csv", "-o", "c.csv", "--updates-per-step", text), why)
+
+    def test_notes_on_what_was_chosen_or_dropped(self, tmp_path, run):
+        lines = [f"{run},{k},3,1e-3,{rate}\n" for run, rate in (("a", "1e-3"), ("b", "2e-3")) for k in range(1, 30)]
+        (tmp_path / "log.csv").write_text("Name,_step,loss,lr/a,lr/b\n" + "".join(lines) + "b,25,2,1e-3,2e-3\n")
+        code, out, err = run("import", "log.csv", "-o", "c.csv")
+        assert code == 0
+        assert "2 runs" in out
+        assert "run from 'Name'" in out
+        assert "no rates are read, as those of 'lr/a' and 'lr/b' differ; name one (--rate-column)" in err
+        assert "run 'b': 4 readings dropped that the log leaves behind where it goes back" in err
+        assert "or say how many updates one counts (--updates-per-step)" in err
+        assert "--updates-per-step" not in run("import", "log.csv", "-o", "c.csv", "--updates-per-step", "2")[2]
+
     def test_inputs_are_never_replaced(self, log, tmp_path):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "metrics.csv").write_text(LOG)

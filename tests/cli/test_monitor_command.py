@@ -92,6 +92,47 @@ def test_bad_input(tmp_path, capsys, extra, message):
     assert (tmp_path / "log.csv").read_text().startswith("step,loss")
 
 
+def test_a_history_of_wandb_is_read_by_its_updates(tmp_path, capsys):
+    """Its `_step` counts log calls; where there is nothing else, that is said."""
+    log = tmp_path / "log.csv"
+    write_log(log)
+    assert run([*ASK, "--log", str(log)]) == 0
+    plain = capsys.readouterr().out
+    rows = [line.split(",") for line in log.read_text().splitlines()[1:]]
+    text = "".join(f"{i},{loss},NaN,1e-3,{step}\n{i},NaN,3,NaN,{step}\n" for i, (step, loss) in enumerate(rows))
+    log.write_text("_step,train/loss,eval/loss,train/lr,trainer/global_step\n" + text)
+    assert run([*ASK, "--log", str(log)]) == 0
+    got = capsys.readouterr()
+    assert got.out == plain
+    assert "log calls" not in got.err
+    log.write_text("_step,train/loss\n" + "".join(f"{i + 1},{loss}\n" for i, (_, loss) in enumerate(rows)))
+    assert run([*ASK, "--log", str(log)]) == 0
+    assert "the steps are W&B's own count of log calls" in capsys.readouterr().err
+    assert run([*ASK, "--log", str(log), "--updates-per-step", "100"]) == 0
+    got = capsys.readouterr()
+    assert (got.out, "log calls" in got.err) == (plain, False)
+
+
+def test_a_folder_of_a_trainer_and_named_columns(tmp_path, capsys):
+    log = tmp_path / "log.csv"
+    write_log(log)
+    assert run([*ASK, "--log", str(log)]) == 0
+    plain = capsys.readouterr().out
+    log.write_text(log.read_text().replace("step,loss", "it,nll"))
+    assert run([*ASK, "--log", str(log)]) == 2
+    assert "name the column of the step and of the loss (--step-column, --loss-column)" in capsys.readouterr().err
+    assert run([*ASK, "--log", str(log), "--step-column", "it", "--loss-column", "nll"]) == 0
+    assert capsys.readouterr().out == plain
+    rows = [line.split(",") for line in log.read_text().splitlines()[1:]]
+    history = [{"step": int(step), "loss": float(loss)} for step, loss in rows]
+    (tmp_path / "out" / "checkpoint-10").mkdir(parents=True)
+    (tmp_path / "out" / "checkpoint-10" / "trainer_state.json").write_text(
+        json.dumps({"log_history": history}, indent=2)
+    )
+    assert run([*ASK, "--log", str(tmp_path / "out")]) == 0
+    assert capsys.readouterr().out == plain
+
+
 def test_a_log_beyond_the_schedule_is_refused(tmp_path, capsys):
     path = tmp_path / "log.csv"
     path.write_text("step,loss\n20001,3.0\n")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from optlaws.errors import InputError, ScheduleError, TableError
 from optlaws.runs import log_file, read_curves, read_logs, write_curves
-from optlaws.runs._imports import SAME_RATE
+from optlaws.runs._logged import SAME_RATE
 from optlaws.runs._recognise import MEETS, RECOGNISED
 from optlaws.schedules import parse
 

@@ -94,3 +94,8 @@ def test_every_operation_has_its_operands_on_the_device():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(done.stdout.split("\n")) == 2 * len(names) + 1
+
+
+@pytest.mark.gpu
+def test_a_warning_fails_no_test_on_a_gpu(request):
+    assert [marker.args for marker in request.node.iter_markers("filterwarnings")] == [("default",)]

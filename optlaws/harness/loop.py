@@ -197,6 +197,7 @@ class Loop:
 
     def _start(self) -> None:
         """Make source and engine, at the newest checkpoint if there is one."""
+        commit()  # found out now, so that what is wrong with it is said before the run
         saved: dict[str, Any] | None = None
         found = list_checkpoints(self.folder) if self.folder and not self.fresh else []
         if found:

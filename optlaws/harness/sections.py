@@ -255,7 +255,8 @@ class CheckpointConfig:
     every: int = setting(
         whole(0),
         0,
-        "updates from one checkpoint to the next; 0: only when interrupted or about to be evaluated for the last time",
+        "updates from one checkpoint to the next; 0: only when interrupted, or before the last evaluation if the "
+        "one before took 5 seconds or more, or there was none",
     )
     keep: int | None = setting(whole(1, optional=True), 1, "newest checkpoints that are kept; null: all")
 

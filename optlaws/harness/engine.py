@@ -149,7 +149,8 @@ class SingleEngine(Engine):
             name: nn.Parameter(value.to(place))
             for name, value in first_values(config.model, vocab, config.seed).items()
         }
-        super().__init__([config], machine, build_model(config.model, values, config.seq_len), world)
+        model = build_model(config.model, values, config.seq_len, machine.dtype)
+        super().__init__([config], machine, model, world)
         self.values = named_parameters(self.model)
         table = parameter_table(config.model, vocab)
         self.optimizer = RatedOptimizer(
@@ -214,7 +215,8 @@ class StackEngine(Engine):
         self._flat = torch.stack([drawn[one.seed] for one in configs]).to(machine.device)
         self._grad = torch.zeros_like(self._flat)
         self._values = {name: nn.Parameter(self._view(self._flat, name)) for name in order}
-        super().__init__(configs, machine, build_model(config.model, self._values, config.seq_len))
+        model = build_model(config.model, self._values, config.seq_len, machine.dtype)
+        super().__init__(configs, machine, model)
         self._slots: list[tuple[Slot, int, int, tuple[int, ...]]] = []
         for member in range(len(configs)):
             if config.optimizer.name in ELEMENTWISE:

@@ -55,6 +55,12 @@ class TransformerConfig:
         "heads at base_width; null: one a 64 of it, or heads where that is given",
         quiet=True,
     )
+    residual_dtype: str | None = setting(
+        word("float32", optional=True),
+        None,
+        "numbers of the residual stream: float32 whatever the products have; null: those of the products, dtype",
+        quiet=True,
+    )
     rope_base: float = setting(real(1), 10_000.0, "longest wavelength of the rotary positions, tokens / (2 pi)")
 
     def __post_init__(self) -> None:

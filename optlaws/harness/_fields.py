@@ -79,16 +79,18 @@ flag = Check("true or false", _flag)
 """Check that a value is true or false."""
 
 
-def word(*choices: str) -> Check:
+def word(*choices: str, optional: bool = False) -> Check:
     """Return a check for one of some words."""
 
-    rule = f"one of {', '.join(choices)}"
+    rule = _or_null(f"one of {', '.join(choices)}" if len(choices) > 1 else choices[0], optional)
 
-    def check(name: str, value: Any) -> str:
+    def check(name: str, value: Any) -> str | None:
+        if value is None and optional:
+            return None
         if value not in choices or not isinstance(value, str):
             hint = nearest(str(value), choices)
             raise wrong(name, rule, value, f"choose one of them{hint}")
-        return value
+        return str(value)
 
     return Check(rule, check)
 

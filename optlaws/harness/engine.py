@@ -51,6 +51,14 @@ class Engine:
         mine = self.world.share(self.configs[0].batch)[1]
         return min(self.configs[0].micro_batch or mine, mine)
 
+    @property
+    def one_program(self) -> bool:
+        """Whether evaluations run the program that trains, gradients on, as compiling another one takes long on CUDA.
+
+        They hold as much as the first half of an update for it.
+        """
+        return self.configs[0].compile and self.machine.device.type == "cuda" and self.world.size == 1
+
     def gradients(self, source: Source, step: int) -> Tensor:
         """Compute each run's gradient on the batch of update `step`; return losses (R,), nats per token, unawaited."""
         config = self.configs[0]
@@ -86,8 +94,8 @@ class Engine:
         for first in range(0, count, piece):
             size = min(piece, count - first)
             batch = source.validation(first, size) if step is None else source.train(step, first, size)
-            with torch.no_grad(), self.machine.autocast():
-                loss, _ = self._evaluated(*self.marked(batch))
+            with torch.set_grad_enabled(self.one_program), self.machine.autocast():
+                loss = self._evaluated(*self.marked(batch))[0].detach()  # nothing else holds what a gradient would need
             total += self.by_run(loss).double() * (size / count)
         return [float(value) for value in total.tolist()]
 
@@ -141,7 +149,8 @@ class SingleEngine(Engine):
             name: nn.Parameter(value.to(place))
             for name, value in first_values(config.model, vocab, config.seed).items()
         }
-        super().__init__([config], machine, build_model(config.model, values, config.seq_len), world)
+        model = build_model(config.model, values, config.seq_len, machine.dtype)
+        super().__init__([config], machine, model, world)
         self.values = named_parameters(self.model)
         table = parameter_table(config.model, vocab)
         self.optimizer = RatedOptimizer(
@@ -206,7 +215,8 @@ class StackEngine(Engine):
         self._flat = torch.stack([drawn[one.seed] for one in configs]).to(machine.device)
         self._grad = torch.zeros_like(self._flat)
         self._values = {name: nn.Parameter(self._view(self._flat, name)) for name in order}
-        super().__init__(configs, machine, build_model(config.model, self._values, config.seq_len))
+        model = build_model(config.model, self._values, config.seq_len, machine.dtype)
+        super().__init__(configs, machine, model)
         self._slots: list[tuple[Slot, int, int, tuple[int, ...]]] = []
         for member in range(len(configs)):
             if config.optimizer.name in ELEMENTWISE:

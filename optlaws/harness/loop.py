@@ -37,6 +37,7 @@ REPORTS = 0.2  # least seconds from one report of progress to the next
 PREDICTIONS = 20  # predictions in a run
 CURVES = 5.0  # seconds from one writing of the curve so far to the next, and more where writing takes long
 WRITING = 0.02  # share of the time that this may take
+SHORT = 5.0  # seconds of an evaluation before which nothing needs to be saved where nobody asked for checkpoints
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class Loop:
         self.predicted: float | None = None
         self.predict_at = 0
         self.reported = 0.0
+        self.evaluation = math.inf  # seconds that the last evaluation before the end took
         self.first, self.mark = 0, 0.0  # the update that this process began with; when the updates that wait began
         self.pending: list[tuple[int, Tensor, Tensor, list[float], list[float] | None]] = []
         self.source: Source
@@ -143,7 +145,8 @@ class Loop:
         """
         with self._memory(), self.machine.set_up(self.config.threads), interruptible() as interrupted:
             self._start()
-            self.ready()
+            ready, self.ready = self.ready, lambda: None  # which may hold this loop, and with it all parameters
+            ready()
             self.first, self.mark = self.step, time.perf_counter()
             self._drop([i for i in self.active if self.members[i].status is None])
             while self.active:
@@ -197,6 +200,7 @@ class Loop:
 
     def _start(self) -> None:
         """Make source and engine, at the newest checkpoint if there is one."""
+        commit()  # found out now, so that what is wrong with it is said before the run
         saved: dict[str, Any] | None = None
         found = list_checkpoints(self.folder) if self.folder and not self.fresh else []
         if found:
@@ -274,7 +278,14 @@ class Loop:
         self.mark = time.perf_counter()
 
     def _save_trained(self, last: bool) -> None:
-        """Write a checkpoint after the `last` update of all, lest the evaluation that follows costs it."""
+        """Write a checkpoint after the `last` update of all, lest the evaluation that follows costs it.
+
+        Where nobody asked for checkpoints, and evaluations are known to be short, there is none: it would be removed
+        at once.
+        """
+        alone = self.world.size == 1  # several processes, with clocks of their own, must do the same
+        if alone and not self.config.checkpoint.every and self.evaluation < SHORT:
+            return
         if last and self.step > self.first:
             # Where nobody asked for checkpoints, one that cannot be written is no reason to end a run.
             with suppress(*([] if self.config.checkpoint.every else [CheckpointError, InputError])):
@@ -287,8 +298,10 @@ class Loop:
             return None
         self._flush()
         self._drop([i for i in self.active if self.members[i].status is None])
+        began = time.perf_counter()
         found = self.engine.losses(self.source, None) if self.active else None
         self.mark = time.perf_counter()
+        self.evaluation = self.mark - began
         return found
 
     def _checkpoint(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import re
 import subprocess
@@ -152,14 +153,28 @@ def versions() -> str:
 
 @lru_cache(maxsize=1)
 def commit() -> str:
-    """Return the commit of this package's source, with "-dirty" if it was changed since; "" outside a repository."""
+    """Return the commit of this package's source, with "-dirty" if it was changed since.
+
+    Outside a repository, as where the source was copied without one, the environment variable OPTLAWS_COMMIT gives it;
+    "" if that is not set either.
+
+    Raises
+    ------
+    InputError
+        OPTLAWS_COMMIT is no commit.
+    """
     folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return ""
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        head, status = (
-            subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=True).stdout
-            for args in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
-        )
-        return head.strip() + ("-dirty" if status.strip() else "")
-    return ""
+    if (folder / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            head, status = (
+                subprocess.run(
+                    ["git", *args], cwd=folder, capture_output=True, text=True, timeout=10, check=True
+                ).stdout
+                for args in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+            )
+            return head.strip() + ("-dirty" if status.strip() else "")
+    given = os.environ.get("OPTLAWS_COMMIT", "")
+    if given and not re.fullmatch(r"[0-9a-f]{7,64}(-dirty)?", given):
+        rule = "7 to 64 hexadecimal digits, with -dirty behind them if the source was changed since"
+        raise wrong("OPTLAWS_COMMIT", rule, given, "take what git rev-parse HEAD prints, or unset it")
+    return given

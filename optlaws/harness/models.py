@@ -226,8 +226,17 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """A decoder-only transformer, or a stack of them."""
 
-    def __init__(self, config: TransformerConfig, values: Mapping[str, nn.Parameter], seq_len: int) -> None:
-        """Take parameters by their names in `parameter_table`, all with R in front for a stack."""
+    def __init__(
+        self,
+        config: TransformerConfig,
+        values: Mapping[str, nn.Parameter],
+        seq_len: int,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Take parameters by their names in `parameter_table`, all with R in front for a stack.
+
+        The residual stream has numbers of that type, unless the configuration says another; None: as the embedding.
+        """
         super().__init__()
         self.config = config
         parts: dict[int, dict[str, nn.Parameter]] = {layer: {} for layer in range(config.depth)}
@@ -242,12 +251,15 @@ class Transformer(nn.Module):
         cos, sin = rotary_table(seq_len, config.head_width, config.rope_base, device)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
+        self.stream = torch.float32 if config.residual_dtype == "float32" else dtype
         self.out_scale = config.base_width / config.width if config.parametrisation == "mup" else 1.0
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss, nats per token, and the weighted balancing loss, ([R]) each; arguments ([R,] B, T)."""
         x = embed(tokens, self.embedding)
         extra = x.new_zeros(())
+        if self.stream is not None:  # autocast leaves what an embedding returns in float32, and so all that is added
+            x = x.to(self.stream)
         for block in self.blocks:
             x, balance = block(x, self.cos, self.sin)
             if balance is not None:
@@ -300,13 +312,18 @@ class Quadratic(nn.Module):
         return exact + (pull - pull.detach()), exact.new_zeros(())
 
 
-def build_model(config: ModelConfig, values: Mapping[str, nn.Parameter], seq_len: int) -> nn.Module:
-    """Return the model over the given parameters (plain ones, or all with R in front for a stack of R models)."""
+def build_model(
+    config: ModelConfig, values: Mapping[str, nn.Parameter], seq_len: int, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """Return the model over the given parameters (plain ones, or all with R in front for a stack of R models).
+
+    `dtype` are the numbers of its products where autocast is on, which a transformer's residual stream then has, too.
+    """
     if isinstance(config, QuadraticConfig):
         return Quadratic(config, values)
     if isinstance(config, MLPConfig):
         return TokenMLP(config, values)
-    return Transformer(config, values, seq_len)
+    return Transformer(config, values, seq_len, dtype)
 
 
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

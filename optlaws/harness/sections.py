@@ -55,6 +55,12 @@ class TransformerConfig:
         "heads at base_width; null: one a 64 of it, or heads where that is given",
         quiet=True,
     )
+    residual_dtype: str | None = setting(
+        word("float32", optional=True),
+        None,
+        "numbers of the residual stream: float32 whatever the products have; null: those of the products, dtype",
+        quiet=True,
+    )
     rope_base: float = setting(real(1), 10_000.0, "longest wavelength of the rotary positions, tokens / (2 pi)")
 
     def __post_init__(self) -> None:
@@ -255,7 +261,8 @@ class CheckpointConfig:
     every: int = setting(
         whole(0),
         0,
-        "updates from one checkpoint to the next; 0: only when interrupted or about to be evaluated for the last time",
+        "updates from one checkpoint to the next; 0: only when interrupted, or before the last evaluation if the "
+        "one before took 5 seconds or more, or there was none",
     )
     keep: int | None = setting(whole(1, optional=True), 1, "newest checkpoints that are kept; null: all")
 

@@ -27,7 +27,7 @@ from optlaws.harness.tokens import Tokens, open_hub, open_tokens
 
 Batch = tuple[Tensor, ...]
 CPU_BLOCK, GPU_BLOCK = 1 << 18, 1 << 22  # tokens made at once: enough to keep a device busy
-BLOCK_STEPS = 64
+CPU_STEPS, GPU_STEPS = 64, 512  # updates whose tokens are made at once, at most: on a GPU the launches count
 
 
 class Source(Protocol):
@@ -90,9 +90,10 @@ class SyntheticSource:
         self.vocab = data.vocab
         self.digest = hashlib.sha256(json.dumps(plain(data), sort_keys=True).encode()).hexdigest()
         self._sampler = Sampler(Language.of(data), device)
-        self._seq_len, self._batch, self._orders = seq_len, batch, _orders(seeds)
-        room = (CPU_BLOCK if device.type == "cpu" else GPU_BLOCK) // (len(self._orders) * batch * (seq_len + 1))
-        self._size = max(1, min(BLOCK_STEPS, room))
+        self._seq_len, self._batch, self._orders, self._device = seq_len, batch, _orders(seeds), device
+        self._distinct, self._rows = self._picked()
+        most, updates = (CPU_BLOCK, CPU_STEPS) if device.type == "cpu" else (GPU_BLOCK, GPU_STEPS)
+        self._size = max(1, min(updates, most // (len(self._distinct) * batch * (seq_len + 1))))
         self._block: tuple[int, Tensor] | None = None
         self._validation: dict[tuple[int, int], Batch] = {}
 
@@ -103,20 +104,24 @@ class SyntheticSource:
             self._block = None  # its memory is wanted for the next one
             self._block = (number, self._make(number * self._size * self._batch, self._size * self._batch))
         begin = place * self._batch + first
-        return _inputs_and_targets(self._block[1][..., begin : begin + count, :])
+        part = self._block[1][:, begin : begin + count]
+        return _inputs_and_targets(part[0] if self._rows is None else part[self._rows])
+
+    def _picked(self) -> tuple[list[int], Tensor | None]:
+        """Return the distinct orders, and which of them each run has, (R,); None where all share one."""
+        distinct = sorted(set(self._orders))
+        if len(self._orders) == 1:
+            return distinct, None
+        return distinct, torch.as_tensor([distinct.index(order) for order in self._orders], device=self._device)
 
     def _make(self, start: int, count: int) -> Tensor:
-        """Return sequences start .. start + count - 1 of every order, ([R,] count, seq_len + 1).
+        """Return sequences start .. start + count - 1 of every distinct order, (orders, count, seq_len + 1).
 
-        All orders are made in one go, each once: a token takes a dozen small programs, however many sequences there
-        are.
+        All are made in one go: a token takes a dozen small programs, however many sequences there are.
         """
-        distinct = sorted(set(self._orders))
-        seeds = torch.cat([torch.full((count,), order) for order in distinct])
-        numbers = torch.arange(start, start + count).repeat(len(distinct))
-        made = self._sampler.sequences(seeds, numbers, self._seq_len).view(len(distinct), count, -1)
-        each = [made[distinct.index(order)] for order in self._orders]
-        return torch.stack(each) if len(each) > 1 else each[0]
+        seeds = torch.cat([torch.full((count,), order) for order in self._distinct])
+        numbers = torch.arange(start, start + count).repeat(len(self._distinct))
+        return self._sampler.sequences(seeds, numbers, self._seq_len).view(len(self._distinct), count, -1)
 
     def validation(self, first: int, count: int) -> Batch:
         """Return part of the fixed slice."""
@@ -131,9 +136,11 @@ class SyntheticSource:
         """Serve only these runs."""
         if len(self._orders) > 1:
             self._orders = [self._orders[i] for i in members]
-            if self._block is not None:
-                parts = [self._block[1][i] for i in members]
-                self._block = (self._block[0], torch.stack(parts) if len(parts) > 1 else parts[0])
+            before = self._distinct
+            self._distinct, self._rows = self._picked()
+            if self._block is not None and self._distinct != before:
+                parts = [self._block[1][before.index(order)] for order in self._distinct]
+                self._block = (self._block[0], torch.stack(parts))
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ have done since their last checkpoint.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -180,6 +181,7 @@ def sweep(
     stacked: int | Mapping[str, int] = 1,
     workers: int = 1,
     ray: bool = False,
+    order: Callable[[Planned], float] | None = None,
     progress: Callable[[SweepProgress], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> SweepResult:
@@ -198,6 +200,8 @@ def sweep(
         Processes at once on this machine; they share its device.
     ray
         Hand the jobs to a Ray cluster instead; `out` must be a folder that its machines share.
+    order
+        Runs with lower numbers are trained first, in stacks of their own; stacks that were begun go before all.
     progress
         Called when a run has ended, and once before the first.
     stop
@@ -240,9 +244,10 @@ def sweep(
             {name: most[one.size] for name, one in asked.items()},
         )
         taken = {run.run_id for job in jobs for run in job}
-        for name in names:
-            rest = [one.config for one in planned if one.size == name and one.config.run_id not in taken]
-            jobs += plan_jobs(rest, most[name])
+        turn = {one.config.run_id: order(one) if order else 0 for one in planned}
+        for now, name in itertools.product(sorted(set(turn.values())), names):
+            left = [one.config for one in planned if one.size == name and one.config.run_id not in taken]
+            jobs += plan_jobs([run for run in left if turn[run.run_id] == now], most[name])
         open_jobs = [job for job in jobs if any(run.run_id not in tables.records for run in job)]
         if progress:
             progress(SweepProgress(tables.done, len(planned)))

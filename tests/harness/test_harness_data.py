@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the trainin
 from tiny_runs import tiny
 
 from optlaws.errors import InputError
-from optlaws.harness import corpus
+from optlaws.harness import corpus, train
 from optlaws.harness.sections import CorpusData, HubData
 from optlaws.harness.sources import open_source
 from optlaws.harness.tokens import Pieces, hold_out_rows, open_hub
@@ -111,6 +111,25 @@ def test_synthetic_batches_do_not_depend_on_how_they_are_cut():
     source, other = (open_source(tiny(batch=batch), [0], CPU) for batch in (4, 2))
     whole = torch.cat([source.train(step, 0, 4)[0] for step in range(3)])
     assert torch.equal(whole, torch.cat([other.train(step, 0, 2)[0] for step in range(6)]))
+
+
+def test_as_many_updates_are_made_at_once_as_the_distinct_orders_have_room(monkeypatch):
+    """Six runs of two orders get as many updates of tokens at once as two runs; more at once changes no loss."""
+    from optlaws.harness.synthetic import Sampler
+
+    made, own = [], Sampler.sequences
+    monkeypatch.setattr(Sampler, "sequences", lambda self, *args: made.append(len(args[0])) or own(self, *args))
+    room = 10 * 2 * 4 * 9  # tokens of ten updates of two orders, with the token that follows
+    monkeypatch.setattr("optlaws.harness.sources.CPU_BLOCK", room)
+    for seeds in ([0, 1], [0, 1, 0, 0, 1, 0]):
+        open_source(tiny(), seeds, CPU).train(0, 0, 4)
+    assert made == [10 * 2 * 4] * 2
+    few = train(tiny(seed=1))
+    monkeypatch.setattr("optlaws.harness.sources.CPU_STEPS", 512)
+    monkeypatch.setattr("optlaws.harness.sources.CPU_BLOCK", 1 << 22)
+    many = train(tiny(seed=1))
+    assert many.curve.loss.tolist() == few.curve.loss.tolist()
+    assert 512 * 4 in made
 
 
 def test_noise_is_normal():

@@ -94,3 +94,35 @@ def test_every_operation_has_its_operands_on_the_device():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(done.stdout.split("\n")) == 2 * len(names) + 1
+
+
+def test_where_no_repository_travels_the_environment_says_the_commit(tmp_path, monkeypatch):
+    from tiny_runs import tiny
+
+    from optlaws.errors import InputError
+    from optlaws.harness import train
+    from optlaws.harness.machine import commit
+
+    head = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr("optlaws.harness.machine.__file__", str(tmp_path / "a" / "b" / "machine.py"))
+    try:
+        for given in (head, f"{head}-dirty", ""):
+            commit.cache_clear()
+            monkeypatch.setenv("OPTLAWS_COMMIT", given)
+            assert train(tiny("constant:peak=1e-3,steps=1")).runs.extra["commit"] == (given,)
+        commit.cache_clear()
+        monkeypatch.setenv("OPTLAWS_COMMIT", "main")
+        with pytest.raises(InputError, match=r"OPTLAWS_COMMIT must be 7 to 64 hexadecimal digits, .* got 'main'; take"):
+            train(tiny("constant:peak=1e-3,steps=1"), tmp_path / "run")
+        assert list((tmp_path / "run").iterdir()) == []  # said before anything is written
+        (tmp_path / ".git").mkdir()  # a repository that says nothing
+        monkeypatch.setenv("OPTLAWS_COMMIT", head)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        assert commit() == head
+    finally:
+        commit.cache_clear()
+
+
+@pytest.mark.gpu
+def test_a_warning_fails_no_test_on_a_gpu(request):
+    assert [marker.args for marker in request.node.iter_markers("filterwarnings")] == [("default",)]

@@ -1,11 +1,13 @@
 """The end of a run: its last evaluation needs no more memory than training, and what comes before it is not lost."""
 
+import gc
 import itertools
 import json
 import math
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -101,6 +103,44 @@ def test_a_run_whose_last_evaluation_fails_goes_on_from_its_last_update(every, t
     assert_same(train(config, tmp_path / "end"), whole)
     assert updates == []
     assert (tmp_path / "end" / "checkpoints").exists() == bool(every)
+
+
+@pytest.mark.parametrize(
+    ("changes", "saved"),
+    [
+        ({"eval": {"every": 7}}, []),
+        ({"eval": {"every": 0}}, [24]),  # how long an evaluation takes is not known
+        ({"eval": {"every": 7}, "checkpoint": {"every": 10}}, [10, 20, 24]),
+    ],
+)
+def test_no_checkpoint_before_a_short_evaluation_where_nobody_asked_for_one(changes, saved, tmp_path, monkeypatch):
+    steps = []
+    monkeypatch.setattr("optlaws.harness.loop.save_checkpoint", lambda folder, step, *rest: steps.append(step))
+    whole = train(tiny(**changes))
+    assert_same(train(tiny(**changes), tmp_path / "alone"), whole)
+    assert steps == saved
+    train_stacked([tiny(name="a", **changes), tiny(name="b", **changes)], tmp_path)
+    assert steps == saved * 2
+    if not saved:
+        monkeypatch.setattr("optlaws.harness.loop.SHORT", 0.0)
+        train(tiny(**changes), tmp_path / "long")
+        assert steps == [24]
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+def test_nothing_holds_a_model_once_it_is_trained(stacked, tmp_path, monkeypatch):
+    """Without the help of the garbage collector, which would come too late for the memory of the next model."""
+    engines, own = [], Engine.__init__
+    monkeypatch.setattr(
+        Engine, "__init__", lambda self, *args, **kinds: engines.append(weakref.ref(self)) or own(self, *args, **kinds)
+    )
+    gc.collect()
+    gc.disable()
+    try:
+        train_stacked([tiny(name="a"), tiny(name="b")], tmp_path) if stacked else train(tiny(), tmp_path)
+        assert [engine() for engine in engines] == [None]
+    finally:
+        gc.enable()
 
 
 def test_a_stack_whose_last_evaluation_fails_goes_on_from_its_last_update(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed: the trainin
 import naive_transformer
 from tiny_runs import tiny
 
+from optlaws.errors import InputError
 from optlaws.harness import count_parameters, read_config
 from optlaws.harness._fields import plain
 from optlaws.harness.engine import _factor
@@ -196,3 +197,35 @@ def test_first_values():
 
 def test_head_width_is_what_the_configuration_says():
     assert tiny(model={"width": 32, "heads": 4}).model.head_width == 8
+
+
+def stream_of(model, tokens):
+    """Return the types of the numbers in the residual stream around each layer, and of both losses."""
+    seen = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _, args, out: seen.extend([args[0].dtype, out[0].dtype]))
+    losses = model(tokens, tokens)
+    return set(seen), {loss.dtype for loss in losses}
+
+
+@pytest.mark.parametrize("stacked", [False, True])
+@pytest.mark.parametrize("changes", [{}, {"experts": 4, "hidden": 8}, {"residual_dtype": "float32"}])
+def test_the_residual_stream_has_the_numbers_of_the_products(changes, stacked):
+    config = config_of(**changes)
+    values = {
+        name: torch.nn.Parameter(torch.ones(((2,) if stacked else ()) + one.shape))
+        for name, one in parameter_table(config, VOCAB).items()
+    }
+    tokens = torch.zeros((2, LENGTH), dtype=torch.int64)
+    wanted = torch.float32 if "residual_dtype" in changes else torch.bfloat16
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert stream_of(build_model(config, values, LENGTH, torch.bfloat16), tokens) == ({wanted}, {torch.float32})
+    assert stream_of(build_model(config, values, LENGTH, torch.float32), tokens) == ({torch.float32}, {torch.float32})
+
+
+def test_an_unset_type_of_the_residual_stream_is_in_no_digest():
+    assert "residual_dtype" not in plain(TransformerConfig())
+    assert tiny(model={"residual_dtype": None}).digest() == tiny().digest()
+    assert tiny(model={"residual_dtype": "float32"}).digest() != tiny().digest()
+    with pytest.raises(InputError, match=r"model.residual_dtype must be float32, or null, got 'float16'; choose one"):
+        tiny(model={"residual_dtype": "float16"})

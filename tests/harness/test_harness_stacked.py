@@ -129,6 +129,20 @@ def test_compiled_stacks_need_no_new_program_when_runs_leave(seeds, made):
     assert_close(records, configs)
 
 
+@pytest.mark.parametrize("stacked", [False, True])
+def test_evaluations_need_no_program_of_their_own_on_cuda(stacked, made, monkeypatch):
+    losses = []
+    for one_program in (False, True):
+        torch._dynamo.reset()
+        monkeypatch.setattr("optlaws.harness.engine.Engine.one_program", one_program)
+        configs = [tiny(name=f"r{rate}", eval={"every": 7}, compile=True) for rate in RATES[: 1 + stacked]]
+        with torch._dynamo.config.patch(automatic_dynamic_shapes=True):
+            records = train_stacked(configs) if stacked else [train(configs[0])]
+        losses.append([[*record.curve.loss.tolist(), record.final_loss] for record in records])
+    assert len(made) == 2 + 1
+    assert np.allclose(*losses, atol=1e-6)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler looks at it
 def test_compiled_experts_need_no_new_program_for_other_loads(made):
     counts = []

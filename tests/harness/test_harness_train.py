@@ -336,7 +336,9 @@ def test_curve_log_keeps_numbers_exactly():
     assert table.extra["val_loss"] == ("",)
 
 
-@pytest.mark.parametrize("model", [{}, {"experts": 4, "hidden": 8}, {"kv_heads": 1, "qk_norm": True}])
+@pytest.mark.parametrize(
+    "model", [{}, {"experts": 4, "hidden": 8}, {"kv_heads": 1, "qk_norm": True}, {"residual_dtype": "float32"}]
+)
 def test_bfloat16_on_the_cpu_is_near(model):
     exact, rough = train(tiny(model=model)), train(tiny(model=model, dtype="bfloat16"))
     assert rough.runs.extra["dtype"] == ("bfloat16",)

@@ -196,7 +196,7 @@ def _prefer(
     near = p_best[order[pool]] >= LIKELY * p_best[order[pool[0]]]
     near[0] = True
     pool = pool[near]
-    compute = (runs.params * runs.tokens)[order[pool]]
+    compute = (runs.size * runs.tokens)[order[pool]]  # active parameters, where a network is sparse
     if np.isfinite(compute).all() and compute.min() < compute[0] * (1.0 - _CHEAPER):
         saved = 1.0 - compute.min() / compute[0]
         pool = pool[compute <= compute.min() * (1.0 + 1e-9)]

@@ -258,6 +258,12 @@ def test_advice_when_it_is_not():
     assert advise([3.0, 3.002], spread=0.003).endswith("prefer 1: it has the lowest predicted loss.")
 
 
+def test_advice_counts_the_compute_of_active_parameters():
+    """A mixture of 1B parameters, 100M of them active, costs a fifth of a dense model of 500M."""
+    text = advise([3.0, 3.002], spread=0.003, params=[5e8, 1e9], active_params=[np.nan, 1e8], tokens=1e9)
+    assert text.endswith("prefer 2: it needs 80 % less compute.")
+
+
 def test_advice_prefers_what_costs_less():
     text = advise([3.0, 3.002, 3.3], spread=0.003, params=1e8, tokens=[2e9, 1e9, 1e9])
     assert text.endswith("prefer 2: it needs 50 % less compute.")

@@ -171,7 +171,8 @@ def in_order(runs: RunTable) -> RunTable:
     peak = column(runs, "peak_lr")
     numbers = (peak, runs.batch_tokens, runs.tokens, runs.steps, runs.size, runs.final_loss)
     texts = [schedule.to_json() for schedule in runs.schedules] if isinstance(runs.schedules, tuple) else []
-    last = np.unique(texts, return_inverse=True)[1] if texts else np.zeros(len(runs), dtype=np.intp)
+    place = {text: i for i, text in enumerate(sorted(set(texts)))}
+    last = np.array([place[text] for text in texts] or np.zeros(len(runs)), dtype=np.intp)
     return runs.select(np.lexsort((last, *(np.nan_to_num(values) for values in numbers))))
 
 

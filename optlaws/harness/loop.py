@@ -145,7 +145,9 @@ class Loop:
         """
         with self._memory(), self.machine.set_up(self.config.threads), interruptible() as interrupted:
             self._start()
-            ready, self.ready = self.ready, lambda: None  # which may hold this loop, and with it all parameters
+            ready = self.ready
+            if self.world.size == 1:  # it may hold this loop, and with it all parameters (gradients' buckets are left)
+                self.ready = lambda: None
             ready()
             self.first, self.mark = self.step, time.perf_counter()
             self._drop([i for i in self.active if self.members[i].status is None])

@@ -24,4 +24,5 @@ def configurations(runs: RunTable) -> npt.NDArray[Any]:
     parts = zip(
         runs.schedule_tuple(), *numbers, runs.weight_decay, runs.optimizer, runs.source, *others, strict=True
     )  # fmt: skip
-    return np.array([" ".join([s.to_json(), *map(str, rest)]) for s, *rest in parts])
+    texts = [" ".join([s.to_json(), *map(str, rest)]) for s, *rest in parts]
+    return np.array(texts, dtype=object)  # as NumPy's own texts all would take the room of the longest

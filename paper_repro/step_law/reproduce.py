@@ -84,7 +84,7 @@ def exponents(best: NearBest) -> list[float]:
 def band_of_pairs(runs: RunTable, draws: int) -> np.ndarray:
     """Return the ends of the 95 % bands of the exponents when whole (N, D) are drawn, shape (2, 3); seeded."""
     best, rng = near_best(StepLaw, runs), np.random.default_rng(0)
-    groups, found = cells(best.n, best.d), []
+    groups, found = cells(np.exp(best.n), np.exp(best.d)), []
     for picked in rng.integers(0, len(groups), size=(TRIES * draws, len(groups))):
         rows = np.concatenate([groups[k] for k in picked])
         try:

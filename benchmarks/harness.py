@@ -118,34 +118,39 @@ def plain_loop(config: TrainConfig, vocab: int, stream: np.ndarray, steps: int) 
     return timed * config.batch_tokens / (time.perf_counter() - began)
 
 
-def large(toy: bool, repeat: int) -> Results:
-    """Compare a 124M model with the plain loop."""
-    width, depth, vocab, seq_len, batch, steps = (
-        (64, 2, 512, 64, 8, 12) if toy else (768, 12, 50304, 1024, 32, 96)
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokens.bin"
+def large_run(toy: bool, folder: str, steps: int, **model: Any) -> tuple[TrainConfig, int, np.ndarray]:
+    """Return a run of a 124M model on random tokens in a folder, the vocabulary, and the tokens."""
+    width, depth, vocab, seq_len, batch = (64, 2, 512, 64, 8) if toy else (768, 12, 50304, 1024, 32)
+    path = Path(folder) / "tokens.bin"
+    if not path.exists():
         made = np.random.default_rng(0).integers(0, vocab, 200 * batch * seq_len // 10, dtype=np.uint16)
         made.tofile(path)
-        config = read_config(
-            {
-                "name": "large",
-                "model": {"depth": depth, "width": width, "heads": width // 64, "hidden": width * 8 // 3},
-                "data": {"kind": "tokens", "train": str(path), "vocab": vocab, "val_fraction": 0.1},
-                "seq_len": seq_len,
-                "batch": batch,
-                "schedule": f"constant:peak=3e-4,steps={steps}",
-                "eval": {"sequences": batch},
-                "optimizer": {"weight_decay": 0.1},
-                "compile": not toy,
-            }
-        )
-        stream = np.memmap(path, dtype=np.uint16, mode="r")
+    config = read_config(
+        {
+            "name": "large",
+            "model": {"depth": depth, "width": width, "heads": width // 64, "hidden": width * 8 // 3, **model},
+            "data": {"kind": "tokens", "train": str(path), "vocab": vocab, "val_fraction": 0.1},
+            "seq_len": seq_len,
+            "batch": batch,
+            "schedule": f"constant:peak=3e-4,steps={steps}",
+            "eval": {"sequences": batch},
+            "optimizer": {"weight_decay": 0.1},
+            "compile": not toy,
+        }
+    )
+    return config, vocab, np.memmap(path, dtype=np.uint16, mode="r")
+
+
+def large(toy: bool, repeat: int) -> Results:
+    """Compare a 124M model with the plain loop."""
+    steps = 12 if toy else 96
+    with tempfile.TemporaryDirectory() as folder:
+        config, vocab, stream = large_run(toy, folder, steps)
         plain, rates = [], []
         for _ in range(repeat):
             plain.append(plain_loop(config, vocab, stream, steps))
             rates.append(float(train(config).runs.extra["tokens_per_second"][0] or "nan"))
-    counts = count_parameters(config.model, vocab, seq_len)
+    counts = count_parameters(config.model, vocab, config.seq_len)
     peak = Machine.of(config).peak_flops
     return {
         "124M, parameters": fact(counts.total),

@@ -4,7 +4,9 @@ Parts: large (a 124M model against a plain loop in the manner of nanoGPT, on a G
 as one program against one after the other, on a GPU), cpu (small stacks on the CPU against one after the other, on two
 threads and in two processes), start (a whole process that trains one update). Without --part those that this machine
 allows are run. Contenders take turns, and the best of each one's repeats counts, as a shared machine only slows them
-down. --toy takes tiny models: a test of the script, its figures mean nothing. -o writes a page. The last line is JSON.
+down. --toy takes tiny models: a test of the script, its figures mean nothing. Results are printed after each part, as a
+table and as a line of JSON, so that a call that is killed has said what it found. -o writes a page; until all parts are
+done it is FILE.part. The last line is JSON, of all parts.
 """
 
 from __future__ import annotations
@@ -116,34 +118,39 @@ def plain_loop(config: TrainConfig, vocab: int, stream: np.ndarray, steps: int) 
     return timed * config.batch_tokens / (time.perf_counter() - began)
 
 
-def large(toy: bool, repeat: int) -> Results:
-    """Compare a 124M model with the plain loop."""
-    width, depth, vocab, seq_len, batch, steps = (
-        (64, 2, 512, 64, 8, 12) if toy else (768, 12, 50304, 1024, 32, 96)
-    )  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "tokens.bin"
+def large_run(toy: bool, folder: str, steps: int, **model: Any) -> tuple[TrainConfig, int, np.ndarray]:
+    """Return a run of a 124M model on random tokens in a folder, the vocabulary, and the tokens."""
+    width, depth, vocab, seq_len, batch = (64, 2, 512, 64, 8) if toy else (768, 12, 50304, 1024, 32)
+    path = Path(folder) / "tokens.bin"
+    if not path.exists():
         made = np.random.default_rng(0).integers(0, vocab, 200 * batch * seq_len // 10, dtype=np.uint16)
         made.tofile(path)
-        config = read_config(
-            {
-                "name": "large",
-                "model": {"depth": depth, "width": width, "heads": width // 64, "hidden": width * 8 // 3},
-                "data": {"kind": "tokens", "train": str(path), "vocab": vocab, "val_fraction": 0.1},
-                "seq_len": seq_len,
-                "batch": batch,
-                "schedule": f"constant:peak=3e-4,steps={steps}",
-                "eval": {"sequences": batch},
-                "optimizer": {"weight_decay": 0.1},
-                "compile": not toy,
-            }
-        )
-        stream = np.memmap(path, dtype=np.uint16, mode="r")
+    config = read_config(
+        {
+            "name": "large",
+            "model": {"depth": depth, "width": width, "heads": width // 64, "hidden": width * 8 // 3, **model},
+            "data": {"kind": "tokens", "train": str(path), "vocab": vocab, "val_fraction": 0.1},
+            "seq_len": seq_len,
+            "batch": batch,
+            "schedule": f"constant:peak=3e-4,steps={steps}",
+            "eval": {"sequences": batch},
+            "optimizer": {"weight_decay": 0.1},
+            "compile": not toy,
+        }
+    )
+    return config, vocab, np.memmap(path, dtype=np.uint16, mode="r")
+
+
+def large(toy: bool, repeat: int) -> Results:
+    """Compare a 124M model with the plain loop."""
+    steps = 12 if toy else 96
+    with tempfile.TemporaryDirectory() as folder:
+        config, vocab, stream = large_run(toy, folder, steps)
         plain, rates = [], []
         for _ in range(repeat):
             plain.append(plain_loop(config, vocab, stream, steps))
             rates.append(float(train(config).runs.extra["tokens_per_second"][0] or "nan"))
-    counts = count_parameters(config.model, vocab, seq_len)
+    counts = count_parameters(config.model, vocab, config.seq_len)
     peak = Machine.of(config).peak_flops
     return {
         "124M, parameters": fact(counts.total),
@@ -174,26 +181,41 @@ def family(count: int, width: int, depth: int, vocab: int, seq_len: int, batch: 
     ]
 
 
-def compare(runs: list[TrainConfig], at_once: int | None, repeat: int, title: str, key: str) -> Results:
+def rate_of(records: list[Any]) -> float:
+    """Return tokens a second of training alone, by the records of a stack or of runs one after the other.
+
+    Without set-up, data of the first updates, compiling and evaluations, which whole calls have over and over. The
+    rate in the records of a stack is that of all its runs together.
+    """
+    rates = [float(record.runs.extra["tokens_per_second"][0] or "nan") for record in records]
+    if records[0].runs.extra["stacked"][0]:
+        return rates[0]
+    tokens = [float(record.runs.tokens[0]) for record in records]
+    return sum(tokens) / sum(count / rate for count, rate in zip(tokens, rates, strict=True))
+
+
+def compare(runs: list[TrainConfig], at_once: int | None, repeat: int, title: str) -> Results:
     """Time a stack against one of its runs after the other; the differences of the losses are part of the result."""
     tokens = sum(run.steps * run.batch_tokens for run in runs)
-    stacked, alone = [], []
+    whole: dict[str, list[float]] = {"stacked": [], "in turn": []}
+    alone: dict[str, list[float]] = {"stacked": [], "in turn": []}
     train(runs[0])
     train_stacked(runs, at_once=at_once)  # what is done once, such as compiling, is not measured
     for _ in range(repeat):
         began = time.perf_counter()
         together = train_stacked(runs, at_once=at_once)
-        stacked.append(tokens / (time.perf_counter() - began))
+        whole["stacked"].append(tokens / (time.perf_counter() - began))
+        alone["stacked"].append(rate_of(together))
         began = time.perf_counter()
         records = [train(run) for run in runs]
-        alone.append(tokens / (time.perf_counter() - began))
+        whole["in turn"].append(tokens / (time.perf_counter() - began))
+        alone["in turn"].append(rate_of(records))
     apart = [float(np.abs(a.curve.loss - b.curve.loss).max()) for a, b in zip(together, records, strict=True)]
     return {
         f"{title}, parameters each": fact(together[0].runs.params[0]),
-        f"{title}, tokens/s stacked": fact(max(stacked), stacked),
-        f"{title}, tokens/s in turn": fact(max(alone), alone),
+        **{f"{title}, tokens/s {way}": fact(max(rates), rates) for way, rates in alone.items()},
+        **{f"{title}, tokens/s {way}, whole calls": fact(max(rates), rates) for way, rates in whole.items()},
         f"{title}, largest difference of a loss": fact(max(apart)),
-        key: fact(max(stacked) / max(alone)),
     }
 
 
@@ -203,14 +225,14 @@ def stacked(toy: bool, repeat: int) -> Results:
     found: Results = {}
     for compiled in (False,) if toy else (False, True):
         way = "compiled" if compiled else "eager"
-        key = f"16 x 3M stacked over in turn, {way}"
-        runs = family(*shape, compile=compiled)
-        found |= compare(runs, None, repeat, f"16 x 3M, {way}", key)
-    best = {
-        way: max(row["value"] for name, row in found.items() if name.endswith(f"tokens/s {way}"))
-        for way in ("stacked", "in turn")
-    }
-    return {**found, "16 x 3M stacked over in turn, GPU": fact(best["stacked"] / best["in turn"])}
+        found |= compare(family(*shape, compile=compiled), None, repeat, f"16 x 3M, {way}")
+    for what in ("", ", whole calls"):
+        best = {
+            way: max(row["value"] for name, row in found.items() if name.endswith(f"tokens/s {way}{what}"))
+            for way in ("stacked", "in turn")
+        }
+        found[f"16 x 3M stacked over in turn, GPU{what}"] = fact(best["stacked"] / best["in turn"])
+    return found
 
 
 CPU_SHAPES = {  # runs, width, depth, vocabulary, tokens a sequence, sequences a batch, updates
@@ -297,14 +319,14 @@ def verdict(name: str, row: dict[str, Any]) -> str:
     return f"{'at most' if seconds else 'at least'} {TARGETS[name]:g} {'reached' if reached else '**missed**'}"
 
 
-def table(results: Results, toy: bool) -> str:
-    """Return the results as Markdown."""
+def table(results: Results, toy: bool, whole: bool = True) -> str:
+    """Return the results as Markdown, with what is not known here if they are the whole."""
     lines = ["| what | best (range) | target |", "| --- | --- | --- |"]
     for name, row in results.items():
         value = "unknown" if row["value"] is None else f"{row['value']:.4g}"
         spread = f" ({row['low']:.4g} to {row['high']:.4g})" if "low" in row else ""
         lines.append(f"| {name} | {value}{spread} | {'' if toy else verdict(name, row)} |")
-    if not torch.cuda.is_available():
+    if whole and not torch.cuda.is_available():
         command = "no CUDA device here: to be run with `python benchmarks/harness.py` on one"
         names = [name for name in TARGETS if name not in results and ("124M" in name or "GPU" in name)]
         lines += [f"| {name} | {command} | at least {TARGETS[name]:g} |" for name in names]
@@ -319,7 +341,8 @@ PAGE = """# Speed of the training harness
 Written by `python benchmarks/harness.py -o docs/harness.md`. Stacked means that runs train as one batched program, in
 turn that they train one after the other; either of them on two threads, or shared out to two processes of one thread.
 Contenders take turns and the best of the repeats counts. Whole calls are timed, set-up and the last evaluation
-included. On a machine that others use the clock says little; the time that one thread computes says more ("CPU time").
+included; on a GPU, where runs are short, beside them training alone, by the runs' own records.
+On a machine that others use the clock says little; the time that one thread computes says more ("CPU time").
 As in `optlaws train` and `optlaws sweep`, threads that wait sleep (OMP_WAIT_POLICY=PASSIVE): spinning ones hold up
 everybody else. "One update from nothing" is a whole process, from command to run record.
 
@@ -340,13 +363,16 @@ def main() -> None:
     possible = PARTS if torch.cuda.is_available() or given.toy else ("cpu", "start")
     work: dict[str, Callable[[bool, int], Results]] = {"large": large, "stacked": stacked, "cpu": cpu, "start": start}
     results: Results = {}
+    so_far = given.output.with_name(f"{given.output.name}.part") if given.output else None
     for part in given.part or possible:
-        results |= work[part](given.toy, given.repeat)
-    text = table(results, given.toy)
-    print(text)
-    if given.output:
-        with atomic_write(given.output) as stream:
-            stream.write(PAGE + text)
+        found = work[part](given.toy, given.repeat)
+        results |= found
+        print(f"{table(found, given.toy, whole=False)}\n{json.dumps({'part': part, **found})}", flush=True)
+        if so_far:
+            with atomic_write(so_far) as stream:
+                stream.write(PAGE + table(results, given.toy))
+    if so_far:
+        os.replace(so_far, given.output)
     print(json.dumps(results))
 
 

@@ -1,5 +1,6 @@
 """The benchmark scripts as commands: help, absent data, partial runs, and pages that say what the scripts say."""
 
+import json
 import os
 import subprocess
 import sys
@@ -92,6 +93,46 @@ def test_a_part_of_the_harness_page_needs_a_new_file(tmp_path):
     assert done.returncode == 2
     assert "-o must name a new file with --part or --toy" in done.stderr
     assert page.read_text() == "whole\n"
+
+
+def test_the_harness_says_what_each_part_has_found_at_once(folder, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("torch")
+    import harness
+
+    def killed(toy, repeat):
+        raise KeyboardInterrupt
+
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(harness, "start", lambda toy, repeat: {"seconds": harness.fact(2.0)})
+    monkeypatch.setattr(harness, "cpu", killed)
+    arguments = ["harness.py", "--toy", "--part", "start", "--part", "cpu", "-o", str(page)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(KeyboardInterrupt):
+        harness.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"part": "start", "seconds": {"value": 2.0}}
+    assert [path.name for path in tmp_path.iterdir()] == ["page.md.part"]
+    assert "| seconds | 2 |" in (tmp_path / "page.md.part").read_text()
+    monkeypatch.setattr(sys, "argv", [*arguments[:4], "-o", str(page)])
+    harness.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"seconds": {"value": 2.0}}
+    assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
+
+
+def test_stacks_on_a_gpu_are_compared_by_training_alone(folder):
+    pytest.importorskip("torch")
+    from harness import rate_of, stacked
+
+    def records(rates, stack=""):
+        extras = [{"tokens_per_second": (str(rate),), "stacked": (stack,)} for rate in rates]
+        return [SimpleNamespace(runs=SimpleNamespace(extra=extra, tokens=[1000.0])) for extra in extras]
+
+    assert rate_of(records([100.0, 300.0])) == pytest.approx(2000 / (10 + 10 / 3))
+    assert rate_of(records([800.0, 800.0], "2")) == 800
+    found = stacked(True, 1)
+    best = {way: found[f"16 x 3M, eager, tokens/s {way}"]["value"] for way in ("stacked", "in turn")}
+    assert found["16 x 3M stacked over in turn, GPU"]["value"] == best["stacked"] / best["in turn"]
+    assert best["in turn"] > found["16 x 3M, eager, tokens/s in turn, whole calls"]["value"]
+    assert "16 x 3M stacked over in turn, GPU, whole calls" in found
 
 
 def test_only_what_stands_between_the_markers_is_replaced(folder, tmp_path):

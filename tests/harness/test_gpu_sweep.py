@@ -72,7 +72,7 @@ def test_compiling_is_tried_before_it_is_asked_for(script, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch, "ones", lambda *size, **kinds: Works())
     monkeypatch.setattr(torch, "compile", lambda function: lambda point: point)
-    with torch._dynamo.config.patch(suppress_errors=False):  # put back at the end
+    with torch._dynamo.config.patch(suppress_errors=False, recompile_limit=8):  # put back at the end
         assert script.compiles()
         monkeypatch.setattr(torch, "compile", refuse)
         assert not script.compiles()

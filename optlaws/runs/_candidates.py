@@ -153,6 +153,7 @@ def gather_candidates(
     tables: list[RunTable] = []
     named: list[bool] = []
     taken: set[str] = set()
+    tried: dict[str, int] = {}
     assumed: dict[str, float] = {}
     overruled: dict[str, int] = {}
     sources = _sources(args)
@@ -170,7 +171,7 @@ def gather_candidates(
         assumed.update(used)
         for name, value in asked.items():
             overruled[name] = overruled.get(name, 0) + _differ(table, name, value)
-        tables.append(_rename(table, [""] if path else names, raw, taken, written, of_files.get(path)))
+        tables.append(_rename(table, [""] if path else names, raw, taken, tried, written, of_files.get(path)))
         named.extend(bool(name) for name in names)
     runs = RunTable.concat(tables)
     runs = replace(runs, columns=(*RUN_COLUMNS, *runs.extra))
@@ -316,24 +317,25 @@ def _given_names(raw: RawTable) -> list[str]:
 
 
 def _rename(
-    table: RunTable, names: list[str], raw: RawTable, taken: set[str], written: set[str], of_file: str | None = None
-) -> RunTable:
+    table: RunTable, names: list[str], raw: RawTable, taken: set[str], tried: dict[str, int], written: set[str],
+    of_file: str | None,
+) -> RunTable:  # fmt: skip
     """Call unnamed candidates by their file or schedule; equal ones are told apart by #2, #3, ...
 
-    `taken` are the names so far, `written` those that the user gave, which keep them.
+    `taken` are the names so far, `tried` the last number that was tried behind a name (both grow here), `written` the
+    names that the user gave, which keep them.
     """
     final = []
-    for row, name in enumerate(names):
+    for row, (name, schedule) in enumerate(zip(names, table.schedule_tuple(), strict=True)):
         if name:
             if name in taken:
                 raise TableError(f"{raw.where(row)}: the name {name!r} was used before; give every candidate its own")
             chosen = name
         else:
-            base = chosen = of_file or str(table.schedule_tuple()[row])
-            count = 1
+            base = chosen = of_file or str(schedule)
             while chosen in taken or chosen in written:
-                count += 1
-                chosen = f"{base} #{count}"
+                tried[base] = tried.get(base, 1) + 1
+                chosen = f"{base} #{tried[base]}"
         taken.add(chosen)
         final.append(chosen)
     return replace(table, run_id=tuple(final))

@@ -97,6 +97,17 @@ candidates:
 """
 
 
+def test_many_equal_candidates_are_numbered_one_after_the_other():
+    """Twenty thousand equal ones: trying every number anew for each would be two hundred million look-ups."""
+    text = "cosine:peak=0.001,steps=1000"
+    entries = [text] * 20_000
+    entries[5] = {"name": f"{text} #3", "schedule": text}  # the user's, further on: the number is passed over
+    found = gather_candidates([json.dumps(entries)]).runs.run_id
+    numbers = [i for i in range(1, 20_001) if i != 3]
+    others = [text if i == 1 else f"{text} #{i}" for i in numbers]
+    assert found == (*others[:5], f"{text} #3", *others[5:])
+
+
 def test_yaml(tmp_path):
     table = read_candidates([write(tmp_path / "c.yaml", YAML)], tokens=1e9, batch_tokens=5e5)
     assert table.params.tolist() == [85e6, 85e6, 1.5e9]

@@ -47,7 +47,7 @@ MOST = 20_000  # runs to choose from
 EXPONENTS = tuple(0.125 * i for i in range(9))  # of the cost that a gain is divided by, tried where there is a budget
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Design:
     """Runs to make, in the order of what they teach.
 

@@ -270,7 +270,7 @@ def _rank(
     relative = noise / loss
     variance = np.maximum((sd / loss) ** 2 - relative**2, 0.0)
     rows = order[:JOINT]
-    shared = _column(prediction, best, rows) / loss[rows] / loss[best]
+    shared = covariances(prediction, best, rows) / loss[rows] / loss[best]
     expected = np.full(n, np.nan)
     expected[rows] = np.maximum(variance[rows] + variance[best] - 2.0 * shared, 0.0)
     ratio = np.log(loss / loss[best])
@@ -404,7 +404,7 @@ def _rank_many(
     )
 
 
-def _column(prediction: PredictionLike, best: int, rows: IndexArray) -> FloatArray:
+def covariances(prediction: PredictionLike, best: int, rows: IndexArray) -> FloatArray:
     """Covariance of the expected losses in some rows with the best one's, shape of `rows`."""
     one = getattr(prediction, "covariance_with", None)
     if one is not None and len(signature(one).parameters) > 1:

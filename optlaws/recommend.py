@@ -47,7 +47,7 @@ SHAPES_LAW = "llama-slimpajama"
 FAR = 4.0  # factor beyond the law's peak rates at which the cost of advice is no longer told
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FlatRange:
     """Settings that cost at most `FLAT` more than the best.
 

@@ -25,7 +25,7 @@ LONGEST = 3.0  # longest step of one iteration, in the objective's own (logarith
 HALVINGS = 25
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Minima:
     """Where the starts ended: `x` (s, p), `value` (s,)."""
 

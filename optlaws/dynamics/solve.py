@@ -39,7 +39,7 @@ LARGEST_DECAY = 60.0
 FIRST_TOKENS = 1e-4  # d below which the critical batch does not shrink further, batch_ref * steps_ref
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class States:
     """States of m points (runs at their end, or one run along its curve), arrays of shape (m,).
 
@@ -73,7 +73,7 @@ class States:
         return States(**{name: getattr(self, name)[rows] for name in States.__dataclass_fields__})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Drive:
     """What the equations need to know of each of n runs beside its schedule, arrays of shape (n,)."""
 

@@ -65,7 +65,7 @@ def counts_of(weights: npt.NDArray[np.float64], bits: int) -> npt.NDArray[np.int
     return counts + 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Language:
     """The tables of one language.
 

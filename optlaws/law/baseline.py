@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 
 from optlaws._normal import NORMAL_90
+from optlaws._ranges import outside
 from optlaws.baselines import get_baseline
 from optlaws.baselines._readings import logged
 from optlaws.baselines.advice import bootstrap
 from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_kind, not_above_zero, usable
 from optlaws.errors import FitError, InputError, LawError, OptlawsError
-from optlaws.law.domain import SLACK, UNITS, in_domain_text
+from optlaws.law.domain import UNITS, in_domain_text, rows_of_steps
 from optlaws.law.doubts import doubts, doubts_warning, unlike, unseen
 from optlaws.law.entries import number, ranges
 from optlaws.law.groups import group_labels
-from optlaws.law.model import rows_of_steps
 from optlaws.law.residuals import Parts, group_texts, same_level, shared_and_own, summary, tails, versions
 from optlaws.runs import CurveTable, RunTable, check_runs
 
@@ -46,7 +46,7 @@ DRAW_FIGURES = 6
 GROUP_COLUMNS = ("params", "tokens", "steps", "peak_lr", "batch_tokens")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BaselinePrediction:
     """Predictions of a rival law for n points, as `optlaws.law.Prediction`.
 
@@ -286,7 +286,7 @@ class BaselineFit:
         texts: list[list[str]] = [[] for _ in range(len(runs))]
         for name, (low, high) in self.domain.items():
             values = column(runs, name)
-            for i in np.flatnonzero((values < low / SLACK) | (values > high * SLACK)):
+            for i in outside(values, low, high).tolist():
                 word, edge, far = ("below", low, "lowest") if values[i] < low else ("above", high, "highest")
                 value, end = (in_domain_text(name, x) for x in (values[i], edge))
                 texts[i].append(f"{name} {value} {word} {end}, the {far} in training")
@@ -435,7 +435,7 @@ def _groups(runs: RunTable, group: str | None) -> tuple[str, np.ndarray] | None:
     return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _LeftOut:
     """Residuals ln(loss / prediction) of runs whose group was left out, (n,), labels of the groups (n,), summaries.
 

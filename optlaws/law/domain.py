@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.dynamics.solve import effective_decay, plain_sgd
+from optlaws.errors import InputError
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import ScheduleBatch
 from optlaws.schedules.cells import cells
 
-SLACK = 1.05  # the domain reaches this factor beyond the training range
-SLACKS = {
+SLACKS = {  # of the domain where it is not `SLACK`
     "warmup_steps": 3.0,  # a warm-up matters by its order of magnitude
     "beta1": 1.5,  # of the momentum's memory, 1 / (1 - beta1) steps
     "beta2": 3.0,  # likewise; betas of .9 to .98 changed Marin's losses by 0.3 % at most
@@ -71,6 +72,34 @@ def curve_from(runs: RunTable) -> FloatArray:
     total = np.asarray(runs.steps, dtype=float)
     warm = np.asarray(runs.batch().warmup_steps, dtype=float)
     return np.asarray(np.minimum(np.maximum(np.maximum(warm, EARLY * total), 1.0), total))
+
+
+def rows_of_steps(steps: Any, count: int) -> list[FloatArray]:
+    """Return the steps asked for as one row a run: `steps` is one row of numbers for all, or one row for each.
+
+    Raises
+    ------
+    InputError
+        It is neither, or a row is empty.
+    """
+    wrong = None
+    try:
+        rows = [np.asarray(steps, dtype=np.float64)] * count if isinstance(steps, np.ndarray) else list(steps)
+        rows = [np.asarray(row, dtype=np.float64) for row in rows]
+    except (TypeError, ValueError):
+        wrong, rows = f"{steps!r:.60}", []
+    if wrong is None and any(row.ndim != 1 for row in rows):
+        wrong = f"a row of shape {next(row.shape for row in rows if row.ndim != 1)}"
+    if wrong is None and len(rows) != count:
+        wrong = f"{len(rows)} of them"
+    if wrong is not None:
+        raise InputError(
+            f"steps must be one array of numbers, or one for each of the {count} runs, got {wrong};"
+            " put the numbers into np.array([...])"
+        )
+    if not rows or any(not len(row) for row in rows):
+        raise InputError("steps must hold at least one step for every run, got none; name a step or drop the run")
+    return rows
 
 
 def far_out(values: Mapping[str, FloatArray], domain: Mapping[str, tuple[float, float]]) -> FloatArray | None:

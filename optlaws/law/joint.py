@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._content import Content
 from optlaws.dynamics.model import FloatArray
 from optlaws.law.domain import in_domain_text
 
@@ -18,8 +19,8 @@ TOLERANCE = 0.15  # of ln: a quantity that never varied on its own may differ by
 SLACK = 1.2  # on the largest squared distance of the training runs
 
 
-@dataclass(frozen=True)
-class Joint:
+@dataclass(frozen=True, eq=False)
+class Joint(Content):
     """An ellipsoid that holds all training runs, in logarithms of quantities (Cook's test of hidden extrapolation).
 
     Runs of larger models that are longer, say, leave a range of sizes and one of lengths, and a small model trained for

@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from optlaws._content import Content
 from optlaws._normal import NORMAL_90
+from optlaws._ranges import SLACK, outside
 from optlaws.dynamics import Drive, States, curve_states, drive, final_states
 from optlaws.dynamics.model import Dynamics, FloatArray
 from optlaws.dynamics.solve import fill_decay, spread_over_threads
 from optlaws.errors import InputError
 from optlaws.features import Basis
 from optlaws.law.discrepancy import OTHER_CORPUS, Discrepancy
-from optlaws.law.domain import SLACK, SLACKS, UNCHECKED, curve_from, domain_values, far_out, in_domain_text, scaled
+from optlaws.law.domain import (
+    SLACKS,
+    UNCHECKED,
+    curve_from,
+    domain_values,
+    far_out,
+    in_domain_text,
+    rows_of_steps,
+    scaled,
+)
 from optlaws.law.joint import Joint
 from optlaws.law.optimizers import SIZES, Optimizers, beside
 from optlaws.regression.kernel import field_features, matern32
@@ -40,7 +51,7 @@ EXPLAINING = ("steps ", "params ", "batch_tokens ", "peak_lr ")  # reasons that 
 UNLIKE = 0.3  # share of the field's variance that training leaves at a point, above which its shape is called new
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prediction:
     """Predictions for n points (runs at their end, or one run along its curve); losses in nats per token.
 
@@ -92,7 +103,7 @@ class Prediction:
         return out
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """What the regression sees of n points: columns (n, 16), coordinates (n, k), ln of the scaled size (n,).
 
@@ -112,9 +123,9 @@ class View:
         return View(self.columns[rows], self.coordinates[rows], self.size[rows], self.curve, shared)
 
 
-@dataclass(frozen=True)
-class Law:
-    """A fitted law.
+@dataclass(frozen=True, eq=False)
+class Law(Content):
+    """A fitted law. Two are equal (==) where all that they hold is; arrays are read-only.
 
     Attributes
     ----------
@@ -429,10 +440,10 @@ class Law:
         for name, ends in self.domain.items():
             if name not in values or name in UNCHECKED:
                 continue
-            v, slack = values[name], SLACKS.get(name, SLACK)
+            v = values[name]
             low, high, unit = known.bounds(names, name, ends)
             x, floor, top = (scaled(name, each) for each in (v, low, high))
-            for i in np.flatnonzero((x < floor / slack - 1e-12) | (x > top * slack + 1e-12)).tolist():
+            for i in outside(x, floor, top, SLACKS.get(name, SLACK)).tolist():
                 word, far, edge = ("below", "lowest", low) if v[i] < low[i] else ("above", "highest", high)
                 value, end = (in_domain_text(name, float(each[i] * unit[i])) for each in (v, edge))
                 whose = f" of {names[i]}" if names[i] in known.others and name in SIZES else ""
@@ -464,34 +475,6 @@ class Law:
         if a.shared is not None and b.shared is not None:
             out += a.shared @ b.shared.T
         return np.asarray(out * loss_a[:, None] * loss_b[None])
-
-
-def rows_of_steps(steps: Any, count: int) -> list[FloatArray]:
-    """Return the steps asked for as one row a run: `steps` is one row of numbers for all, or one row for each.
-
-    Raises
-    ------
-    InputError
-        It is neither, or a row is empty.
-    """
-    wrong = None
-    try:
-        rows = [np.asarray(steps, dtype=np.float64)] * count if isinstance(steps, np.ndarray) else list(steps)
-        rows = [np.asarray(row, dtype=np.float64) for row in rows]
-    except (TypeError, ValueError):
-        wrong, rows = f"{steps!r:.60}", []
-    if wrong is None and any(row.ndim != 1 for row in rows):
-        wrong = f"a row of shape {next(row.shape for row in rows if row.ndim != 1)}"
-    if wrong is None and len(rows) != count:
-        wrong = f"{len(rows)} of them"
-    if wrong is not None:
-        raise InputError(
-            f"steps must be one array of numbers, or one for each of the {count} runs, got {wrong};"
-            " put the numbers into np.array([...])"
-        )
-    if not rows or any(not len(row) for row in rows):
-        raise InputError("steps must hold at least one step for every run, got none; name a step or drop the run")
-    return rows
 
 
 def in_pieces(work: Callable[[int], None], count: int, threads: int | None) -> None:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from optlaws._content import Content
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError, LawError, nearest
 from optlaws.law import Law
@@ -51,8 +52,8 @@ KNOWN_OFFSET_SD = 0.002
 DEFAULT_MISFIT = 0.0015
 
 
-@dataclass(frozen=True)
-class CurvePrior:
+@dataclass(frozen=True, eq=False)
+class CurvePrior(Content):
     """How curves depart from a law whose final loss is right.
 
     Attributes

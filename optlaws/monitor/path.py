@@ -39,7 +39,7 @@ GRID = 160  # points of a path, half of them evenly spread in steps, half in the
 PEAKS = 9  # rates among which the best within reach is looked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """What a law expects along one run.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._ranges import outside
 from optlaws.errors import InputError, RiskError
 from optlaws.law.domain import SLACKS
 from optlaws.optimize.task import FloatArray, Task
@@ -125,8 +126,8 @@ def unseen_warmups(task: Task, given: Sequence[float] | None = None) -> tuple[st
     if known is None or not given or task.outside:
         return ()
     low, high = known
-    slack = SLACKS["warmup_steps"]
-    left = [w for w in sorted(set(given)) if not low / slack - 1e-12 <= w <= high * slack + 1e-12]
+    asked = sorted(set(given))
+    left = [asked[i] for i in outside(asked, low, high, SLACKS["warmup_steps"]).tolist()]
     if not left:
         return ()
     seen = f"{low:g}" if low == high else f"{low:g} to {high:g}"

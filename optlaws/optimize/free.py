@@ -20,10 +20,11 @@ from numbers import Real
 import numpy as np
 from scipy.optimize import Bounds, minimize
 
+from optlaws._ranges import SLACK
 from optlaws.errors import InputError
 from optlaws.optimize.families import tidy
 from optlaws.optimize.task import FloatArray, Judged, Task
-from optlaws.ranking import _column as covariances
+from optlaws.ranking import covariances
 from optlaws.schedules import Schedule, ScheduleBatch
 from optlaws.schedules.batch import Group
 
@@ -38,10 +39,9 @@ STIFF = 10.0  # weight of squared violations
 ROUGH = 1e-4  # weight of the squared changes of d from knot to knot: costs under 0.01 %, and smooths what the law adds
 ITERATIONS = 60
 DIGITS = 5
-MEAN_SLACK = 1.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Knots:
     """Where the straight pieces meet: steps of the warm-up and of the K knots after it, (K,), ascending, the last T."""
 
@@ -149,7 +149,7 @@ class Objective:
         value = cautious(judged, m, self.caution)[:m]
         low, high = self.mean
         mean = self._mean_rate(rates)
-        off = np.maximum(low / MEAN_SLACK - mean, 0.0) + np.maximum(mean - high * MEAN_SLACK, 0.0)
+        off = np.maximum(low / SLACK - mean, 0.0) + np.maximum(mean - high * SLACK, 0.0)
         risk = np.nan_to_num(judged.risk[:m], nan=0.0)
         off = off**2 + np.maximum(risk - task.max_risk, 0.0) ** 2
         inside = bool(task.allowed(judged)[0] and task.safe(judged)[0])

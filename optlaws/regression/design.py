@@ -23,7 +23,7 @@ from optlaws.regression.trend_field import FREE, damage
 HALF_NORMAL = float(np.sqrt(2.0 / np.pi))  # mean of a normal variable cut off at 0, over its scale
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Joint:
     """The joint prior of the relative expected losses of n points: cov = F F' + field_sd^2 Matern32 + size offsets.
 

@@ -20,6 +20,7 @@ import numpy as np
 from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dtrtrs
 
+from optlaws._content import Content, read_only
 from optlaws._normal import NORMAL_90
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
@@ -35,7 +36,7 @@ FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
 FEWEST_NARROWING = 9  # points: fewer residuals have no 90 % quantile (0.9 (n + 1) > n), and may only widen
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Problem:
     """What a fit sees: m points (final losses and curve points).
 
@@ -57,8 +58,8 @@ class Problem:
     damage_columns: tuple[int, ...] = field(default=())
 
 
-@dataclass(frozen=True)
-class Posterior:
+@dataclass(frozen=True, eq=False)
+class Posterior(Content):
     """A fitted trend and field: everything that a prediction needs, as plain numbers.
 
     Attributes
@@ -85,17 +86,17 @@ class Posterior:
     @cached_property
     def whitening(self) -> FloatArray:
         """Matrix W with phi = k W, k the kernel with the inducing points, (m, m)."""
-        return whitening(self.inducing)
+        return np.asarray(read_only(whitening(self.inducing)))
 
     @cached_property
     def field_weights(self) -> FloatArray:
         """Weights of the kernel with the inducing points in the mean of the field, (m,)."""
-        return np.asarray(self.settings.field_sd * (self.whitening @ self.mean[: len(self.inducing)]))
+        return np.asarray(read_only(self.settings.field_sd * (self.whitening @ self.mean[: len(self.inducing)])))
 
     @cached_property
     def inverse_root(self) -> FloatArray:
         """Inverse of `root`, (p, p)."""
-        return np.asarray(solve_triangular(self.root, np.eye(len(self.root)), lower=False))
+        return np.asarray(read_only(solve_triangular(self.root, np.eye(len(self.root)), lower=False)))
 
     @property
     def active(self) -> np.ndarray:
@@ -133,7 +134,7 @@ def _signed_trend(
     return c, float(evidence)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Trend:
     """A trend found: columns relative to the loss, scaled to mean 1; coefficients and their prior; noise; weights."""
 
@@ -365,7 +366,7 @@ def new_size_variance(posterior: Posterior, known: FloatArray) -> FloatArray:
     return np.asarray((max(posterior.spread, 1.0) * posterior.settings.size_sd) ** 2 * left)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """Predictions at n points: mean and the pieces of their uncertainty.
 

@@ -54,7 +54,7 @@ class SafeChange:
     size: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Piece:
     """m runs whose schedules have the same number of cells, with what the criterion needs to know of them.
 
@@ -297,7 +297,7 @@ def _fall(model: RiskModel, q: Quantities, **usual: FloatArray) -> FloatArray:
     return np.asarray(log_critical(other, model.mean[:-1])[0] - log_critical(q, model.mean[:-1])[0])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RiskMap:
     """Risk about one run over its peak rate and one other lever.
 

@@ -37,7 +37,7 @@ STEPS = 200  # most Gauss-Newton steps
 CLOSE = 1e-8  # largest change of a parameter at which the search ends
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rows:
     """m rows: their brackets in ln u (may be infinite), quantities, and places of source and cell, each (m,)."""
 
@@ -99,7 +99,7 @@ def rows_of(runs: RunTable, dynamics: Dynamics) -> Rows:
     )  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RiskFit:
     """A fit to one or more sources.
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
+from optlaws._content import Content
+from optlaws._ranges import SLACK, outside
 from optlaws.dynamics import Dynamics
 from optlaws.dynamics.model import FloatArray, family
 from optlaws.dynamics.solve import effective_decay, fill_decay
@@ -23,13 +25,12 @@ ACCEPTED = 0.05
 USUAL = {"beta1": 0.9}
 """What a run counts as where it says nothing: AdamW's default."""
 
-SLACK = 1.05  # the domain reaches this factor beyond the range of training
 SLACKS = {"relative_width": 1.5, "warmup_steps": 2.0, "steps": 1.5, "params": 1.5, "batch_tokens": 1.5, "peak_lr": 1.5}
 UNIT = len(PARAMETERS)  # place of the offset
 WIDEST = 1e3  # a standard deviation of ln rate above this is a damaged entry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RiskPrediction:
     """Risk of n runs, arrays of shape (n,); NaN where the model cannot say (other optimizers than Adam and AdamW).
 
@@ -58,7 +59,7 @@ class RiskPrediction:
 
 
 @dataclass(frozen=True, eq=False)
-class RiskModel:
+class RiskModel(Content):
     """Criterion, its uncertainty and its domain.
 
     Attributes
@@ -155,8 +156,7 @@ class RiskModel:
         texts: dict[int, list[str]] = {}
         for name, values in range_values(runs, self.dynamics).items():
             low, high = self.domain[name]
-            slack = SLACKS.get(name, SLACK)
-            for i in np.flatnonzero((values < low / slack - 1e-12) | (values > high * slack + 1e-12)).tolist():
+            for i in outside(values, low, high, SLACKS.get(name, SLACK)).tolist():
                 below = values[i] < low
                 value, end = (
                     format_quantity(x) if x >= 1000 else f"{x:.4g}" for x in (values[i], low if below else high)

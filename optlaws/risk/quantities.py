@@ -38,7 +38,7 @@ USUAL_WIDTH = 800.0
 """Width of a model of params_ref parameters whose width is 64 times its depth, 12 depth width^2 = params_ref."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Quantities:
     """Quantities of n runs, arrays of shape (n,).
 

@@ -35,7 +35,7 @@ _LENGTH = ("tokens", "batch_tokens", "steps")
 _FILLABLE = tuple(name for name in NUMBER_COLUMNS if name not in ("steps", "final_loss"))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidates:
     """Candidates ready to be ranked.
 

@@ -25,7 +25,7 @@ LAYERS = [
     {"sweeps"},
     {"runs"},
     {"schedules"},
-    {"errors", "_content", "_normal", "_ranges", "_version", "laws"},
+    {"errors", "_content", "_entries", "_normal", "_ranges", "_version", "laws"},
 ]
 DEPTH = {name: depth for depth, layer in enumerate(reversed(LAYERS)) for name in layer}
 HEAVY = {"numpy", "scipy", "sklearn", "matplotlib", "torch", "pandas", "pyarrow", "yaml", "tqdm"}

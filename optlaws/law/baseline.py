@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from optlaws._entries import number, ranges
 from optlaws._normal import NORMAL_90
 from optlaws._ranges import outside
 from optlaws.baselines import get_baseline
@@ -30,7 +31,6 @@ from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_ki
 from optlaws.errors import FitError, InputError, LawError, OptlawsError
 from optlaws.law.domain import UNITS, in_domain_text, rows_of_steps
 from optlaws.law.doubts import doubts, doubts_warning, unlike, unseen
-from optlaws.law.entries import number, ranges
 from optlaws.law.groups import group_labels
 from optlaws.law.residuals import Parts, group_texts, same_level, shared_and_own, summary, tails, versions
 from optlaws.runs import CurveTable, RunTable, check_runs

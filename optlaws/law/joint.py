@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._content import Content
+from optlaws._entries import number, numbers
 from optlaws.dynamics.model import FloatArray
 from optlaws.law.domain import in_domain_text
 
@@ -87,14 +88,19 @@ class Joint(Content):
         Raises
         ------
         KeyError, TypeError, ValueError
-            An entry is missing, unknown, or no finite number; a law file so damaged is a `LawError`.
+            An entry is missing, unknown, or no finite number, or the precision is that of no ellipsoid; a law file so
+            damaged is a `LawError`.
         """
-        names = tuple(str(name) for name in data["names"])
-        mean, precision = (np.array(data[key], dtype=float) for key in ("mean", "precision"))
-        limit = float(data["limit"])
-        k = len(names)
-        if not k or not set(names) <= set(NAMES) or mean.shape != (k,) or precision.shape != (k, k):
-            raise ValueError(f"joint must hold some of {', '.join(NAMES)} with a mean and a precision of their number")
-        if not (np.isfinite(mean).all() and np.isfinite(precision).all() and np.isfinite(limit) and limit > 0):
-            raise ValueError("joint must hold finite numbers and a limit above 0")
-        return cls(names, mean, precision, limit)
+        names = data["names"]
+        if not isinstance(names, list) or not names or not all(names.count(name) == 1 for name in names):
+            raise TypeError(f"joint.names must be a list of different quantities, got {names!r:.60}")
+        if not all(name in NAMES for name in names):
+            raise ValueError(f"joint.names must be some of {', '.join(NAMES)}, got {names!r:.60}")
+        mean = numbers(data["mean"], len(names), name="joint.mean")
+        precision = numbers(data["precision"], len(names), len(names), name="joint.precision")
+        if not np.allclose(precision, precision.T) or np.linalg.eigvalsh(precision).min() <= 0:
+            raise ValueError("joint.precision must be symmetric and positive definite")
+        limit = number(data["limit"], "joint.limit", 0.0)
+        if limit == 0:
+            raise ValueError("joint.limit must be above 0, got 0")
+        return cls(tuple(names), mean, precision, limit)

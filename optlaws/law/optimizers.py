@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._entries import mapping, number, numbers, whole
+from optlaws._entries import ranges as entry_ranges
 from optlaws.baselines.base import usable
 from optlaws.dynamics.model import FloatArray, family
 from optlaws.dynamics.solve import effective_decay
@@ -40,6 +42,7 @@ MOST = 300  # of its runs that are looked at, evenly spread
 GRID, FINE, REACH = 41, 25, 3.0  # places of ln f: first over REACH prior sds on either side, then about the highest
 ROUNDS, CUT = 8, 1e-3  # most grids, and the share of the posterior at the end of one that asks for a wider one
 SCATTERS = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05)  # relative scatter about the law, beside its own noise
+MOST_RATE, MOST_LOSS = 50.0, 5.0  # |ln f|, |d| or scatter above these are damaged entries
 STEP = 0.05  # of ln f, for the slope of ln L
 SIZES = ("params", "steps", "batch_tokens", "tokens")  # where alone the two numbers were seen to hold
 
@@ -75,7 +78,7 @@ class Equivalent:
         c = np.asarray(self.covariance, dtype=np.float64)
         good = [
             c.shape == (2, 2) and bool(np.isfinite([self.log_rate, self.log_loss, self.scatter, *c.ravel()]).all()),
-            abs(self.log_rate) <= 50 and abs(self.log_loss) <= 5 and 0 <= self.scatter <= 5,
+            abs(self.log_rate) <= MOST_RATE and abs(self.log_loss) <= MOST_LOSS and 0 <= self.scatter <= MOST_LOSS,
             all(0 <= low <= high < np.inf for low, high in self.ranges.values()),
         ]
         if not all(good) or c[0, 1] != c[1, 0] or c.max() > 100 or np.linalg.eigvalsh(c).min() < -1e-12:
@@ -107,14 +110,18 @@ class Equivalent:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Equivalent:
-        """Return what `to_dict` wrote; errors as of the class, KeyError, TypeError or ValueError."""
-        (a, b), (c, d) = data["covariance"]
+    def from_dict(cls, data: Any, name: str = "equivalent") -> Equivalent:
+        """Return what `to_dict` wrote, called `name` in errors: of the class, KeyError, TypeError or ValueError."""
+        data = mapping(data, name)
+        (a, b), (c, d) = numbers(data["covariance"], 2, 2, name=f"{name}.covariance").tolist()
         return cls(
-            float(data["log_rate"]), float(data["log_loss"]), ((float(a), float(b)), (float(c), float(d))),
-            float(data["scatter"]), int(data["runs"]),
-            {str(name): (float(low), float(high)) for name, (low, high) in data["ranges"].items()},
-        )  # fmt: skip
+            number(data["log_rate"], f"{name}.log_rate", -MOST_RATE, MOST_RATE),
+            number(data["log_loss"], f"{name}.log_loss", -MOST_LOSS, MOST_LOSS),
+            ((a, b), (c, d)),
+            number(data["scatter"], f"{name}.scatter", 0.0, MOST_LOSS),
+            whole(data["runs"], f"{name}.runs"),
+            entry_ranges(data["ranges"], f"{name}.ranges"),
+        )
 
 
 UNSEEN = Equivalent()
@@ -209,9 +216,12 @@ class Optimizers:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Optimizers:
         """Return what `to_dict` wrote; errors as of `Equivalent.from_dict`."""
-        if not isinstance(data["own"], str):
+        if not isinstance(data["own"], str) or not data["own"].strip():
             raise TypeError(f"optimizers.own must be text, got {data['own']!r:.40}")
-        return cls(data["own"], {str(name): Equivalent.from_dict(one) for name, one in data["others"].items()})
+        others = mapping(data["others"], "optimizers.others")
+        return cls(
+            data["own"], {name: Equivalent.from_dict(one, f"optimizers.others.{name}") for name, one in others.items()}
+        )
 
 
 def at_rates(runs: RunTable, factor: FloatArray) -> RunTable:

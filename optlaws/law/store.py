@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from optlaws._entries import number, numbers, part, ranges, whole
 from optlaws.dynamics import Dynamics
 from optlaws.errors import LawError, OptlawsError
 from optlaws.features import COORDINATES, get_basis
 from optlaws.law.baseline import KIND, BaselineFit
 from optlaws.law.doubts import UNSEEN
-from optlaws.law.entries import number, numbers, ranges
 from optlaws.law.joint import Joint
 from optlaws.law.model import Law
 from optlaws.law.optimizers import Optimizers
@@ -272,11 +272,10 @@ def _build(data: dict[str, Any]) -> Law:
             raise LawError(f"exponent {key} of basis {basis.id!r} must be {rule}, got {value:g}; {AGAIN}")
     basis = basis.with_constants(Dynamics.from_dict(data["dynamics"]).to_dict(), data["exponents"])
     p = data["posterior"]
-    size = p["root_size"]
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise TypeError(f"posterior.root_size must be a whole number, got {size!r:.40}")
+    size = whole(p["root_size"], "posterior.root_size")
     root = np.zeros((size, size))
-    root[np.triu_indices(size)] = numbers(p["root_upper_triangle"], size * (size + 1) // 2)
+    triangle, many = "root_upper_triangle", size * (size + 1) // 2
+    root[np.triu_indices(size)] = numbers(p[triangle], many, name=f"posterior.{triangle}")
     known = {field.name for field in fields(Settings)}
     given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in data["settings"].items() if k in known
@@ -287,13 +286,13 @@ def _build(data: dict[str, Any]) -> Law:
             raise TypeError(f"settings.{key} must be a {'list' if isinstance(usual[key], tuple) else 'number'}")
     settings = Settings(**given)
     width = len(data["columns"])
-    inducing = numbers(p["inducing"], len(p["inducing"]), -1, most=LARGEST)
-    sizes = numbers(p["sizes"], -1, most=LARGEST)
+    inducing = numbers(p["inducing"], len(p["inducing"]), -1, name="posterior.inducing", most=LARGEST)
+    sizes = numbers(p["sizes"], -1, name="posterior.sizes", most=LARGEST)
     posterior = Posterior(
-        coefficients=numbers(p["coefficients"], width),
+        coefficients=numbers(p["coefficients"], width, name="posterior.coefficients"),
         inducing=inducing,
         sizes=sizes,
-        mean=numbers(p["mean"], len(inducing) + len(sizes) + 1, most=LARGEST),
+        mean=numbers(p["mean"], len(inducing) + len(sizes) + 1, name="posterior.mean", most=LARGEST),
         root=root,
         noise=number(p["noise"], "noise", SMALLEST, LARGEST),
         spread=number(p["spread"], "spread", SMALLEST, LARGEST),
@@ -336,7 +335,7 @@ def _build(data: dict[str, Any]) -> Law:
         ranges(data["domain"]),
         defaults,
         _info(data["info"]),
-        RiskModel.from_dict(data["risk"]) if data.get("risk") is not None else None,
-        optimizers=Optimizers.from_dict(data["optimizers"]) if data.get("optimizers") is not None else None,
-        joint=Joint.from_dict(data["joint"]) if data.get("joint") is not None else None,
+        part(data, "risk", RiskModel.from_dict),
+        optimizers=part(data, "optimizers", Optimizers.from_dict),
+        joint=part(data, "joint", Joint.from_dict),
     )

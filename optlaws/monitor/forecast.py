@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from optlaws._content import Content
+from optlaws._entries import number, numbers, whole
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError, LawError, nearest
 from optlaws.law import Law
@@ -50,6 +51,7 @@ DEFAULT_EFFECT_SD = (0.1, 0.1, 0.1, 0.1, 0.1)
 DEFAULT_OFFSET_SD = 0.02  # as `Settings.source_sd`; a law fitted to curves knows the offset
 KNOWN_OFFSET_SD = 0.002
 DEFAULT_MISFIT = 0.0015
+LEAST = 1e-12  # of a misfit or a spread in a law file
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,18 +148,17 @@ class CurvePrior(Content):
                 raise LawError(f"a monitor's prior must have {name!r}, got {', '.join(values)}{nearest(name, values)}")
         size = len(EFFECTS) + 1
         try:
-            mean, covariance = (np.array(values[name], dtype=float) for name in ("mean", "covariance"))
-            misfit, spread, law_sd = (float(values[name]) for name in ("misfit", "spread", "law_sd"))
-            level = float(values.get("level", 0.0))  # files of earlier versions have none
-            curves = int(values["curves"])
+            return cls(
+                numbers(values["mean"], size, name="mean"),
+                numbers(values["covariance"], size, size, name="covariance"),
+                number(values["misfit"], "misfit", LEAST),
+                number(values["spread"], "spread", LEAST),
+                whole(values["curves"], "curves"),
+                number(values["law_sd"], "law_sd", 0.0),
+                number(values.get("level", 0.0), "level", 0.0),  # files of earlier versions have none
+            )
         except (TypeError, ValueError, OverflowError) as error:
             raise LawError(f"a monitor's prior must hold numbers, got others ({error}); learn it again") from None
-        if mean.shape != (size,) or covariance.shape != (size, size):
-            raise LawError(
-                f"mean and covariance of a monitor's prior must have shapes ({size},) and ({size}, {size}),"
-                f" got {mean.shape} and {covariance.shape}; learn it again"
-            )
-        return cls(mean, covariance, misfit, spread, curves, law_sd, level)
 
 
 @dataclass(frozen=True)

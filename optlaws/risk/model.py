@@ -10,6 +10,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from optlaws._content import Content
+from optlaws._entries import mapping, number, numbers, ranges
 from optlaws._ranges import SLACK, outside
 from optlaws.dynamics import Dynamics
 from optlaws.dynamics.model import FloatArray, family
@@ -27,6 +28,7 @@ USUAL = {"beta1": 0.9}
 
 SLACKS = {"relative_width": 1.5, "warmup_steps": 2.0, "steps": 1.5, "params": 1.5, "batch_tokens": 1.5, "peak_lr": 1.5}
 UNIT = len(PARAMETERS)  # place of the offset
+SDS = ("scatter", "cell_sd", "source_sd")
 WIDEST = 1e3  # a standard deviation of ln rate above this is a damaged entry
 
 
@@ -203,29 +205,34 @@ class RiskModel(Content):
                     f"risk parameters must be {', '.join(PARAMETERS)}, offset, got {data['parameters']}; {again}"
                 )
             size = UNIT + 1
-            mean = np.array(data["mean"], dtype=float).reshape(size)
+            mean = numbers(data["mean"], size, name="risk.mean")
             covariance = np.zeros((size, size))
             rows, columns = np.triu_indices(size)
-            covariance[rows, columns] = np.array(data["covariance_upper_triangle"], dtype=float).reshape(len(rows))
+            triangle = "covariance_upper_triangle"
+            covariance[rows, columns] = numbers(data[triangle], len(rows), name=f"risk.{triangle}")
             covariance = np.where(np.tri(size, k=-1, dtype=bool), covariance.T, covariance)
-            numbers = {name: float(data[name]) for name in ("scatter", "cell_sd", "source_sd")}
-            domain = {str(name): (float(low), float(high)) for name, (low, high) in data["domain"].items()}
-            typical = {str(name): float(value) for name, value in data["typical"].items()}
+            sds = {name: number(data[name], f"risk.{name}", 0.0, WIDEST) for name in SDS}
+            domain = ranges(data["domain"], "risk.domain")
+            typical = {
+                name: number(value, f"risk.typical.{name}", 0.0)
+                for name, value in mapping(data["typical"], "risk.typical").items()
+            }
             if domain and typical:  # files written before widths counted: all of theirs were the usual ones
                 domain.setdefault("relative_width", (1.0, 1.0))
                 typical.setdefault("relative_width", 1.0)
-            absent = sorted(set(Dynamics().to_dict()) - set(data["dynamics"]))
+            absent = sorted(set(Dynamics().to_dict()) - set(mapping(data["dynamics"], "risk.dynamics")))
             if absent:
                 raise ValueError(f"dynamics must have the entry {absent[0]!r}")
             model = cls(
                 mean=mean, covariance=covariance, dynamics=Dynamics.from_dict(data["dynamics"]), domain=domain,
-                typical=typical, info=dict(data["info"]), **numbers,
+                typical=typical, info=dict(mapping(data["info"], "risk.info")), **sds,
             )  # fmt: skip
-            good = np.isfinite(mean).all() and np.linalg.eigvalsh(covariance).min() > -1e-12
-            if not good or not all(0 < value <= WIDEST for value in numbers.values()):
-                raise ValueError(f"numbers must be finite, standard deviations above 0 and at most {WIDEST:g}")
+            if np.linalg.eigvalsh(covariance).min() <= -1e-12 or not all(sds.values()):
+                raise ValueError("risk must have a covariance and standard deviations above 0")
             if set(domain) != set(RANGES) or set(typical) != set(RANGES):
                 raise ValueError(f"domain and typical must have the entries {', '.join(RANGES)}")
+            if not (all(typical[name] > 0 for name in ABOVE_ZERO) and typical["beta1"] < 1):
+                raise ValueError(f"risk.typical must have {', '.join(ABOVE_ZERO)} above 0 and beta1 below 1")
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
             if isinstance(error, LawError):
                 raise
@@ -241,6 +248,9 @@ def known_runs(runs: RunTable) -> RunTable:
 RANGES = (
     "peak_lr", "warmup_steps", "steps", "params", "batch_tokens", "beta1", "weight_decay", "restarts", "relative_width",
 )  # fmt: skip
+
+
+ABOVE_ZERO = ("peak_lr", "steps", "params", "batch_tokens", "relative_width")
 
 
 def range_values(runs: RunTable, dynamics: Dynamics) -> dict[str, FloatArray]:

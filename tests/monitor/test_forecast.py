@@ -201,7 +201,7 @@ def test_prior_round_trips_and_refuses_others():
         CurvePrior.from_dict({**p.to_dict(), "effects": ["slow_bias"]})
     with pytest.raises(LawError, match="must have 'misfit'"):
         CurvePrior.from_dict({k: v for k, v in p.to_dict().items() if k != "misfit"})
-    with pytest.raises(LawError, match="must have shapes"):
+    with pytest.raises(LawError, match=r"mean must have the shape \(6,\), got \(1,\)"):
         CurvePrior.from_dict({**p.to_dict(), "mean": [0.0]})
     with pytest.raises(InputError, match="finite numbers"):
         check_prior(CurvePrior(np.full(SIZE, np.nan), p.covariance, 1e-3))

@@ -12,6 +12,9 @@ from optlaws.errors import InputError, LawError
 from optlaws.features import get_basis
 from optlaws.law import Law, fit_law, load_any_law, load_law, store
 from optlaws.law.baseline import fit_baseline
+from optlaws.law.optimizers import Equivalent, Optimizers
+from optlaws.monitor.forecast import CurvePrior
+from optlaws.monitor.learning import with_prior
 from optlaws.runs import RunTable
 from optlaws.schedules import from_array, parse
 
@@ -128,10 +131,13 @@ def edited(path, change):
         (lambda d: d["posterior"].update(noise="0.001"), "noise must be a finite number, got '0.001'"),
         (lambda d: d["posterior"].update(spread=True), "spread must be a finite number, got True"),
         (lambda d: d["posterior"].update(spread=1e300), "spread must be from 1e-12 to 1e.12, got 1e.300"),
-        (lambda d: d["posterior"].update(root_size=3.5), "root_size must be a whole number, got 3.5"),
-        (lambda d: d["posterior"]["mean"].__setitem__(0, "0.1"), "lists of numbers must hold numbers only"),
-        (lambda d: d["posterior"]["sizes"].__setitem__(0, True), "lists of numbers must hold numbers only"),
-        (lambda d: d["posterior"]["inducing"][0].__setitem__(0, 1e300), "numbers must be finite, at most 1e.12 from 0"),
+        (lambda d: d["posterior"].update(root_size=3.5), "root_size must be a whole number from 0, got 3.5"),
+        (lambda d: d["posterior"]["mean"].__setitem__(0, "0.1"), "must hold numbers only"),
+        (lambda d: d["posterior"]["sizes"].__setitem__(0, True), "must hold numbers only"),
+        (
+            lambda d: d["posterior"]["inducing"][0].__setitem__(0, 1e300),
+            "inducing must be finite, at most 1e.12 from 0",
+        ),
         (
             lambda d: d["posterior"]["coefficients"].__setitem__(d["posterior"]["coefficients"].index(0.0), -1.0),
             "coefficients must be at least 0",
@@ -144,12 +150,119 @@ def edited(path, change):
         (lambda d: d["settings"].update(field_sd=1e300), "field_sd must be a number from 1e-12 to 1e.12, got 1e.300"),
         (lambda d: d["settings"].update(rounds=2.5), "rounds must be a whole number from 1"),
         (lambda d: d["settings"].update(spreads=[4.0, 0.4]), "spreads must be two numbers, the lower one first"),
+        (lambda d: d["posterior"]["mean"].append(0.5), "posterior.mean must have the shape"),
+        (lambda d: d.update(domain=[1]), r"domain must be an object, got \[1\]"),
+        (lambda d: d["domain"].update(steps=5), "domain.steps must be two numbers, got 5"),
         (lambda d: d["dynamics"].update(modes=8), "modes must be 6 for basis 'sde16', got 8"),
     ],
 )
 def test_damaged(path, change, message):
     with pytest.raises(LawError, match=message):
         Law.load(edited(path, change))
+
+
+@pytest.fixture(scope="module")
+def full():
+    """The content of a law file with a risk model, a joint range, another optimizer and a monitor's prior."""
+    law = load_law("steplaw-dense")
+    known = Optimizers("adamw", {"muon": Equivalent(ranges={"steps": (10.0, 20.0)})})
+    law = with_prior(replace(law, optimizers=known), CurvePrior.default(True))
+    return json.dumps(store.law_to_dict(law))
+
+
+def muon(d):
+    return d["optimizers"]["others"]["muon"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(risk="low"), "risk must be an object, got 'low'"),
+        (lambda d: d.update(risk=True), "risk must be an object, got True"),
+        (lambda d: d["risk"].update(scatter="0.1"), "risk.scatter must be a finite number, got '0.1'"),
+        (lambda d: d["risk"].update(scatter=True), "risk.scatter must be a finite number, got True"),
+        (lambda d: d["risk"].update(cell_sd=1e9), "risk.cell_sd must be from 0 to 1000, got 1e.09"),
+        (lambda d: d["risk"].update(source_sd=0), "'risk' is damaged .*standard deviations above 0"),
+        (lambda d: d["risk"]["mean"].__setitem__(0, "-2.1"), "risk.mean must hold numbers only"),
+        (lambda d: d["risk"]["mean"].pop(), "risk.mean must have the shape"),
+        (
+            lambda d: d["risk"]["covariance_upper_triangle"].__setitem__(0, True),
+            "risk.covariance_upper_triangle must hold",
+        ),
+        (lambda d: d["risk"]["domain"].update(steps=["1", 2]), "risk.domain.steps must be a finite number, got '1'"),
+        (lambda d: d["risk"]["domain"].update(steps=[5, 2]), "risk.domain.steps must be two numbers, the lowest first"),
+        (lambda d: d["risk"]["typical"].update(params=True), "risk.typical.params must be a finite number, got True"),
+        (lambda d: d["risk"]["typical"].update(params=0), "risk.typical must have .*params.* above 0"),
+        (lambda d: d["risk"]["typical"].update(beta1=1.0), "risk.typical must have .* beta1 below 1"),
+        (lambda d: d["risk"].pop("typical"), "'risk' is damaged .*'typical'"),
+        (lambda d: d["risk"].update(info=[["a", 1]]), "risk.info must be an object"),
+        (lambda d: d.update(joint=True), "joint must be an object, got True"),
+        (lambda d: d["joint"].pop("mean"), "joint must have the entry 'mean'"),
+        (lambda d: d["joint"].update(names="steps"), "joint.names must be a list of different quantities, got 'steps'"),
+        (lambda d: d["joint"].update(names=["params"] * 4), "joint.names must be a list of different quantities"),
+        (lambda d: d["joint"]["names"].__setitem__(0, "width"), "joint.names must be some of params, steps"),
+        (lambda d: d["joint"]["mean"].__setitem__(0, "18.1"), "joint.mean must hold numbers only"),
+        (lambda d: d["joint"]["precision"].pop(), "joint.precision must have the shape"),
+        (lambda d: d["joint"]["precision"][0].__setitem__(0, -7.0), "joint.precision must be symmetric and positive"),
+        (lambda d: d["joint"]["precision"][0].__setitem__(1, 3.0), "joint.precision must be symmetric and positive"),
+        (lambda d: d["joint"].update(limit="18"), "joint.limit must be a finite number, got '18'"),
+        (lambda d: d["joint"].update(limit=True), "joint.limit must be a finite number, got True"),
+        (lambda d: d["joint"].update(limit=-1), "joint.limit must be from 0 to inf, got -1"),
+        (lambda d: d["joint"].update(limit=0), "joint.limit must be above 0, got 0"),
+        (lambda d: d.update(optimizers="adamw"), "optimizers must be an object, got 'adamw'"),
+        (lambda d: d["optimizers"].pop("own"), "optimizers must have the entry 'own'"),
+        (lambda d: d["optimizers"].update(own=" "), "optimizers.own must be text, got ' '"),
+        (lambda d: d["optimizers"].update(others=["muon"]), "optimizers.others must be an object"),
+        (lambda d: d["optimizers"]["others"].update(muon=3), "optimizers.others.muon must be an object, got 3"),
+        (lambda d: muon(d).update(log_rate="0.5"), "others.muon.log_rate must be a finite number, got '0.5'"),
+        (lambda d: muon(d).update(log_loss=True), "optimizers.others.muon.log_loss must be a finite number, got True"),
+        (lambda d: muon(d).update(log_loss=6), "optimizers.others.muon.log_loss must be from -5 to 5, got 6"),
+        (lambda d: muon(d).update(scatter=-0.1), "optimizers.others.muon.scatter must be from 0 to 5, got -0.1"),
+        (lambda d: muon(d).update(runs=2.5), "optimizers.others.muon.runs must be a whole number from 0, got 2.5"),
+        (lambda d: muon(d).update(covariance=[[1, 0], ["0", 1]]), "muon.covariance must hold"),
+        (lambda d: muon(d).update(covariance=[1, 0]), "muon.covariance must have the shape"),
+        (lambda d: muon(d)["ranges"].update(steps=["10", 20]), "muon.ranges.steps must be a finite number, got '10'"),
+        (lambda d: muon(d)["ranges"].update(steps=[20, 10]), "muon.ranges.steps must be two numbers, the lowest first"),
+        (lambda d: muon(d).update(ranges=3), "muon.ranges must be an object, got 3"),
+    ],
+)
+def test_damaged_risk_joint_and_optimizers(full, tmp_path, change, message):
+    data = json.loads(full)
+    change(data)
+    with pytest.raises(LawError, match=r"^law file 'damaged\.json'.*" + message):
+        store.law_from_text(json.dumps(data), "damaged.json")
+
+
+@pytest.mark.parametrize("name", ["risk", "joint", "optimizers"])
+@pytest.mark.parametrize("gone", [True, False])
+def test_without_an_entry_that_need_not_be_there(full, name, gone):
+    data = json.loads(full)
+    data[name] = None
+    if gone:
+        del data[name]
+    assert getattr(store.law_from_text(json.dumps(data), "law.json"), name) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"misfit": "0.01"},
+        {"misfit": 0},
+        {"spread": True},
+        {"curves": 1.5},
+        {"law_sd": -1.0},
+        {"level": "0"},
+        {"mean": ["0"] * 6},
+        {"mean": [0.0] * 5},
+        {"covariance": [0.0]},
+    ],
+)
+def test_a_damaged_prior_of_a_monitor(full, change):
+    data = json.loads(full)
+    data["info"]["monitor"].update(change)
+    law = store.law_from_text(json.dumps(data), "law.json")
+    with pytest.raises(LawError, match=f"a monitor's prior must hold numbers, got others .{next(iter(change))}"):
+        CurvePrior.of(law)
 
 
 @pytest.mark.parametrize("number", ["1e999", "9" * 400, "9" * 5000, "NaN", "-Infinity"])

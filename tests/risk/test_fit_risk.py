@@ -229,14 +229,14 @@ class TestModel:
         ("change", "message"),
         [
             ({"scatter": 0.0}, "standard deviations above 0"),
-            ({"scatter": float("nan")}, "standard deviations above 0"),
+            ({"scatter": float("nan")}, "risk.scatter must be a finite number, got nan"),
             ({"mean": [1.0]}, "the entry 'risk' is damaged"),
             ({"mean": None}, "the entry 'risk' is damaged"),
             ({"parameters": ["level"]}, "risk parameters must be level, size"),
             ({"domain": {}}, "domain and typical must have the entries peak_lr"),
-            ({"covariance_upper_triangle": [-1.0] * 36}, "numbers must be finite"),
+            ({"covariance_upper_triangle": [-1.0] * 36}, "risk must have a covariance"),
             ({"covariance_upper_triangle": 0.0}, "the entry 'risk' is damaged"),
-            ({"scatter": 1e308}, "standard deviations above 0 and at most 1000"),
+            ({"scatter": 1e308}, "risk.scatter must be from 0 to 1000, got 1e.308"),
             ({"dynamics": {"kappa": 0.35}}, "dynamics must have the entry"),
         ],
     )

@@ -34,6 +34,7 @@ _HOMES = {
     "register_basis": "optlaws.features",
     "standard_pool": "optlaws.design",
     "sweep_names": "optlaws.sweeps",
+    "with_risk": "optlaws.law",
 }
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "register_basis",
     "standard_pool",
     "sweep_names",
+    "with_risk",
 ]
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ if TYPE_CHECKING:
     from optlaws.compare import compare_laws
     from optlaws.design import design_runs, standard_pool
     from optlaws.features import basis_ids, feature_table, get_basis, register_basis
-    from optlaws.law import Law, fit_law, load_law
+    from optlaws.law import Law, fit_law, load_law, with_risk
     from optlaws.optimize import optimize_schedule
     from optlaws.ranking import rank
     from optlaws.recommend import recommend_settings

@@ -17,13 +17,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from inspect import signature
-from numbers import Real
 from os import PathLike
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._accepted import ACCEPTED, accepted_risk, no_risk_model
 from optlaws._advice import advise, decimals
 from optlaws._normal import NORMAL_90
 from optlaws.errors import InputError, LawError, RiskError
@@ -43,7 +43,7 @@ _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
 MOST_TOLD = 1000  # candidates that are ranked a second time, as on another corpus
 NEGLIGIBLE = 1e-4  # chance that all of some candidates diverge, below which what lies far above them is not looked at
-RISKY = 0.05  # divergence risk above which a candidate is not recommended
+RISKY = ACCEPTED  # divergence risk above which a candidate is not recommended
 TINY_RISK = 1e-6  # divergence risk below which a model's number says no more than "very small"
 
 
@@ -328,14 +328,9 @@ def _safe_ones(
     runs: RunTable, law: LawLike, names: tuple[str, ...], max_risk: float
 ) -> tuple[RunTable, tuple[str, ...], tuple[tuple[str, float], ...]]:
     """Return the candidates whose divergence risk is at most `max_risk`, their names, and the others with theirs."""
-    if not isinstance(max_risk, Real) or not 0.0 <= max_risk <= 1.0:
-        raise InputError(f"max_risk must be a probability from 0 to 1, got {max_risk!r}; 0.05 is a usual choice")
-    risk = risks(runs, law)
+    max_risk, risk = accepted_risk(max_risk), risks(runs, law)
     if risk is None:
-        raise InputError(
-            f"max_risk needs a law with a risk model, and law {law.name!r} has none (rival laws never do);"
-            " take a built-in law or fit your own again, or leave max_risk out"
-        )
+        raise no_risk_model(law)
     safe = risk <= max_risk
     if not safe.any():
         raise RiskError(too_risky(risk, max_risk, names), tuple(zip(names, risk.tolist(), strict=True)))

@@ -24,7 +24,7 @@ LAYERS = [
     {"dynamics"},
     {"sweeps"},
     {"runs"},
-    {"schedules"},
+    {"schedules", "_accepted"},
     {"errors", "_content", "_entries", "_normal", "_ranges", "_version", "laws"},
 ]
 DEPTH = {name: depth for depth, layer in enumerate(reversed(LAYERS)) for name in layer}

@@ -31,6 +31,7 @@ NAMES = {
     "register_basis",
     "standard_pool",
     "sweep_names",
+    "with_risk",
 }
 
 

@@ -340,7 +340,7 @@ def test_of_very_many_the_lowest_get_intervals_and_the_rest_say_why(monkeypatch)
     assert many.advice == rank(runs(40).select(head), Many(few.loss, few.factors)).advice
 
 
-@pytest.mark.parametrize("max_risk", ["0.5", -0.1, 1.5, float("nan")])
+@pytest.mark.parametrize("max_risk", ["0.5", -0.1, 1.5, float("nan"), True])
 def test_an_accepted_risk_that_is_no_probability(max_risk):
     with pytest.raises(InputError, match="max_risk must be a probability from 0 to 1, got"):
         rank(runs(4), Risky([3.0], np.zeros((1, 1))), max_risk=max_risk)

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from optlaws.errors import LawError, OptlawsWarning, nearest
+from optlaws.errors import InputError, LawError, OptlawsWarning, nearest
 from optlaws.law.model import Law
+from optlaws.runs import check_runs
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
 
 if TYPE_CHECKING:
@@ -106,11 +107,52 @@ def public_risk() -> RiskModel:
 def with_risk(law: Law, runs: RunTable) -> Law:
     """Return a law with the risk model of the public runs, moved by what became of the law's own runs.
 
-    `runs` are all runs, diverged ones included; they count as one source. Where none of them can be used, the law is
-    returned as it is. How far a source's critical rate may lie from those of the public ones is as among these, unless
-    the runs say otherwise: of `WIDER` times as far the one of highest evidence is taken, and of another optimizer than
-    AdamW, whose rates are converted by the units alone, the first is left out.
+    `fit_law` looks at completed runs and attaches none; `optlaws fit` calls both.
+
+    Parameters
+    ----------
+    law : Law
+        Fitted to `runs`.
+    runs : RunTable
+        All runs, diverged ones included; they count as one source. Those that say something have an outcome (a status
+        or a final loss), params, batch_tokens, and Adam, AdamW or an optimizer that the law has seen. Where there is
+        none, the law is returned as it is.
+
+    Returns
+    -------
+    Law
+        With `risk`; all else is as before.
+
+    Raises
+    ------
+    InputError
+        `law` is no law of dynamics (rival laws take no risk model), `runs` is no run table, or a width is no number
+        above 0.
+    TableError
+        The table holds a `ScheduleBatch`.
+
+    Warns
+    -----
+    OptlawsWarning
+        Half of the completed runs felt far higher rates than those at which half of the public runs diverged.
+
+    Notes
+    -----
+    How far a source's critical rate may lie from those of the public ones is as among these, unless the runs say
+    otherwise: of `WIDER` times as far the one of highest evidence is taken, and of another optimizer than AdamW, whose
+    rates are converted by the units alone, the first is left out.
+
+    Examples
+    --------
+    >>> from optlaws import fit_law, rank, read_runs, with_risk
+    >>> runs = read_runs("examples/my_runs.csv")
+    >>> law = with_risk(fit_law(runs), runs)
+    >>> bool(rank(runs, law, max_risk=0.05).risk.max() <= 0.05)
+    True
     """
+    if not isinstance(law, Law):
+        raise InputError(f"law must be a Law, got {type(law).__name__}; fit one with fit_law")
+    check_runs(runs)
     from dataclasses import replace
 
     from optlaws.risk import fit_risk, run_labels, usable

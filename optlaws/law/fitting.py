@@ -202,7 +202,7 @@ def fit_law(
     info: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Law:
-    """Fit a law to the completed runs of a table.
+    """Fit a law to the completed runs of a table; `with_risk` then adds what diverged ones say of the risk.
 
     Parameters
     ----------

@@ -1,9 +1,10 @@
 """Divergence risk: quantities of a run, the criterion made of them, labels, fits, and the nearest safe change."""
 
+from optlaws._accepted import ACCEPTED
 from optlaws.risk.criterion import PARAMETERS, Prior
 from optlaws.risk.fitting import RiskFit, fit_risk, usable
 from optlaws.risk.labels import CurveOutcome, curve_outcome, curve_outcomes, run_labels
-from optlaws.risk.model import ACCEPTED, RiskModel, RiskPrediction
+from optlaws.risk.model import RiskModel, RiskPrediction
 from optlaws.risk.quantities import Quantities, quantities
 
 __all__ = [

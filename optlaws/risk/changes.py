@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._accepted import accepted_risk
 from optlaws.dynamics import Drive, drive
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
 from optlaws.risk.criterion import PARAMETERS, WIDTH_POWER, log_critical
-from optlaws.risk.model import ACCEPTED, RiskModel
+from optlaws.risk.model import RiskModel
 from optlaws.risk.quantities import PIECE, Quantities, of_cells, relative_width, strange
 from optlaws.runs import RunTable
 from optlaws.schedules import Cells, cells
@@ -166,8 +167,7 @@ def safe_changes(runs: RunTable, model: RiskModel, accepted: float) -> list[list
     InputError
         `accepted` is no probability, a size or batch is missing, or a width is no number above 0.
     """
-    if not 0.0 <= accepted <= 1.0:
-        raise InputError(f"accepted must be a probability from 0 to 1, got {accepted!r}; {ACCEPTED} is the default")
+    accepted = accepted_risk(accepted, "accepted")
     found: list[list[SafeChange]] = [[] for _ in range(len(runs))]
     rows = np.flatnonzero(model.probability(runs) > accepted)
     if not len(rows):

@@ -20,9 +20,6 @@ from optlaws.risk.criterion import PARAMETERS, log_critical
 from optlaws.risk.quantities import Quantities, quantities, relative_width, strange
 from optlaws.runs import RunTable, format_quantity
 
-ACCEPTED = 0.05
-"""Probability of divergence that is accepted where nobody says otherwise."""
-
 USUAL = {"beta1": 0.9}
 """What a run counts as where it says nothing: AdamW's default."""
 

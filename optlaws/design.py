@@ -10,11 +10,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 
+from optlaws._accepted import accepted_risk
 from optlaws._normal import NORMAL_90
 from optlaws.baselines import get_baseline
 from optlaws.baselines.base import usable
@@ -112,7 +113,7 @@ def design_runs(
         Of all chosen runs together, in FLOPs (or tokens, or steps; see `Design.unit`). Gains are then divided by powers
         of the cost from 0 to 1, and the plan that leaves the targets narrowest is taken.
     max_risk : float
-        Runs likelier to diverge are left out: a diverged run has no loss.
+        Runs likelier to diverge are left out, 0 .. 1: a diverged run has no loss.
     basis : str or Basis, optional
         As in `fit_law`.
     settings : Settings, optional
@@ -121,8 +122,8 @@ def design_runs(
     Raises
     ------
     InputError
-        No target, a count or budget out of range, too large a pool, or a size or batch that some of the runs have and
-        others lack.
+        No target, a count, budget or accepted risk out of range, settings of another kind, too large a pool, or a size
+        or batch that some of the runs have and others lack.
     RiskError
         Fewer runs than asked for are likely enough to be completed.
     FitError
@@ -134,6 +135,10 @@ def design_runs(
     there are finished runs; a field of residuals, offsets of sizes and run-to-run noise are in it, so that runs are
     spread over sizes, horizons and rates and repeats are not thrown away.
     """
+    max_risk, constants = accepted_risk(max_risk), Settings.checked(settings)
+    number = isinstance(budget, Real) and not isinstance(budget, bool)
+    if budget is not None and not (number and 0.0 < float(budget) < np.inf):
+        raise InputError(f"budget must be a finite number above 0, got {budget!r:.40}; leave it out for no bound")
     for name, table in (("targets", targets), ("pool", pool), ("have", have)):
         if table is not None:
             check_runs(table, name)
@@ -163,12 +168,11 @@ def design_runs(
     places = a + np.flatnonzero(safe)
     if budget is not None:
         least = float(np.sort(cost[places])[:count].sum())
-        if not np.isfinite(budget) or budget < least * (1.0 - 1e-9):
+        if budget < least * (1.0 - 1e-9):
             raise InputError(
                 f"budget must be at least {least:.6g} {unit}, the {count} cheapest runs of the pool, got {budget:g};"
                 " raise it or ask for fewer runs"
             )
-    constants = settings or Settings()
     states = final_states(everything, units.dynamics, use_params=use_params, use_batch=use_batch)
     peak = np.asarray(everything.batch().peak, dtype=float)
     joint = joint_prior(

@@ -92,6 +92,26 @@ class TestChoice:
         with pytest.raises(InputError, match=r"budget must be at least .* FLOPs, the 8 cheapest"):
             design_runs(targets, pool, 8, budget=1.0)
 
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ({"max_risk": float("nan")}, "max_risk must be a probability from 0 to 1, got nan; 0.05 is a usual choice"),
+            ({"max_risk": 2}, "max_risk must be a probability from 0 to 1, got 2"),
+            ({"max_risk": "5%"}, "max_risk must be a probability from 0 to 1, got '5%'"),
+            ({"max_risk": None}, "max_risk must be a probability from 0 to 1, got None"),
+            ({"budget": "1e19"}, "budget must be a finite number above 0, got '1e19'; leave it out"),
+            ({"budget": float("inf")}, "budget must be a finite number above 0, got inf"),
+            ({"budget": float("nan")}, "budget must be a finite number above 0, got nan"),
+            ({"budget": True}, "budget must be a finite number above 0, got True"),
+            ({"settings": {}}, "settings must be a Settings of optlaws.regression.settings, got {}"),
+            ({"basis": 3}, "basis must be one of sde16"),
+            ({"have": "runs.csv"}, "have must be a RunTable, got str"),
+        ],
+    )
+    def test_arguments_of_another_kind_or_range(self, targets, pool, argument, message):
+        with pytest.raises(InputError, match=message):
+            design_runs(targets, pool, 2, **argument)
+
     def test_finished_runs_count(self, targets, pool):
         first = design_runs(targets, pool, 6)
         losses = 2.0 + 400.0 / np.sqrt(first.runs.params) + 500.0 / np.sqrt(first.runs.tokens)

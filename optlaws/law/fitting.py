@@ -34,7 +34,7 @@ from optlaws.law.outliers import outliers, warn_of_copies
 from optlaws.law.refits import CALLED as CURVES_CALLED
 from optlaws.law.refits import left_out as left_out_curves
 from optlaws.law.residuals import group_texts, partition_values, summary, versions
-from optlaws.law.units import units_of
+from optlaws.law.units import all_or_none, own_units_of
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import Posterior, Problem, fit_trend_field, trend_evidence
 from optlaws.runs import CurveTable, RunTable, check_runs
@@ -47,7 +47,6 @@ MOST_READINGS = 3600  # of all curves together: more of them cost time and calib
 FEWEST_PER_CURVE = 6
 FREE_POINTS_PER_CURVE = 20.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.125  # fraction of a run before which its curve is not looked at: repeats differ most there
-FEWEST_FOR_UNITS = 16  # final losses before the units of a basis are asked about
 CALIBRATION_TRIALS = 40
 CALIBRATION_INDUCING = 240  # most inducing points while constants are tried
 CALIBRATED: dict[str, tuple[float, float]] = {  # prior of the constants that curves find: centre over the basis' value,
@@ -55,17 +54,6 @@ CALIBRATED: dict[str, tuple[float, float]] = {  # prior of the constants that cu
     "temperature_exponent": (1.0, 0.2),
     "aT": (1.0, 0.5),
 }
-
-
-def _known(values: FloatArray, name: str, runs: RunTable) -> bool:
-    """Return whether a column is known in every run (True) or in none (False); some is an error."""
-    missing = np.flatnonzero(~np.isfinite(values))
-    if 0 < len(missing) < len(values):
-        raise FitError(
-            f"{name} must be given for all runs of a fit or for none, but {len(missing)} of {len(values)} lack it"
-            f" (first: {runs.run_id[missing[0]]!r}); fill or drop those runs"
-        )
-    return len(missing) == 0
 
 
 class _Fit:
@@ -76,8 +64,8 @@ class _Fit:
     ) -> None:
         self.runs, self.basis, self.settings, self.group = runs, basis, settings, group
         sizes = runs.size
-        self.use_params = _known(sizes, "params", runs)
-        self.use_batch = _known(runs.batch_tokens, "batch_tokens", runs)
+        self.use_params = all_or_none(sizes, "params", runs)
+        self.use_batch = all_or_none(runs.batch_tokens, "batch_tokens", runs)
         self.final = np.flatnonzero(usable(runs))
         self.grid: tuple[Any, Any] | None = None  # cells of the curves, the same for all constants
         self.ends: Any = None  # and those of the final losses, where curves ask for many trials
@@ -242,13 +230,15 @@ def fit_law(
     TableError
         There is no column `group`.
     InputError
-        No run or curve table, no such basis, a name that is no text, or exponents to calibrate that the basis has not.
+        No run or curve table, no such basis, a name that is no text, settings or info of another kind, an empty pool,
+        or exponents to calibrate that the basis has not.
 
     Warns
     -----
     OptlawsWarning
-        Fewer runs than columns, interval widths that no groups calibrate, runs that stand apart from the law of the
-        others, or runs that scatter by more than laws know.
+        Fewer runs than columns; interval widths that no groups calibrate; runs that stand apart from the law of the
+        others, or that scatter by more than laws know; copies of a run under another name; median sizes or batches that
+        are none, and peak rates ten times off all others; runs of an optimizer too few to say anything, left out.
 
     Notes
     -----
@@ -276,14 +266,17 @@ def fit_law(
         raise InputError(f"curves must be a CurveTable, got {type(curves).__name__}; read one with read_curves")
     if not isinstance(name, str):
         raise InputError(f"name must be text, got {name!r}; leave it out for 'law'")
-    if inducing_pool is not None and not len(inducing_pool):
+    if not isinstance(info, Mapping | None):
+        raise InputError(f"info must be a mapping of further entries, got {info!r:.60}; leave it out for none")
+    settings = Settings.checked(settings)
+    if inducing_pool is not None and not len(check_runs(inducing_pool, "inducing_pool")):
         raise InputError("inducing_pool must hold at least one run, got an empty table; leave it out for the runs")
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
         chosen = get_basis(basis)
         about = dict(info or {})
         runs, curves, optimizer, others = own_runs(runs, curves)
-        settings = (settings or Settings()).of_sizes(bool((density(runs) < 1.0).any()))
-        units = _own_units(runs, chosen, settings) if own_units else {}
+        settings = settings.of_sizes(bool((density(runs) < 1.0).any()))
+        units = own_units_of(runs, chosen, settings) if own_units else {}
         if units:
             chosen, about["units"] = chosen.with_constants(units), units
         if calibrate:
@@ -294,31 +287,13 @@ def fit_law(
         for other, table in others.items():
             for column, used in (("params", law.use_params), ("batch_tokens", law.use_batch)):
                 values = table.size if column == "params" else table.batch_tokens
-                if used and not _known(values, column, table):
+                if used and not all_or_none(values, column, table):
                     text = f"{column} must be given for all runs of a fit or for none, but no run of {other} has any"
                     raise FitError(f"{text}; fill the column or drop these runs")
             if progress is not None:
                 progress(f"runs of {other}")
             found[other] = fit_equivalent(law, table)
         return replace(law, optimizers=Optimizers(optimizer, found))
-
-
-def _own_units(runs: RunTable, basis: Basis, settings: Settings) -> dict[str, float]:
-    """Return the units of these runs if they are far from the usual ones and enough of them say so, else nothing."""
-    keep = usable(runs)
-    if keep.sum() < FEWEST_FOR_UNITS or not (runs.final_loss[keep] > 0).all():
-        return {}
-    done = runs.select(keep)
-    if not (np.asarray(done.batch().peak) > 0).all():
-        return {}
-    try:
-        known = {
-            "use_params": _known(done.size, "params", done),
-            "use_batch": _known(done.batch_tokens, "batch_tokens", done),
-        }
-    except FitError:  # said, with its way out, where the fit begins
-        return {}
-    return units_of(done, basis, settings, **known)
 
 
 def _calibrated_exponents(
@@ -338,7 +313,8 @@ def _calibrated_exponents(
         )
     profile = profile_exponents(
         done, basis, names,
-        use_params=_known(done.size, "params", done), use_batch=_known(done.batch_tokens, "batch_tokens", done),
+        use_params=all_or_none(done.size, "params", done),
+        use_batch=all_or_none(done.batch_tokens, "batch_tokens", done),
         progress=progress,
     )  # fmt: skip
     return profile.basis, profile.values

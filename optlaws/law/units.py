@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from optlaws.dynamics.model import family
+from optlaws.baselines.base import usable
+from optlaws.dynamics.model import FloatArray, family
+from optlaws.errors import FitError
 from optlaws.features import Basis
 from optlaws.law.calibrate import Evidence
 from optlaws.regression.trend_field import Settings
@@ -28,6 +30,18 @@ RATES = (1.0, 2.0, 4.0, 8.0)
 """Units of the rate that are tried, over the usual one."""
 OTHER_RATES = tuple(2.0**k for k in range(-6, 13))
 """The same for runs of other optimizers than Adam and AdamW."""
+FEWEST = 16  # final losses before the units of a basis are asked about
+
+
+def all_or_none(values: FloatArray, name: str, runs: RunTable) -> bool:
+    """Return whether a column is known in every run (True) or in none (False); some is an error."""
+    missing = np.flatnonzero(~np.isfinite(values))
+    if 0 < len(missing) < len(values):
+        raise FitError(
+            f"{name} must be given for all runs of a fit or for none, but {len(missing)} of {len(values)} lack it"
+            f" (first: {runs.run_id[missing[0]]!r}); fill or drop those runs"
+        )
+    return len(missing) == 0
 
 
 def units_of(
@@ -72,3 +86,21 @@ def units_of(
     for units in ([own] if far else []) + ([{}] if other else []):
         tried += [{**units, "lr_ref": usual.lr_ref * rate} for rate in (OTHER_RATES if other else RATES)]
     return max(tried, key=evidence)
+
+
+def own_units_of(runs: RunTable, basis: Basis, settings: Settings) -> dict[str, float]:
+    """Return the units of these runs if they are far from the usual ones and enough of them say so, else nothing."""
+    keep = usable(runs)
+    if keep.sum() < FEWEST or not (runs.final_loss[keep] > 0).all():
+        return {}
+    done = runs.select(keep)
+    if not (np.asarray(done.batch().peak) > 0).all():
+        return {}
+    try:
+        known = {
+            "use_params": all_or_none(done.size, "params", done),
+            "use_batch": all_or_none(done.batch_tokens, "batch_tokens", done),
+        }
+    except FitError:  # said, with its way out, where the fit begins
+        return {}
+    return units_of(done, basis, settings, **known)

@@ -100,6 +100,22 @@ class Settings:
                     f"{name} must be {rule} from {least:g} to {LARGEST:g}, got {value!r}; {usual!r} is the default"
                 )
 
+    @classmethod
+    def checked(cls, settings: Any) -> Settings:
+        """Return constants as they are given, the defaults for None.
+
+        Raises
+        ------
+        InputError
+            They are something else.
+        """
+        if settings is not None and not isinstance(settings, Settings):
+            raise InputError(
+                f"settings must be a Settings of optlaws.regression.settings, got {settings!r:.60};"
+                " write Settings(size_sd=0.01), say, or leave it out"
+            )
+        return settings or cls()
+
     def of_sizes(self, sparse: bool) -> Settings:
         """Return the constants for dense networks, or for sparse ones, in `size_sd`."""
         return replace(self, size_sd=max(self.size_sd, self.sparse_size_sd)) if sparse else self

@@ -378,7 +378,7 @@ final_loss, extra
         if name in self.extra:
             return _texts(list(self.extra[name]))
         known = [*RUN_COLUMNS, *self.extra]
-        raise TableError(f"no column {name!r} in this table (it has {', '.join(known)}){nearest(name, known)}")
+        raise TableError(f"no column {name!r} in this table (it has {', '.join(known)}){nearest(str(name), known)}")
 
     def schedule_cells(self) -> tuple[str, ...]:
         """Return the schedules as texts: those they were read from, else JSON; errors as for `schedule_tuple`."""

@@ -9,7 +9,7 @@ from made_runs import curve_losses, curves_of, expected, plan, with_losses
 from naive_kriging import Kriging
 from threadpoolctl import threadpool_limits
 
-from optlaws.errors import FitError, InputError, OptlawsWarning, TableError
+from optlaws.errors import FitError, InputError, OptlawsError, OptlawsWarning, TableError
 from optlaws.features import feature_table, get_basis
 from optlaws.law import fit_law, fitting
 from optlaws.law.baseline import fit_baseline
@@ -156,6 +156,21 @@ class TestRefusals:
     def test_unknown_basis(self, runs):
         with pytest.raises(InputError, match=r"basis must be one of .*, got 'sde15'; did you mean 'sde16'"):
             fit_law(runs, basis="sde15")
+
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ({"settings": {}}, "settings must be a Settings of optlaws.regression.settings, got {}; write Settings"),
+            ({"settings": {"size_sd": 0.01}}, "settings must be a Settings of .*, got {'size_sd': 0.01}"),
+            ({"settings": 0}, "settings must be a Settings of .*, got 0"),
+            ({"info": 3}, "info must be a mapping of further entries, got 3; leave it out"),
+            ({"inducing_pool": "pool.csv"}, "inducing_pool must be a RunTable, got str"),
+            ({"group": 3}, "group must name a column; no column 3 in this table"),
+        ],
+    )
+    def test_arguments_of_another_kind(self, runs, argument, message):
+        with pytest.raises(OptlawsError, match=message):
+            fit_law(runs, **argument)
 
     def test_curves_of_other_runs(self, few):
         curves = CurveTable(("nobody",) * 30, np.arange(1.0, 31.0), np.full(30, 3.0))

@@ -91,7 +91,9 @@ class TrainConfig:
     log_every: int = setting(whole(1), 1, "updates from one row of the curve to the next")
     device: str = setting(text(), "auto", "cpu, cuda or cuda:N; auto: CUDA where there is one")
     dtype: str = setting(
-        word("auto", "float32", "bfloat16"), "auto", "numbers of the model; auto: bfloat16 on CUDA, float32 elsewhere"
+        word("auto", "float32", "bfloat16"),
+        "auto",
+        "numbers of the model; auto: bfloat16 for a run that begins on CUDA, else float32",
     )
     compile: bool = setting(flag, False, "whether to use torch.compile")
     threads: int | None = setting(whole(1, 1024, optional=True), None, "threads of the CPU; null: as torch chooses")
@@ -153,6 +155,10 @@ class TrainConfig:
 
     def digest(self, *without: str) -> str:
         """Return the sha256 of all settings that change what is learnt, 64 hexadecimal digits.
+
+        Settings count as they are written: with `dtype: auto` a run has one digest on every device, though it is
+        trained in bfloat16 on one and in float32 on another, and differs by as much as by rounding (its record says in
+        which, `dtype`). Write the format out where runs of different devices are to be compared closely.
 
         Parameters
         ----------

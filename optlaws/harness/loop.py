@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,8 +143,13 @@ class Loop:
         InputError
             If the device's memory does not suffice, or the data do not fit the configuration.
         """
-        with self._memory(), self.machine.set_up(self.config.threads), interruptible() as interrupted:
-            self._start()
+        with (
+            self._memory(),
+            interruptible() as interrupted,
+            nullcontext(self._saved()) as (saved, where),  # first, as it says in which format the run goes on
+            self.machine.set_up(self.config.threads),
+        ):
+            self._start(saved, where)
             ready = self.ready
             if self.world.size == 1:  # it may hold this loop, and with it all parameters (gradients' buckets are left)
                 self.ready = lambda: None
@@ -200,15 +205,26 @@ class Loop:
         """How many devices train the run, and of what kind."""
         return f"{self.world.size} {self.machine.name}"
 
-    def _start(self) -> None:
-        """Make source and engine, at the newest checkpoint if there is one."""
+    def _saved(self) -> tuple[dict[str, Any] | None, Path | None]:
+        """Return the checkpoint that the runs go on from, None without one, and its file, None for a branch.
+
+        They go on in the number format that they began with: `dtype: auto` chooses it once, on whatever device.
+        """
         commit()  # found out now, so that what is wrong with it is said before the run
-        saved: dict[str, Any] | None = None
         found = list_checkpoints(self.folder) if self.folder and not self.fresh else []
         if found:
             saved = load_checkpoint(found[-1], self.digest.__eq__ if self.stacked else self.config.goes_on_from)
         elif self.branch:
             saved = self.branch()
+        else:
+            return None, None
+        dtype = saved.get("dtype", self.machine.dtype_name)  # checkpoints of earlier versions do not say
+        if dtype != self.machine.dtype_name:
+            self.machine = Machine.of(self.config.with_(dtype=dtype))
+        return saved, found[-1] if found else None
+
+    def _start(self, saved: dict[str, Any] | None, file: Path | None) -> None:
+        """Make source and engine, at a checkpoint if there is one."""
         if saved:
             for member, state in zip(self.members, saved["members"], strict=True):
                 member.load(state)
@@ -220,7 +236,7 @@ class Loop:
                 self.clock = Clock(earlier=self.clock.earlier + self.clock.seconds)
         self.source = open_source(self.config, [self.members[i].config.order for i in self.active], self.machine.device)
         if saved and saved["data"] != self.source.digest:
-            where, way_out = (found[-1], "use --restart") if found else ("branch", "train this run from the start")
+            where, way_out = (file, "use --restart") if file else ("branch", "train this run from the start")
             raise InputError(f"{where}: the data have changed since this checkpoint; bring them back or {way_out}")
         self.source.validation(self.config.eval.sequences - 1, 1)  # fails now rather than at the end of the run
         configs = [self.members[i].config for i in self.active]
@@ -330,6 +346,7 @@ class Loop:
             "clock": [self.clock.seconds, self.clock.updates, self.clock.tokens],
             "earlier": self.clock.earlier,
             "devices": self._devices,
+            "dtype": self.machine.dtype_name,
             "branched_from": self.branched_from,
             "engine": engine,
             "rng": torch.get_rng_state(),

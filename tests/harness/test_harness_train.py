@@ -13,6 +13,7 @@ from tiny_runs import tiny
 
 from optlaws.errors import InputError
 from optlaws.harness import entropy, loop, read_config, read_record, train, train_stacked
+from optlaws.harness.machine import Machine
 from optlaws.harness.record import CurveLog, Verdict
 from optlaws.harness.sections import DivergenceConfig
 from optlaws.runs import read_curves, read_runs
@@ -117,6 +118,29 @@ def test_interrupted_runs_go_on(tmp_path):
     assert half.curve.loss.tolist() == whole.curve.loss[:11].tolist()
     assert_same(train(config, tmp_path), whole)
     assert not (tmp_path / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("begun", ["bfloat16", "float32"])
+def test_a_run_keeps_the_numbers_that_it_began_with(begun, tmp_path, monkeypatch):
+    """`dtype: auto` is one digest and two formats: begun on one device, a run goes on in its format on another."""
+    there = Machine.of
+
+    def elsewhere(config):  # a device on which auto means the format `begun`
+        return there(config.with_(dtype=begun) if config.dtype == "auto" else config)
+
+    def here(config):
+        other = "float32" if begun == "bfloat16" else "bfloat16"
+        return there(config.with_(dtype=other) if config.dtype == "auto" else config)
+
+    config = tiny()
+    monkeypatch.setattr(Machine, "of", staticmethod(elsewhere))
+    whole, asked = train(config), iter(range(100))
+    train(config, tmp_path, stop=lambda: next(asked) == 11)
+    monkeypatch.setattr(Machine, "of", staticmethod(here))
+    record = train(config, tmp_path)
+    assert record.runs.extra["dtype"] == (begun,)
+    assert_same(record, whole)
+    assert train(config).runs.extra["dtype"] != (begun,)
 
 
 def test_interrupted_before_the_first_step(tmp_path):

@@ -196,7 +196,7 @@ class Forecast:
 
 
 def independent_share(steps: FloatArray) -> FloatArray:
-    """Return what each reading adds in independent readings, at most 1, shape (m,); steps ascending, above 0."""
+    """Return what each of m readings adds in independent ones, (m,), 0 .. 1; steps above 0, each above the last."""
     gaps = np.diff(np.log(steps), prepend=-np.inf)
     return np.asarray(np.minimum(gaps * INDEPENDENT, 1.0))
 
@@ -248,6 +248,7 @@ def reforecast(path: Path, prior: CurvePrior, steps: FloatArray, log_loss: Float
     prior : CurvePrior
     steps, log_loss : ndarray of shape (m,)
         Readings so far, ln of losses in nats per token, steps ascending; those before `path.start` are not used.
+        Several of one step count as one, their mean: another look at the same parameters is no further reading.
 
     Raises
     ------
@@ -267,6 +268,9 @@ def reforecast(path: Path, prior: CurvePrior, steps: FloatArray, log_loss: Float
             "steps and log_loss must be finite, steps ascending, got"
             f" step {steps[row]:g} with ln loss {log_loss[row]:g} at place {row}; leave such readings out"
         )
+    if (np.diff(steps) == 0).any():
+        steps, place, count = np.unique(steps, return_inverse=True, return_counts=True)
+        log_loss = np.bincount(place, weights=log_loss) / count
     return _answer(path, prior, steps, *_solve(path, prior, steps, log_loss))
 
 

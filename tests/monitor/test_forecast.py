@@ -1,5 +1,7 @@
 """The re-forecast: against dense formulas, limits that must hold, and recovery of what was put in."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from monitor_helpers import plain_path
@@ -190,6 +192,19 @@ def test_close_readings_share_what_they_add():
     steps = np.geomspace(100.0, 100.0 * np.e, 1001)
     assert independent_share(steps).sum() == pytest.approx(INDEPENDENT + 1, rel=1e-6)
     assert independent_share(np.array([1.0, 10.0, 100.0])).tolist() == [1.0, 1.0, 1.0]
+
+
+def test_readings_of_one_step_are_one_their_mean():
+    """A log that has a step several times tells no more, and no less, than one with the mean of these readings."""
+    path = plain_path()
+    steps, log = readings(path, shift=0.01, noise=0.002, until=0.6)
+    once = reforecast(path, prior(), steps, log)
+    twice = reforecast(path, prior(), np.repeat(steps, 2), np.repeat(log, 2))
+    assert astuple(twice) == pytest.approx(astuple(once), rel=1e-12)
+    around = np.repeat(log, 3) + np.tile([-0.004, 0.004, 0.0], len(log))
+    assert astuple(reforecast(path, prior(), np.repeat(steps, 3), around)) == pytest.approx(astuple(once), rel=1e-9)
+    last = reforecast(path, prior(), np.append(steps, [steps[-1]] * 30), np.append(log, [log[-1]] * 30))
+    assert astuple(last) == pytest.approx(astuple(once), rel=1e-12)
 
 
 def test_prior_round_trips_and_refuses_others():

@@ -30,6 +30,7 @@ from optlaws.regression.design import choose_runs, joint_prior
 from optlaws.regression.settings import Settings
 from optlaws.risk import ACCEPTED
 from optlaws.runs import RunTable, check_runs, format_quantity
+from optlaws.runs._compute import FLOPS
 from optlaws.schedules import Schedule
 
 FEWER = (1 / 64, 1 / 32, 1 / 16, 1 / 8)  # of the target's parameters
@@ -334,10 +335,15 @@ def _safe(pool: RunTable, max_risk: float) -> np.ndarray:
         return ~(np.asarray(public_risk().probability(pool, {}), dtype=float) > max_risk)
 
 
+def training_flops(runs: RunTable) -> FloatArray:
+    """Return the FLOPs of each run's training, 6 N D, N the parameters that a token meets, (n,); NaN where unknown."""
+    return FLOPS * runs.size * runs.tokens
+
+
 def _cost(runs: RunTable) -> tuple[FloatArray, str]:
     """Return what each run costs, and the unit."""
     if np.isfinite(runs.tokens).all():
         if np.isfinite(runs.size).all():
-            return 6.0 * runs.size * runs.tokens, "FLOPs"
+            return training_flops(runs), "FLOPs"
         return runs.tokens, "tokens"
     return np.asarray(runs.steps, dtype=float), "steps"

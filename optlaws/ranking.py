@@ -125,7 +125,8 @@ class Ranking:
     advice
         One plain sentence. Its numbers are ranks: 1 is candidate `order[0]`, called `names[order[0]]`.
     risk
-        Probability that the run diverges; None where the law has no risk model, NaN where that cannot say.
+        Probability that the run diverges; None where the law has no risk model, NaN where that cannot say, and for all
+        but the `JOINT` candidates of lowest loss.
     max_risk
         Risk above which a candidate is not recommended.
     preferred

@@ -245,7 +245,8 @@ def _rank_document(
 
 
 def to_json(document: Any) -> str:
-    """Return JSON text with a newline at its end; NaN and infinity are null, whole floats are written as integers."""
+    """Return JSON text with a newline at its end; NaN and infinity are null, whole floats from
+    1e3 to below 1e16 in size are written as integers, all others to the last digit."""
     return json.dumps(_clean(document), indent=1) + "\n"
 
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from optlaws.baselines.base import FloatArray, Parametric, check_points, columns, training
 from optlaws.errors import FitError, InputError
 from optlaws.runs import CurveTable, RunTable
+from optlaws.runs._compute import FLOPS
 
-FLOPS = 6.0  # FLOPs per parameter and token
 SAME_BUDGET = 0.02  # budgets whose logarithms are closer than this are one
 
 

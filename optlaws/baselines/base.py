@@ -56,7 +56,10 @@ class BaselineLaw(Protocol):
 
     @classmethod
     def fit(cls, runs: RunTable, curves: CurveTable | None = None, *, seed: int = 0, starts: int = 0) -> Self:
-        """Fit the law to completed runs (and curves); `starts` = 0 is the law's own number of starts.
+        """Fit the law to completed runs (and curves), from `starts` starts where the fit is a search.
+
+        0 leaves their number to the law: all of its grid where it has one (Chinchilla, Kaplan, data-constrained and
+        critical batch, which by default draw some hundreds of it), else the default.
 
         Laws that search from many starts take `progress`, a `Progress`, as well: see `fit_kind`.
 
@@ -111,21 +114,6 @@ class CurveLaw(LossLaw, Protocol):
             The table has not one row, or a step lies outside 1 .. T or is not whole.
         TableError
             The table holds a `ScheduleBatch`, whose schedules have no objects.
-        """
-        ...
-
-
-@runtime_checkable
-class AdviceLaw(BaselineLaw, Protocol):
-    """A law that advises a peak rate, a batch size, or both."""
-
-    def recommend(self, params: float, tokens: float) -> Advice:
-        """Return the advice for N parameters and D tokens.
-
-        Raises
-        ------
-        InputError
-            N or D, where the law looks at it, is not a finite number above 0.
         """
         ...
 

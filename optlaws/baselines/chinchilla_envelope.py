@@ -7,10 +7,11 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.allocation import FLOPS, PowerAllocation
+from optlaws.baselines.allocation import PowerAllocation
 from optlaws.baselines.base import FloatArray, check_points, columns
 from optlaws.errors import FitError
 from optlaws.runs import CurveTable, RunTable
+from optlaws.runs._compute import FLOPS
 
 POINTS = 1500  # amounts of compute looked at, evenly spread in the logarithm
 

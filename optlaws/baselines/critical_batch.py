@@ -126,7 +126,11 @@ class CriticalBatch(Parametric):
         return [f"B_c {self.B_c:.3g} lies far from the batches tried, {low:.3g} to {high:.3g}"]
 
     def recommend(self, params: float, tokens: float) -> Advice:
-        """Return the critical batch, which costs twice the least data and twice the least steps; no rate (NaN)."""
+        """Return the critical batch, which costs twice the least data and twice the least steps; no rate (NaN).
+
+        `params` and `tokens` change nothing: this B_c is one number. In arXiv 2001.08361 it grows as the loss falls; no
+        loss is asked for here.
+        """
         return Advice(float("nan"), self.B_c)
 
     def rate(self, highest: float, batch_tokens: float) -> float:

@@ -8,8 +8,9 @@ from typing import ClassVar, Self
 import numpy as np
 
 from optlaws.baselines.base import Advice, Parametric
-from optlaws.baselines.optimal_rate import FLOPS, near_best, power, regress
+from optlaws.baselines.optimal_rate import near_best, power, regress
 from optlaws.runs import CurveTable, RunTable
+from optlaws.runs._compute import FLOPS
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from optlaws.baselines.allocation import FLOPS, PowerAllocation, budgets
+from optlaws.baselines.allocation import PowerAllocation, budgets
 from optlaws.baselines.base import FloatArray, check_points
 from optlaws.errors import InputError
+from optlaws.runs._compute import FLOPS
 
 
 @dataclass(frozen=True)

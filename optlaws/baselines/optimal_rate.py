@@ -14,7 +14,6 @@ from optlaws.errors import FitError, InputError
 from optlaws.runs import RunTable
 
 NEAR_BEST = 0.0025  # of the lowest loss of the same N and D: the runs that Step Law is fitted on
-FLOPS = 6.0
 
 
 class RateLaw(Protocol):

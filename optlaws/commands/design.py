@@ -13,7 +13,7 @@ from optlaws import report
 from optlaws._advice import percent
 from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, write_text
-from optlaws.design import Design, design_runs, standard_pool
+from optlaws.design import Design, design_runs, standard_pool, training_flops
 from optlaws.errors import InputError
 from optlaws.risk import ACCEPTED
 from optlaws.runs import RunTable, format_quantity, gather_candidates, parse_quantity, read_runs, write_runs
@@ -160,7 +160,7 @@ def _sums(found: Design, targets: RunTable) -> str:
     """Say what the runs cost together and what they are worth by the prior's account."""
     text = f"Together {_cost(float(found.cost.sum()), found.unit)} {found.unit}"
     if found.unit == "FLOPs":
-        one = float(np.median(6.0 * targets.size * targets.tokens))
+        one = float(np.median(training_flops(targets)))
         text += f", {100 * float(found.cost.sum()) / one:.3g} % of one run that is to be predicted"
     return (
         f"{text}. Width: of the 90 % interval of an expected loss to be predicted, % of it, after that run;"

@@ -123,6 +123,10 @@ class Dynamics:
         """Curvatures l of the variance states, shape (modes,), ascending, per unit of intrinsic time."""
         return np.geomspace(self.slowest, self.fastest, int(self.modes))
 
+    def rate_scale(self, n: FloatArray) -> FloatArray:
+        """Return the factor of rates eta in the scaled rate x = n^cN eta / lr_ref, (m,), for sizes n (params_ref)."""
+        return np.asarray(n**self.size_exponent / self.lr_ref)
+
     def to_dict(self) -> dict[str, float]:
         """Return the constants as plain numbers, those of NumPy's types too."""
         return {name: value.item() if isinstance(value, np.generic) else value for name, value in asdict(self).items()}

@@ -165,7 +165,7 @@ def integrate(grid: Cells, run: Drive, dynamics: Dynamics, *, along: bool = Fals
     """
     c = dynamics
     edges, width = grid.edges.T, np.diff(grid.edges, axis=1).T  # (K, n): a cell of all schedules is contiguous
-    scale = run.n**c.size_exponent / c.lr_ref
+    scale = c.rate_scale(run.n)
     left, mean, right = (np.ascontiguousarray(rate.T) for rate in (grid.left, grid.mean, grid.right))
     square = _squared_norm(mean, width, scale, run, c)
     count = len(width)
@@ -221,7 +221,7 @@ def _below_peak(felt: FloatArray, left: FloatArray, right: FloatArray) -> FloatA
 
 def weight_norm(grid: Cells, run: Drive, dynamics: Dynamics) -> FloatArray:
     """Return the weight norm R at the edges of the cells, shape (n, K + 1), without the other states."""
-    scale = run.n**dynamics.size_exponent / dynamics.lr_ref
+    scale = dynamics.rate_scale(run.n)
     mean = np.ascontiguousarray(grid.mean.T)
     square = _squared_norm(mean, np.diff(grid.edges, axis=1).T, scale, run, dynamics)
     return np.asarray(np.sqrt(square).T)
@@ -389,7 +389,7 @@ def final_states(
 
 def _highest(batch: ScheduleBatch, run: Drive, dynamics: Dynamics) -> FloatArray:
     """Return the highest scaled rate of each run, (n,); the cells' ends may miss that of a noisy array."""
-    return np.asarray(np.asarray(batch.peak) * run.n**dynamics.size_exponent / dynamics.lr_ref)
+    return np.asarray(np.asarray(batch.peak) * dynamics.rate_scale(run.n))
 
 
 def final_grid(batch: ScheduleBatch) -> Cells:

@@ -27,6 +27,11 @@ COORDINATES = (
     "fast_variance",
     "slowest_variance",
 )
+"""The coordinates of the residual field, each over its length scale; v_0 .. v_5 are the variance states, slowest first.
+
+ln n, ln d, ln peak rate, ln b, ln intrinsic time, ln(v_3 + .01), ln(v_5 + .1), ln(v_1 + .01): `slow_variance` is of
+the fourth curvature, `slowest_variance` of the second. The names stay, as law files have their scales by them.
+"""
 
 
 def _plain(what: str, values: Mapping[str, float]) -> Mapping[str, float]:
@@ -192,7 +197,7 @@ class Basis:
         return max(self.scales["peak"], gaps * gap)
 
     def coordinates(self, states: States, peak: FloatArray, peak_scale: float) -> FloatArray:
-        """Return the coordinates of the residual field, shape (m, 8), in length scales.
+        """Return the coordinates of the residual field, shape (m, 8), in length scales, in the order of `COORDINATES`.
 
         Parameters
         ----------

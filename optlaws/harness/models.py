@@ -27,6 +27,7 @@ from optlaws.harness.layers import (
     token_loss,
 )
 from optlaws.harness.sections import MLPConfig, QuadraticConfig, TransformerConfig
+from optlaws.runs._compute import FLOPS
 
 ModelConfig = TransformerConfig | MLPConfig | QuadraticConfig
 EMBEDDING_STD = 0.02
@@ -157,9 +158,9 @@ def count_parameters(config: ModelConfig, vocab: int = 0, seq_len: int = 1) -> C
     inner = [p for p in table.values() if p.role not in ("embedding", "head")]
     params = sum(p.count for p in inner)
     active = sum(round(p.count * p.share) for p in inner)
-    work = 6.0 * active
+    work = FLOPS * active
     if not isinstance(config, QuadraticConfig):
-        work += 6.0 * vocab * config.width
+        work += FLOPS * vocab * config.width
     if isinstance(config, TransformerConfig):
         work += 12.0 * config.depth * (config.heads or 0) * config.head_width * seq_len
     return Counts(params, active, sum(p.count for p in table.values()), work)

@@ -13,7 +13,6 @@ B(s) - B(T) is what remains to be learnt; the variances minus their end values a
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -90,10 +89,7 @@ class Path:
 
     def log_loss_at(self, step: float) -> float:
         """Return ln expected loss at one step."""
-        i = min(max(bisect_right(self.steps, step), 1), len(self.steps) - 1)
-        a, b = float(self.steps[i - 1]), float(self.steps[i])
-        u = min(max((step - a) / (b - a), 0.0), 1.0)
-        return float(self.log_loss[i - 1] + u * (self.log_loss[i] - self.log_loss[i - 1]))
+        return float(self.at(np.array([step]))[0][0])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the path as plain numbers."""

@@ -1,7 +1,11 @@
 """The second stage: a free schedule of straight pieces, refined from the best of the families.
 
-After the warm-up the rate is r_0 = p and r_j = max(p exp(-(d_1 + .. + d_j)), floor) at K knots whose steps are fixed,
-straight in between; the unknowns are ln p and d_1 .. d_K, d_j >= 0 where the rate must not rise. What is minimised is
+After the warm-up the rate is r_0 = p and
+
+    r_j = min(max(p exp(-(d_1 + .. + d_j)), floor, LOWEST p), highest)
+
+at K knots whose steps are fixed, straight in between, `highest` the task's highest peak rate; the unknowns are ln p and
+d_1 .. d_K, d_j >= 0 where the rate must not rise. What is minimised is
 
     ln(L / L_ref) + c (sqrt(v + e^2) - e) + penalties,
 

@@ -250,8 +250,8 @@ def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
 
     A share is how much ln criterion is above that of a typical run that went well (`RiskModel.typical`) on account of
     one quantity; for peak rate and size (with the width, where it is known) by the slope of ln u at the run itself. The
-    typical warm-up is taken as half of the run at most. Plain SGD, whose risk is not known, has neither driver ("") nor
-    shares (NaN).
+    typical warm-up is taken as half of the run at most. Runs of other optimizers than Adam and AdamW, whose risk is
+    not known, have neither driver ("") nor shares (NaN).
 
     Raises
     ------

@@ -107,7 +107,9 @@ class RiskFit:
     ----------
     mean, covariance : of theta and the offsets of `sources`, (7 + k,) and (7 + k, 7 + k).
     scatter : of ln u_c from row to row.
-    evidence : ln of the marginal likelihood (Laplace).
+    evidence : ln of the marginal likelihood of the rows (Laplace) at that scatter, less its prior's
+        (ln scatter - its median)^2 / 2 over its variance: what the scatter was chosen by. Constants of that prior are
+        left out, so that fits of one `scatter_sd` alone can be compared.
     prior : what it started from.
     rows : number of rows.
     """
@@ -166,7 +168,8 @@ def fit_risk(
     Parameters
     ----------
     runs : RunTable
-        Those that `usable` refuses are left out; a missing beta1 counts as 0.9.
+        Those that `usable` refuses (no known outcome, params or batch_tokens, or another optimizer than Adam and AdamW)
+        are left out; a missing beta1 counts as 0.9.
     start : RiskModel, optional
         A fitted model whose theta (not its offset) is the prior.
     prior : Prior, optional
@@ -188,7 +191,7 @@ def fit_risk(
     kept = usable(runs)
     if not kept.any():
         raise FitError(
-            "runs must have at least one with a known outcome, params and batch_tokens and an adaptive optimizer to"
+            "runs must have at least one with a known outcome, params and batch_tokens and Adam or AdamW to"
             f" judge divergence by, got none of {len(runs)}; fill status, params and batch_tokens"
         )
     table = known_runs(runs.select(kept))

@@ -40,7 +40,8 @@ class RiskPrediction:
     felt, at : highest felt rate, dimensionless, and the step at which it is felt.
     critical : felt rate at which half of such runs diverge.
     in_domain, reasons : whether the model was fitted on runs like it, and why not ("" inside).
-    assumed : values filled in where the runs left them empty.
+    assumed : values filled in for params, batch_tokens and weight_decay where any run left them empty, by name (0.9 for
+        beta1 is not named).
     """
 
     probability: FloatArray

@@ -147,7 +147,7 @@ def of_cells(grid: Cells, run: Drive, dynamics: Dynamics) -> tuple[FloatArray, F
     """
     grid = _refined(grid)
     norm = weight_norm(grid, run, dynamics)
-    scale = run.n**dynamics.size_exponent / dynamics.lr_ref
+    scale = dynamics.rate_scale(run.n)
     u = np.stack([grid.left / norm[:, :-1], grid.right / norm[:, 1:]], axis=2) * scale[:, None, None]
     row = np.arange(len(scale))
     top = u.reshape(len(row), -1).argmax(axis=1)

@@ -93,3 +93,16 @@ def test_a_built_in_law_that_has_seen_such_runs_is_named(run):
         "rank", "cosine:peak=1e-3,warmup=2000", "cosine:peak=5e-4,warmup=2000", *sizes, "--law", "steplaw-dense"
     )
     assert (code, err) == (0, "")
+
+
+def test_formats_are_those_that_the_readme_states():
+    """Commands with a choice of formats have JSON, and all of them but `laws` and `monitor` CSV."""
+    choices = {
+        name: set(option.type.choices)
+        for name, command in cli.cli.commands.items()
+        for option in command.params
+        if "--format" in option.opts
+    }
+    assert {"rank", "risk", "laws", "monitor", "schedule", "compare", "design"} <= set(choices)
+    assert all("json" in found for found in choices.values())
+    assert {name for name, found in choices.items() if "csv" not in found} == {"laws", "monitor"}

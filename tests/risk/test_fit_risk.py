@@ -132,7 +132,7 @@ def test_nothing_to_fit(runs):
     with pytest.raises(FitError, match="runs must have at least one with a known outcome, params and batch_tokens"):
         fit_risk(unknown)
     plain = replace(runs, optimizer=("sgd",) * len(runs))
-    with pytest.raises(FitError, match="adaptive optimizer"):
+    with pytest.raises(FitError, match="params and batch_tokens and Adam or AdamW to judge divergence by"):
         fit_risk(plain)
     with pytest.raises(FitError, match="source must be one of a, got 'b'; leave it out for a new one"):
         fit_risk(runs).model("b")

@@ -181,7 +181,7 @@ def _shapes_text(found: Recommendation) -> str:
     return (
         f"Shape: the law has seen one shape of schedule. Law {name}, at the nearest sizes that it has seen, puts\n"
         f"{schedule}\n"
-        f"{number_text(gain.gain, 4)} below the best cosine (90 % interval {low} .. {high}, expected losses;"
+        f"{number_text(gain.gain, 4)} below the best cosine (90 % interval {low} .. {high}, one run of each;"
         f" lower with probability {percent(gain.p_real)})."
     )
 

@@ -343,9 +343,9 @@ def report(
     ]
     parts.append(
         "## Where does the best peak rate lie?\n\nStep Law's dense runs; a row has one size, token budget and batch and"
-        f" {RATES} or more peak rates, of a grid of about a factor of 1.4. How many of the ranges hold the rate of the run"
-        f" that did end lowest: those that `recommend` is 90 % sure of, and those that cost less than {100 * FLAT:g} % more"
-        " by the mean, both among the rates of the row.\n\n" + table(head, cells)
+        f" {RATES} or more peak rates, of a grid of about a factor of 1.4. How many of the ranges hold the rate of the"
+        f" run that did end lowest: those that `recommend` is 90 % sure of, and those that cost less than"
+        f" {100 * FLAT:g} % more by the mean, both among the rates of the row.\n\n" + table(head, cells)
     )
     parts.append(
         "## What this does not show\n\n"

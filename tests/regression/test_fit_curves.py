@@ -65,9 +65,7 @@ def test_constants_leave_their_usual_values_only_as_far_as_curves_pay_for_it(few
     middle = {name: usual[name] * centre for name, (centre, _) in CALIBRATED.items()}
     exponents = {name: value for name, value in middle.items() if name in basis.exponents}
     dynamics = {name: value for name, value in middle.items() if name not in basis.exponents}
-    gain = work.evidence(found, work.settings) - work.evidence(
-        basis.with_constants(dynamics, exponents), work.settings
-    )
+    gain = work.evidence(found, work.settings) - work.evidence(basis.with_constants(dynamics, exponents), work.settings)
     assert gain >= 0.5 * float(np.square(sds).sum())
 
 

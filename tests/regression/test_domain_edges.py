@@ -97,3 +97,18 @@ def test_a_law_of_cosines_knows_what_is_unlike_them(cosines, text, unlike):
     """Rates that hardly fall, or are gone at once, are; those that fall over a fifth of a run or more are not."""
     runs = RunTable.build([parse(text)], params=3e7, batch_tokens=51200.0, weight_decay=0.1)
     assert ("schedule unlike those in training" in reasons(cosines, runs)) is unlike
+
+
+def test_candidates_equally_far_out_share_what_is_not_known_there(law):
+    """A memory of 50 steps under a law of 10: each loss is uncertain, their difference as sure as at 10."""
+    pairs = []
+    for beta1 in (0.98, 0.9):
+        p = law.predict(RunTable.concat([one(peak=6e-4, beta1=beta1), replace(one(beta1=beta1), run_id=("2",))]))
+        c = p.covariance([0, 1])
+        np.testing.assert_allclose(np.diag(c), p.sd**2 - p.noise**2, rtol=1e-6)
+        c /= np.outer(p.loss, p.loss)
+        pairs.append((c[0, 0], c[0, 1], c[0, 0] + c[1, 1] - 2.0 * c[0, 1]))
+    (far, far_shared, far_apart), (near, near_shared, near_apart) = pairs
+    assert far - near > 0.05**2
+    assert far_shared - near_shared == pytest.approx(far - near, rel=1e-9)
+    assert far_apart == pytest.approx(near_apart, rel=1e-6)

@@ -7,6 +7,7 @@ import pytest
 from made_runs import plan, with_losses
 
 from optlaws.law import fit_law
+from optlaws.law.domain import far_out
 from optlaws.law.joint import NAMES, Joint
 from optlaws.runs import RunTable
 from optlaws.schedules import parse
@@ -112,3 +113,44 @@ def test_candidates_equally_far_out_share_what_is_not_known_there(law):
     assert far - near > 0.05**2
     assert far_shared - near_shared == pytest.approx(far - near, rel=1e-9)
     assert far_apart == pytest.approx(near_apart, rel=1e-6)
+
+
+SIDES = [
+    ("params", 16.0, 1), ("params", 16.0, -1), ("batch_tokens", 16.0, 1), ("batch_tokens", 16.0, -1),
+    ("peak_lr", 16.0, 1), ("peak_lr", 16.0, -1), ("steps", 16.0, 1), ("steps", 1.05, -1), ("density", 1.05, 1),
+    ("density", 1.05, -1),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "free", "side"), SIDES)
+def test_uncertainty_grows_evenly_with_the_distance(name, free, side):
+    """In ln of the quantity: nothing up to a factor that the law is trusted for, twice as much twice as far beyond."""
+    low, high = 2.0, 8.0
+    end = high if side > 0 else low
+    at = np.array([np.sqrt(low * high), *(end * (free * np.exp(far)) ** side for far in (-1e-9, 0.5, 1.0, 2.0))])
+    rows = far_out({name: at}, {name: (low, high)})
+    sd = np.sqrt((rows**2).sum(axis=1))
+    np.testing.assert_allclose(sd[:2], 0.0, atol=1e-12)
+    np.testing.assert_allclose(sd[2:] / sd[3], [0.5, 1.0, 2.0], rtol=1e-9)
+    assert 0.001 < sd[3] < 0.1  # of the loss, for a factor of e
+
+
+@pytest.mark.parametrize(("name", "value"), [("warmup_steps", 3000.0), ("weight_decay", 0.5), ("warmup_steps", 0.0)])
+def test_other_warm_ups_and_decays_are_less_certain(name, value):
+    inside, far, farther = 300.0 if name == "warmup_steps" else 0.1, value, value * 2.0
+    rows = far_out({name: np.array([inside, far, farther])}, {name: (inside, inside)})
+    sd = np.sqrt((rows**2).sum(axis=1))
+    assert sd[0] == 0.0
+    assert sd[1] > 0.001
+    assert sd[2] > sd[1] or value == 0.0
+
+
+def test_what_lies_far_out_is_said_once(law):
+    """A size ten times the largest makes any schedule and any combination new: the size is the reason."""
+    far = one(params=6e8)
+    assert reasons(law, far) == "params 600M above 60M, the highest in training"
+    both = replace(law, joint=Joint(("params", "steps"), np.log([3e7, 6000.0]), np.eye(2), 0.8))
+    assert reasons(both, far) == reasons(law, far)
+    odd = one(params=5.8e7, steps=3100)  # inside of both ranges
+    assert reasons(law, odd) == ""
+    assert reasons(both, odd) == "params 58M with steps 3.1K: no run in training had such a combination"

@@ -64,13 +64,13 @@ def test_a_spike_that_loses_a_fifth_of_its_height_in_a_window_is_given_time(last
     monitor, u = new_monitor(), STEPS / TOTAL
     factor = np.log(4.0) * (u >= 0.4) * np.exp(-np.maximum(u - 0.4, 0.0) / lasting)
     feed(monitor, STEPS, expected_curve(monitor, STEPS) * np.exp(factor))
-    at = [alarm.step / TOTAL for alarm in monitor.history if alarm.kind == DIVERGENCE][0]
+    at = next(alarm.step / TOTAL for alarm in monitor.history if alarm.kind == DIVERGENCE)
     assert (at > 0.44) is given_time
     assert 0.4 < at < 0.48
 
 
 def test_departures_are_in_sds_of_all_that_is_not_known():
-    """Reading by reading: the law's sd, what curves depart by, misfit, the level of another corpus, noise of a block."""
+    """Reading by reading: the law's sd, what curves depart by, misfit, another corpus' level, noise of a block."""
     path, rng = plain_path(sd=0.01), np.random.default_rng(2)
     root = 0.01 * rng.standard_normal((6, 6))
     mean = 0.01 * rng.standard_normal(6)

@@ -78,3 +78,24 @@ def test_a_run_that_stands_apart_but_spoils_nothing_is_kept_and_named():
     assert law.info["n_runs"] == len(runs)
     assert [(x["run_id"], x.get("left_out")) for x in law.info["outliers"]] == [(runs.run_id[5], None)]
     assert "left out" not in str(told[0].message)
+
+
+@pytest.fixture(scope="module")
+def annealed(few):
+    """A law of curves of cosines alone, of which no final loss is known."""
+    some = few.select(np.array([s.kind == "cosine" for s in few.schedule_tuple()]))
+    return fit_law(some, curves_of(some, every=100, noise=0.0005))
+
+
+def test_curves_show_the_loss_at_every_rate(annealed, few):
+    """Cosines pass through all rates: a run that ends at its peak rate is no less certain for it."""
+    still = few.select(np.array([s.kind == "constant" for s in few.schedule_tuple()]))
+    without = replace(annealed, domain={k: v for k, v in annealed.domain.items() if k != "end_rate"})
+    np.testing.assert_array_equal(annealed.predict(still).sd, without.predict(still).sd)
+
+
+def test_where_no_final_loss_is_known_a_curve_ends_at_the_final_loss(annealed, few):
+    """There is one evaluation set only, and so no doubt about an offset between two."""
+    end, final = annealed.predict_curve(few, np.array([4000.0])), annealed.predict(few)
+    np.testing.assert_allclose(end.loss, final.loss, rtol=1e-6)
+    np.testing.assert_allclose(end.sd, final.sd, rtol=1e-3)

@@ -200,6 +200,13 @@ class TestScores:
         assert (row["error"], row["regret"], row["cover"], row["hits"], row["pools"]) == (0, 0, 1, 1, 1)
         assert row["spearman"] == pytest.approx(1.0)
 
+    @pytest.mark.parametrize(("place", "hit"), [(0, 1), (1, 1), (2, 0), (4, 0)])
+    def test_a_hit_is_a_best_one_among_the_two_predicted_lowest(self, place, hit):
+        p = np.array([2.0, 2.1, 2.2, 2.3, 2.4])
+        y = p + 0.5
+        y[place] = 2.0
+        assert scores(y, p, p - 0.1, p + 0.1)["hits"] == hit
+
     def test_repeats_are_one_candidate(self):
         y = np.array([2.0, 2.2, 2.05, 2.05, 2.3, 2.5])
         p = np.array([2.1, 2.1, 2.0, 2.0, 2.4, 2.4])

@@ -334,7 +334,7 @@ def report(
     cells = [
         [
             r["left_out"],
-            r["rows"],
+            str(r["rows"]),
             number(r["sure"], 2, False),
             number(r["factor"], 2, False),
             number(r["flat"], 2, False),

@@ -43,7 +43,6 @@ _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
 MOST_TOLD = 1000  # candidates that are ranked a second time, as on another corpus
 NEGLIGIBLE = 1e-4  # chance that all of some candidates diverge, below which what lies far above them is not looked at
-RISKY = ACCEPTED  # divergence risk above which a candidate is not recommended
 TINY_RISK = 1e-6  # divergence risk below which a model's number says no more than "very small"
 
 
@@ -154,7 +153,7 @@ class Ranking:
     reasons: tuple[str, ...]
     advice: str
     risk: FloatArray | None = None
-    max_risk: float = RISKY
+    max_risk: float = ACCEPTED
     preferred: int | None = None
     left_out: tuple[tuple[str, float], ...] = ()
     other_corpus: bool = False
@@ -282,7 +281,7 @@ def _rank(
     half[best] = 0.0
     with np.errstate(over="ignore"):  # an absurd candidate may end at infinity
         ends = [loss[best] * np.expm1(ratio + side * half) for side in (-1.0, 1.0)]
-    risk, limit = risks(runs, law), RISKY if max_risk is None else max_risk
+    risk, limit = risks(runs, law), ACCEPTED if max_risk is None else max_risk
     elsewhere = getattr(law, "discrepancy", None) is not None
     apart = np.sqrt(expected + relative**2 + relative[best] ** 2)
     result = {

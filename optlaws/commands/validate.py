@@ -33,7 +33,7 @@ DRAWS = 200  # simulated predictions that are wrong by the scatter of repeats al
 LATE = 0.125  # part of a run before which its curve is not compared, as in fits
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """What came out: the law, who was fitted, predictions and scores.
 
@@ -197,7 +197,7 @@ def put_to_the_test(
         known = readings.select(np.array([one in names for one in readings.run_id], dtype=bool))
     law = with_risk(fit_law(train, known, own_units=own_units, name=name), train)
     if law.risk is None:
-        raise FitError("runs to fit must have sizes, batches and an adaptive optimizer to judge divergence by")
+        raise FitError("runs to fit must have sizes, batches and Adam or AdamW to judge divergence by")
     with quiet():
         prediction = law.predict(runs)
     done = finished(runs)

@@ -148,7 +148,7 @@ class Comparison:
     warned: Mapping[str, str]
 
 
-@dataclass
+@dataclass(eq=False)
 class Answers:
     """What one law answered on one split: (n,) arrays of all runs, NaN where not held out or not predicted."""
 

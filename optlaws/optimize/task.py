@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._accepted import ACCEPTED, accepted_risk, no_risk_model
 from optlaws.errors import InputError, LawError
-from optlaws.ranking import RISKY, Z, risks
+from optlaws.ranking import Z, risks
 from optlaws.runs import RunTable, format_quantity
 from optlaws.runs._optimizers import usually_decays
 from optlaws.schedules import Schedule, ScheduleBatch
@@ -28,7 +29,7 @@ AT_LIMIT = 0.8  # part of the accepted risk above which the risk is said to boun
 SHORTEST = 4  # steps of a run that can be planned
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Judged:
     """Predictions for m schedules, arrays of shape (m,).
 
@@ -81,7 +82,7 @@ class Task:
     low: float
     high: float
     floor: float = 0.0
-    max_risk: float = RISKY
+    max_risk: float = ACCEPTED
     strict_risk: bool = False
     outside: bool = False
     monotone: bool = True
@@ -316,13 +317,10 @@ def make_task(
     check_knows_rates(law)
     if params is not None and not (np.isfinite(params) and params > 0):
         raise InputError(f"params must be a finite number above 0, got {params!r}; give non-embedding parameters")
-    if max_risk is not None and not 0.0 <= max_risk <= 1.0:
-        raise InputError(f"max_risk must be a probability from 0 to 1, got {max_risk!r}; 0.05 is a usual choice")
-    if max_risk is not None and getattr(law, "risk", None) is None:
-        raise InputError(
-            f"max_risk needs a law with a risk model, and law {law.name!r} has none; take a built-in law or fit your"
-            " own again, or leave max_risk out"
-        )
+    if max_risk is not None:
+        accepted_risk(max_risk)
+        if getattr(law, "risk", None) is None:
+            raise no_risk_model(law)
     if not (np.isfinite(caution) and 0 <= caution <= 10):
         raise InputError(f"caution must be from 0 to 10 standard deviations, got {caution!r}; {Z:.3f} is the default")
     total, tokens, batch = lengths(steps, tokens, batch_tokens, law.defaults)
@@ -354,6 +352,6 @@ def make_task(
     whole = law.predict(RunTable.build([middle], **columns))
     return Task(
         law=law, steps=total, columns=columns, low=low, high=high, floor=float(min_lr),
-        max_risk=RISKY if max_risk is None else max_risk, strict_risk=max_risk is not None, outside=outside,
+        max_risk=ACCEPTED if max_risk is None else max_risk, strict_risk=max_risk is not None, outside=outside,
         monotone=monotone, caution=caution, sizes_outside=size_reasons(whole.reasons[0]), assumed=assumed, notes=notes,
     )  # fmt: skip

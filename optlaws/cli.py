@@ -24,6 +24,7 @@ from optlaws.commands.options import (
     Quantity,
     format_option,
     log_columns,
+    logged_sizes,
     max_risk_option,
     open_sizes,
     other_corpus_option,
@@ -365,8 +366,7 @@ def validate(**options: Any) -> None:
 @click.option("--run-id", metavar="ID", help="Name of the run; or the one to take, where a log has several.")
 @log_columns
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
-@click.option("--schedule", metavar="SPEC", help="Schedule of the runs, where their rates are not logged.")
-@sizes
+@logged_sizes
 @click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
 def import_logs(**options: Any) -> None:
     """Turn logs of past runs into the curve table and the run table that fit and monitor read.

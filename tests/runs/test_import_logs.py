@@ -267,7 +267,8 @@ class TestTables:
         write_curves(tmp_path / "c.csv", table)
         again = read_curves(tmp_path / "c.csv")
         assert again.loss.tolist() == [0.1 + 0.2, 1 / 3]
-        assert again.extra == table.extra == {"val_loss": ("", "0.5"), "lr": ("0.001",) * 2, "grad_norm": ("2", "")}
+        beside = {"val_loss": ("", "0.5"), "lr": ("0.001",) * 2, "grad_norm": ("2", "")}
+        assert again.extra == table.extra == beside | {"loss_kind": ("training",) * 2}
 
     def test_steps_counted_from_0(self, tmp_path):
         def length(steps):

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optlaws.commands.candidates import tell_overruled
-from optlaws.commands.shared import check_outputs, keep_inputs, quiet, tell_assumed, write_text
-from optlaws.errors import InputError
-from optlaws.runs import gather_candidates, log_file
+from optlaws.commands.shared import NAMED, check_outputs, keep_inputs, quiet, tell_assumed, write_text
+from optlaws.errors import InputError, nearest
+from optlaws.runs import RunTable, gather_candidates, log_file
 
 if TYPE_CHECKING:
     from optlaws.monitor import Monitor
@@ -67,15 +67,20 @@ def monitor(
     law = load_law(law_name)
     law = law.on_other_corpus() if other_corpus else law
     found = gather_candidates([candidate], sizes, law.defaults)
-    if len(found.runs) != 1:
-        raise InputError(f"RUN must be one run, got {len(found.runs)}; name one schedule, or a file with one row")
     with quiet():
-        watch = Monitor(law, found.runs)
+        watch = Monitor(law, _one_run(found.runs, run_id))
     if os.path.isdir(log):
         log = log_file(log)
     if not follow and log != STDIN and not os.path.isfile(log):
         raise InputError(f"--log must name a file, got {log!r}, which is none; check it, or wait for it with --follow")
-    reader = LiveLog(log, run_id, step=step_column, loss=loss_column, updates_per_step=updates_per_step or 1.0)
+    reader = LiveLog(
+        log,
+        run_id,
+        step=step_column,
+        loss=loss_column,
+        updates_per_step=updates_per_step or 1.0,
+        unnamed=len(found.runs) > 1,
+    )
     if follow:
         tell_overruled(found, sizes)
         told_step = updates_per_step is not None
@@ -105,6 +110,18 @@ def monitor(
             lines.append(f"outside the law's domain: {watch.path.reason}")
         write_text(output, "\n".join(lines) + "\n")
     return DIVERGED if _stop(status, stop_on) else 0
+
+
+def _one_run(runs: RunTable, run_id: str | None) -> RunTable:
+    """Return the run to watch: the only one, whatever its name, or the row of that name."""
+    if len(runs) == 1:
+        return runs
+    names = ", ".join(runs.run_id[:NAMED]) + ", ..." * (len(runs) > NAMED)
+    if run_id is None:
+        raise InputError(f"RUN must be one run, got {len(runs)} ({names:.200}); choose one of them with --run-id")
+    if run_id not in runs.run_id:
+        raise InputError(f"--run-id must be a run of RUN ({names:.200}), got {run_id!r}{nearest(run_id, runs.run_id)}")
+    return runs.select([runs.run_id.index(run_id)])
 
 
 def _table_of(candidate: str) -> str:

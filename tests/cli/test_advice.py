@@ -231,3 +231,25 @@ def test_narrow_axes_have_labels():
     low, high = ax.get_xlim()
     shown = [ax.xaxis.get_major_formatter()(tick) for tick in ax.get_xticks() if low <= tick <= high]
     assert shown == ["0.003", "0.004"]
+
+
+def test_every_published_law_of_the_table_is_in_the_figure():
+    from types import SimpleNamespace
+
+    from optlaws.commands.recommend import _panel
+    from optlaws.plotting import new_axes
+
+    rates = np.geomspace(1e-4, 1e-2, 40)
+    loss = 3.0 + 0.1 * np.log(rates / 1e-3) ** 2
+    flat = SimpleNamespace(
+        values=rates, loss=loss, lower=loss - 0.1, upper=loss + 0.1, low=8e-4, high=1.2e-3, best=1e-3
+    )
+    advised = {"far": 1e-10, "near": 1.1e-3, "next": 9e-4, "batch": np.nan, "high": 0.5, "higher": 0.9}
+    published = [SimpleNamespace(name=name, peak_lr=rate) for name, rate in advised.items()]
+    ax = new_axes()
+    _panel(ax, SimpleNamespace(published=published), flat, "peak_lr")
+    assert sorted(text.get_text() for text in ax.texts) == ["high 0.5 →", "higher 0.9 →", "near", "next", "← far 1e-10"]
+    dashed = [float(line.get_xdata()[0]) for line in ax.lines if line.get_linestyle() == "--"]
+    assert sorted(dashed) == [9e-4, 1.1e-3]
+    offsets = {text.get_text(): text.xyann[1] for text in ax.texts}
+    assert offsets["high 0.5 →"] != offsets["higher 0.9 →"]

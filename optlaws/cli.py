@@ -103,6 +103,7 @@ def rank(**options: Any) -> None:
 @max_risk_option(ACCEPTED_RISK)
 @click.option("--outside-domain", is_flag=True, help="Allow schedules unlike those that the law was trained on.")
 @click.option("--rising", is_flag=True, help="Let the free schedule rise again after its warm-up.")
+@other_corpus_option
 @click.option(
     "--caution",
     type=float,

@@ -84,7 +84,7 @@ def monitor(
     if follow:
         tell_overruled(found, sizes)
         told_step = updates_per_step is not None
-        return _follow(watch, reader, every, stop_on, found.assumed, told_away=other_corpus, told_step=told_step)
+        return _follow(watch, reader, every, stop_on, found.assumed, other_corpus=other_corpus, told_step=told_step)
     seen, back = _feed(watch, reader, whole=log == STDIN)
     if reader.pending:
         click.echo("optlaws: note: the log's last line has no end and is left out: it may be half written", err=True)
@@ -98,8 +98,7 @@ def monitor(
     if updates_per_step is None:
         _tell_own_step(reader)
     status = watch.status
-    if not other_corpus:
-        _tell_away(watch)
+    _tell_away(watch, other_corpus)
     if style == "json":
         history = [vars(alarm) for alarm in watch.history]
         write_text(output, report.to_json({**status.to_dict(), "history": history}))
@@ -170,16 +169,15 @@ def _feed(watch: Monitor, reader: Any, whole: bool = False) -> tuple[int, list[t
     return count, back
 
 
-def _tell_away(watch: Monitor) -> bool:
+def _tell_away(watch: Monitor, other_corpus: bool) -> bool:
     """Say on standard error that the curve is not one of the law's corpus, where it lies far away; return whether."""
     gap = watch.level
     if gap is None or abs(gap) < AWAY or watch.status.diverged:
         return False
-    click.echo(
-        f"optlaws: note: the curve lies {100 * abs(math.expm1(gap)):.0f} % {'above' if gap > 0 else 'below'} what the"
-        " law expects; if its corpus, tokenizer or kind of network is not the law's, ask with --other-corpus",
-        err=True,
-    )
+    lies = f"the curve lies {100 * abs(math.expm1(gap)):.0f} % {'above' if gap > 0 else 'below'} what the law expects"
+    advice = "; if its corpus, tokenizer or kind of network is not the law's, ask with --other-corpus"
+    taken = " on its own corpus, and that is taken as the level of another one, not as off its track"
+    click.echo(f"optlaws: note: {lies}{taken if other_corpus else advice}", err=True)
     return True
 
 
@@ -212,7 +210,7 @@ def _follow(
     stop_on: str,
     assumed: Mapping[str, float],
     *,
-    told_away: bool,
+    other_corpus: bool,
     told_step: bool,
 ) -> int:
     """Print a line now and then until the run, or standard input, is over or the run should be stopped."""
@@ -220,7 +218,7 @@ def _follow(
     from optlaws.integrations.loop import describe
 
     told: set[Any] = set()
-    shown = -1.0
+    told_away, shown = False, -1.0
     piped = reader.path == STDIN
     while True:
         fresh, back = _feed(watch, reader) if piped or os.path.isfile(reader.path) else (0, [])
@@ -238,7 +236,7 @@ def _follow(
             told_step = told_step or _tell_own_step(reader)
             told, shown = alarms, status.fraction
             click.echo(describe(status))
-            told_away = told_away or _tell_away(watch)
+            told_away = told_away or _tell_away(watch, other_corpus)
         if _stop(status, stop_on):
             return DIVERGED
         if over:

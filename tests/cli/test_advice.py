@@ -67,6 +67,29 @@ class TestOptimize:
         assert [row["name"] for row in rows if row["chosen"] == "true"] == ["wsd"]
         assert {row["chosen"] for row in rows} == {"true", "false"}
 
+    def test_on_another_corpus(self, tmp_path):
+        """What is said of it without the option, in text, JSON and CSV, and what the option makes of the plan."""
+        here, plain, there, text = (
+            process("optimize", *SIZES, "--knots", 0, *more, cwd=tmp_path)
+            for more in (
+                ["--format", "json"],
+                [],
+                ["--format", "json", "--other-corpus"],
+                ["--other-corpus"],
+            )
+        )
+        assert [done.returncode for done in (here, plain, there, text)] == [0] * 4
+        families, others = (json.loads(done.stdout)["families"] for done in (here, there))
+        assert sum(one["p_best_other_corpus"] for one in families) == pytest.approx(1.0, abs=1e-3)
+        assert all(one["p_best_other_corpus"] is None for one in others)
+        assert max(one["p_best"] for one in others) < max(one["p_best"] for one in families)
+        assert others[0]["upper"] - others[0]["lower"] > 10 * (families[0]["upper"] - families[0]["lower"])
+        best = families[0]
+        said = f"Note: on another corpus or kind of network than the law's, {best['name']} has a P(best) of "
+        assert f"{said}{100 * best['p_best_other_corpus']:.0f} % (--other-corpus)." in plain.stdout
+        assert text.stdout.startswith("Law llama-slimpajama on another corpus, 85M parameters")
+        assert "Note: on another corpus" not in text.stdout
+
     def test_no_risk_is_accepted(self, run):
         code, out, err = run("optimize", *SIZES, "--max-risk", 0)
         assert (code, out) == (3, "")

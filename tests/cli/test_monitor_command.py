@@ -202,6 +202,8 @@ def test_a_curve_of_another_corpus_is_asked_for_by_name(tmp_path, capsys):
     assert run([*ASK, "--log", str(log), "--format", "json", "--other-corpus"]) == 0
     other = capsys.readouterr()
     assert "--other-corpus" not in other.err
+    said = "note: the curve lies 30 % above what the law expects on its own corpus, and that is taken as the level of"
+    assert f"{said} another one, not as off its track" in other.err
     here, there = json.loads(away.out)["forecast"], json.loads(other.out)["forecast"]
     final = float(plain.out.split("final loss ")[1].split()[0])
     assert there["loss"] == pytest.approx(1.3 * final, rel=2e-3)

@@ -43,8 +43,9 @@ def read_folders(folders: Sequence[str]) -> tuple[RunTable, CurveTable | None]:
             both = [name for name in table[0].run_id if name in known_names]
             if both:
                 raise InputError(
-                    f"run_id must be another one for every run, got {both[0]!r} ({len(both)} such runs) in {other} and"
-                    f" in {folder}; rename the runs, or leave one of the two out"
+                    f"run_id must be another one for every run, got {both[0]!r}"
+                    f"{f' and {len(both) - 1} more' * (len(both) > 1)} in {other} and in {folder}; rename the runs, or"
+                    " leave one of the two out"
                 )
         tables[folder] = table
     curves = [measured(readings) for _, readings in tables.values() if readings is not None]

@@ -70,5 +70,6 @@ def _meant(option: str, name: str, found: Sequence[LoggedRun]) -> tuple[int, lis
     if not exact:
         names = list(dict.fromkeys(text for run in found for text in (run.run_id, *run.paths)))
         shown = ", ".join(names[:SHOWN]) + ", ..." * (len(names) > SHOWN)
-        raise InputError(f"{option} must name a run or log ({shown}), got {name!r}{nearest(name, names)}")
+        hint = f"; repeat {option} for each" if "=" in name else nearest(name, names)
+        raise InputError(f"{option} must name a run or log ({shown}), got {name!r}{hint}")
     return OF_LOG, [row for row, paths in logs.items() if exact & set(paths)]

@@ -115,6 +115,7 @@ class TestSingleLogs:
             (["--params", "x.csv=1M"], ["--params must name a run or log (a, a.csv, b, b.csv", "got 'x.csv'"]),
             (["--params", "a.csv=1M", "--params", "a.csv=2M"], ["--params must be given once for 'a.csv'"]),
             (["--params", "1M", "--params", "2M"], ["--params must be given once for all runs", "NAME=VALUE"]),
+            (["--params", "a=1M,b=2M"], ["got 'a=1M,b'; repeat --params for each"]),
             (["--params", "a.csv=x"], ["--params must be a finite number above 0, got 'x'"]),
             (["--params", "m.csv=1M"], ["--params must name one run or log, got 'm.csv' for 2 logs"]),
             (["--schedule", "x.csv=constant:peak=1"], ["--schedule must name a run or log", "got 'x.csv'"]),

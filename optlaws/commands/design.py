@@ -174,7 +174,7 @@ def _sums(found: Design, targets: RunTable) -> str:
 def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) -> None:
     """Draw how the interval narrows, and where the runs lie beside those that are finished and the targets."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     from optlaws import plotting
 
@@ -184,6 +184,7 @@ def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) ->
     left.plot(count, found.width[1:], "o-", color=plotting.COLOURS[0], markersize=4, linewidth=1.4)
     left.set_yscale("log")
     left.set_xlabel("runs made")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("90 % interval of a target's expected loss,\n% of it, by the priors' account")
     scales = [left.yaxis, right.xaxis, right.yaxis]
     runs = found.runs

@@ -192,7 +192,7 @@ class LoggedRun:
             return "no learning rate is logged"
         if not (np.isfinite(self.rate) & (self.rate >= 0)).all():
             return "a logged learning rate is negative or not finite"
-        if not (self.rate > 0).any():
+        if not (self.rate >= np.finfo(np.float64).tiny).any():  # below it floats have too few digits to compare
             return "all logged learning rates are 0"
         first, gap = float(self.rate_step[0]), GAP_SHARE * self.steps
         limit = gap if self._rises_from_zero() else FIRST_SHARE * self.steps

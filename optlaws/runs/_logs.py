@@ -325,6 +325,11 @@ def _scalar_part(raw: RawTable, names: Columns, file: str) -> Part:
     run, tag = (tagged["run"], tagged["tag"]) if tagged else (run_name(file), stem)
     if run == ".":
         run = Path(os.path.abspath(file)).parent.name
+    if other_units([tag, tag.split("/")[-1]]):
+        raise TableError(
+            f"{raw.name}: a scalar must be a loss or a plain learning rate, got {tag!r}, a rate in another unit by its "
+            "name; leave the file out, or give its rates (0.1 % is 0.001) as a scalar lr"
+        )
     role = next(iter(_roles(tag)), None)
     role = (
         role

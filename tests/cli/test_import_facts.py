@@ -159,6 +159,12 @@ class TestPerCent:
         assert log.other_units == ((name,) if known else ())
         assert not len(log.rate)
 
+    def test_a_scalar_of_such_rates_is_no_loss(self, tmp_path, run):
+        (tmp_path / "run-a-tag-lr (%).csv").write_text("Wall time,Step,Value\n1,1,0.1\n2,2,0.1\n")
+        refused(
+            run("import", "run-a-tag-lr (%).csv", *OUT), "a scalar must be a loss or a plain learning rate, got 'lr"
+        )
+
     def test_nothing_is_said_of_it_beside_a_plain_rate(self, tmp_path, run):
         (tmp_path / "a.csv").write_text("step,loss,lr (%),lr\n1,3,0.1,1e-3\n2,3,0.1,1e-3\n")
         assert "lr (%)" not in run("import", "a.csv", *OUT)[2]

@@ -336,6 +336,10 @@ class TestSchedules:
         ]
         assert min(off) <= 1.01 * MEETS * max(rates)
 
+    def test_rates_too_small_to_compare_are_none(self, tmp_path):
+        run = self.run(tmp_path, range(25), [0.0] * 24 + [5e-324])
+        assert run.rates_missing() == "all logged learning rates are 0"
+
     def test_a_curve_of_another_family_needs_fewer_points_than_steps(self, tmp_path):
         curve = parse("polynomial:peak=1e-3,steps=5000,warmup=100")
         run = self.run(tmp_path, range(5000), np.asarray(curve.array()).tolist())

@@ -453,7 +453,7 @@ def _p_best(
         return p
     covariance = np.asarray(prediction.covariance(top), dtype=np.float64) / loss[top, None] / loss[top]
     covariance = (covariance + covariance.T) / 2.0 + np.diag(noise[top] ** 2)
-    root = _root(covariance)
+    root = root_of(covariance)
     mean = ratio[top]
     draws = int(np.clip(_DRAWS // len(top), 2**13, 2**18)) // 2
     rng = np.random.default_rng(seed)
@@ -477,7 +477,7 @@ def _p_best(
     return p
 
 
-def _root(covariance: FloatArray) -> FloatArray:
+def root_of(covariance: FloatArray) -> FloatArray:
     """Return a lower triangle A with A A' = covariance, which may be singular: to about 1e-13 of its largest entry."""
     n, scale = len(covariance), float(covariance.diagonal().max())
     if scale <= 0.0:

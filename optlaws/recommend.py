@@ -2,7 +2,9 @@
 
 The setting of lowest expected loss inside the law's training domain is recommended: the choice whose regret on Step
 Law's grid is measured in docs/accuracy.md. Around it the loss is flat, and how flat is part of the answer: the range of
-peak rates, and of batches with the peak rate tuned again, that cost less than `FLAT` more.
+peak rates, and of batches with the peak rate tuned again, that cost less than `FLAT` more by the law's mean. Where the
+lowest lies is uncertain, the more so far from the law's runs: beside stands the range that holds the lowest of what was
+looked at with a probability of 90 %, by the joint covariance of their expected losses.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from optlaws.baselines.advice import published_laws, rival_advice
 from optlaws.dynamics.model import family
@@ -20,7 +23,7 @@ from optlaws.law import Law, builtin_names, load_law
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
 from optlaws.optimize.families import Best, member, parameters, tidy, unseen_warmups, warmups
 from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, risk_notes
-from optlaws.ranking import Ranking, rank
+from optlaws.ranking import Ranking, rank, root_of
 from optlaws.runs import RunTable, format_quantity
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import Schedule, ScheduleBatch
@@ -41,6 +44,7 @@ FLAT = 1e-3
 """Relative loss that a setting may cost to count as near-optimal."""
 
 PEAKS, BATCHES = 61, 25  # of the scans
+DRAWS = 4000  # of expected losses
 FEWEST = round(0.5 / ROUNDING)  # steps of a run whose batch is looked for: in fewer, whole steps miss its tokens
 NARROW = 1.2  # a law whose mean rates span less has seen one shape of schedule
 SHAPES_LAW = "llama-slimpajama"
@@ -55,6 +59,8 @@ class FlatRange:
     ----------
     best, low, high : the best value, and the ends of the range about it.
     low_open, high_open : whether the range reaches the end of what was looked at (the law's domain, or a bound).
+    least, most : the 5 % and 95 % points of where, among the values, the expected loss is lowest; NaN where the law
+        states no error of expected losses.
     values, loss, lower, upper : the scan, (m,): losses in nats per token with their 90 % interval; NaN where nothing
         is allowed.
     """
@@ -68,6 +74,8 @@ class FlatRange:
     loss: FloatArray
     lower: FloatArray
     upper: FloatArray
+    least: float = np.nan
+    most: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -338,6 +346,8 @@ def _scan_peak(task: Task, best: Best) -> tuple[FlatRange, Best]:
     loss = np.where(ok, judged.loss, np.nan)
     ends = [np.where(ok, getattr(judged.prediction, name), np.nan) for name in ("lower", "upper")]
     flat = flat_range(values["peak"], loss, ends[0], ends[1])
+    least, most = where_lowest(judged.prediction, np.flatnonzero(ok), values["peak"])
+    flat = replace(flat, least=least, most=most)
     row = int(np.nanargmin(loss))
     own = loss[values["peak"] == best.schedule.peak]
     if best.shape is not None and not (own <= loss[row] * (1.0 + 1e-9)).any():  # where the search ran into a bound
@@ -351,18 +361,40 @@ def _scan_batch(task: Task, best: Best, batches: Sequence[float], progress: Call
     peaks = np.geomspace(task.low, task.high, PEAKS)
     tokens = task.columns["tokens"]
     rows = {name: np.full(len(batches), np.nan) for name in ("loss", "lower", "upper")}
+    tuned: dict[int, RunTable] = {}
     for place, batch in enumerate(batches):
         steps = np.full(len(peaks), float(_steps(tokens, batch)))
         there = replace(task, steps=int(steps[0]), columns={**task.columns, "batch_tokens": batch})
-        judged = there.judge(_varied(there, best, peaks, steps)[0])
+        schedules, values = _varied(there, best, peaks, steps)
+        judged = there.judge(schedules)
         ok = there.allowed(judged) & there.safe(judged)
         if ok.any():
             row = int(np.argmin(np.where(ok, judged.loss, np.inf)))
             rows["loss"][place] = judged.loss[row]
             rows["lower"][place], rows["upper"][place] = judged.prediction.lower[row], judged.prediction.upper[row]
+            if best.shape is not None:  # else it has no other rates
+                tuned[place] = replace(there.runs([member(best.shape, values, row)]), run_id=(str(place),))
         if progress:
             progress("batch")
-    return flat_range(np.array(batches), rows["loss"], rows["lower"], rows["upper"])
+    flat = flat_range(np.array(batches), rows["loss"], rows["lower"], rows["upper"])
+    together = task.law.predict(RunTable.concat(list(tuned.values())))
+    least, most = where_lowest(together, np.arange(len(tuned)), np.array(batches)[list(tuned)])
+    return replace(flat, least=least, most=most)
+
+
+def where_lowest(prediction: Any, rows: npt.NDArray[np.intp], values: FloatArray) -> tuple[float, float]:
+    """Return the 5 % and 95 % points of where the expected loss is lowest, among the values (m,) of some rows.
+
+    By `DRAWS` draws of the expected losses, ln of them normal with the law's joint covariance, run noise left out.
+    """
+    loss = np.asarray(prediction.loss, dtype=np.float64)[rows]
+    covariance = np.asarray(prediction.covariance(rows), dtype=np.float64) / loss[:, None] / loss
+    if not covariance.diagonal().any():
+        return np.nan, np.nan
+    root = root_of(0.5 * (covariance + covariance.T))
+    drawn = np.log(loss) + np.random.default_rng(0).standard_normal((DRAWS, len(rows))) @ root.T
+    low, high = np.quantile(values[rows][drawn.argmin(axis=1)], [0.05, 0.95], method="inverted_cdf")
+    return float(low), float(high)
 
 
 def flat_range(values: FloatArray, loss: FloatArray, lower: FloatArray, upper: FloatArray) -> FlatRange:

@@ -18,6 +18,7 @@ from optlaws.baselines.base import usable
 from optlaws.errors import FitError, InputError
 from optlaws.runs import RunTable
 from optlaws.runs._repeats import configurations as configurations
+from optlaws.runs._repeats import levels
 
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -78,6 +79,18 @@ def same_horizon(runs: RunTable) -> npt.NDArray[Any]:
 def same_budget(runs: RunTable) -> npt.NDArray[Any]:
     """Return labels of pools of equal model size and number of tokens, shape (n,)."""
     return np.array([f"{n:.0f}x{d:.0f}" for n, d in zip(sizes(runs), runs.tokens, strict=True)])
+
+
+def competing(runs: RunTable) -> npt.NDArray[np.intp]:
+    """Return labels of runs that compete for one budget, shape (n,): of equal size and tokens, whatever their batches.
+
+    Tokens within 1 % are equal, as those that are steps times batch are rounded by the step. Where a run does not say
+    its tokens, runs of equal size and number of steps compete.
+    """
+    if not np.isfinite(runs.tokens).all():
+        return np.unique(same_horizon(runs), return_inverse=True)[1]
+    pairs = np.stack([np.nan_to_num(runs.size), levels(runs.tokens)], axis=1)
+    return np.asarray(np.unique(pairs, axis=0, return_inverse=True)[1].ravel(), dtype=np.intp)
 
 
 def leave_one_out_by(runs: RunTable, column: str) -> Iterator[Split]:
@@ -272,13 +285,13 @@ class HeldOut:
     candidate: list[npt.NDArray[Any]] = field(default_factory=list)
 
     def add(self, law: Predictor, runs: RunTable, pool: npt.ArrayLike | None = None) -> None:
-        """Predict held-out runs and keep them; `pool` (m,) labels their pools, default `same_horizon`."""
+        """Predict held-out runs and keep them; `pool` (m,) labels their pools, default `competing`."""
         p = law.predict(runs)
         self.loss.append(runs.final_loss)
         self.predicted.append(p.loss)
         self.lower.append(p.lower)
         self.upper.append(p.upper)
-        self.pool.append(same_horizon(runs) if pool is None else np.asarray(pool))
+        self.pool.append(competing(runs) if pool is None else np.asarray(pool))
         self.candidate.append(configurations(runs))
 
     def row(self, *, by_pool: bool = False, smallest: int = SMALLEST_POOL) -> dict[str, Any]:
@@ -294,7 +307,7 @@ def cross_validate(
     splits: Iterable[tuple[str, npt.ArrayLike, npt.ArrayLike]],
     fit: Callable[[RunTable], Predictor],
     *,
-    pool: Callable[[RunTable], npt.NDArray[Any]] = same_horizon,
+    pool: Callable[[RunTable], npt.NDArray[Any]] = competing,
     by_pool: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """Fit on each split's training runs, predict its held-out ones, and score them.
@@ -308,7 +321,7 @@ def cross_validate(
     fit : callable
         (training runs) -> law; `optlaws.fit_law` is one.
     pool : callable
-        (runs) -> labels of the pools within which runs compete; default: equal size and number of steps.
+        (runs) -> labels of the pools within which runs compete; default: `competing`.
     by_pool : bool
         See `scores`.
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from optlaws import RunTable, cli, design_runs, fit_law, read_runs, standard_pool
+from optlaws import design as design_module
 from optlaws.baselines.step_law import StepLaw
 from optlaws.errors import InputError, RiskError
 
@@ -91,6 +92,20 @@ class TestChoice:
         assert free.width[-1] < tight.width[-1] < free.width[0]
         with pytest.raises(InputError, match=r"budget must be at least .* FLOPs, the 8 cheapest"):
             design_runs(targets, pool, 8, budget=1.0)
+
+    def test_with_a_budget_the_best_of_many_prices_is_taken(self, targets, pool, monkeypatch):
+        """Gains for their price, for its root and so on: what narrows the targets most, not one rule for all."""
+        some = pool.select(np.arange(0, len(pool), 5))
+        budget = 0.02 * float(design_runs(targets, some, 5).cost.sum())
+        found = design_runs(targets, some, 5, budget=budget)
+        widths = []
+        for exponent in (0.0, 0.25, 0.5, 1.0):
+            monkeypatch.setattr(design_module, "EXPONENTS", (exponent,))
+            one = design_runs(targets, some, 5, budget=budget)
+            assert one.cost.sum() <= budget * (1 + 1e-9)
+            widths.append(float(one.width[-1]))
+        assert found.width[-1] <= min(widths) * (1 + 1e-12)
+        assert min(widths) < 0.99 * widths[0]
 
     def test_finished_runs_count(self, targets, pool):
         first = design_runs(targets, pool, 6)

@@ -1,15 +1,18 @@
 """Recommended settings: known optima and flat ranges, published laws beside them, bad input."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from quadratic_law import BATCH, PEAK, QuadraticLaw, Wall
+from scipy.special import ndtr
 
 from optlaws import RunTable, load_law, parse, recommend_settings
 from optlaws.baselines import REGISTRY, get_baseline
 from optlaws.baselines.step_law import StepLaw
 from optlaws.errors import InputError, LawError, RiskError
 from optlaws.law.baseline import fit_baseline
-from optlaws.recommend import FLAT, choose_law, flat_range, published_laws, rival_advice
+from optlaws.recommend import FLAT, choose_law, flat_range, published_laws, rival_advice, where_lowest
 
 DOMAIN = {
     "peak_lr": (1e-4, 1e-2), "warmup_steps": (100.0, 100.0), "batch_tokens": (4e4, 4e6), "mean_rate": (0.4, 1.0)
@@ -51,6 +54,41 @@ class TestKnownOptimum:
         assert found.peak.high <= 5e-4
         with pytest.raises(RiskError, match=r"every candidate has a divergence risk above 0\.05"):
             recommend_settings(QuadraticLaw(domain=DOMAIN, risk=Wall(1e-6)), params=1e8, tokens=1e10)
+
+
+class TestWhereTheLowestLies:
+    def test_twin(self):
+        """Of three expected losses whose errors are independent: how often each is lowest."""
+        loss, sd = np.array([2.0, 2.01, 2.5]), np.array([0.01, 0.01, 0.001])
+        first = ndtr(np.log(loss[1] / loss[0]) / np.hypot(*(sd / loss)[:2]))
+        assert 0.7 < first < 0.95
+        values = np.array([1e-4, 1e-3, 1e-2])
+        assert where_lowest(Drawn(loss, np.diag(sd**2)), np.arange(3), values) == (1e-4, 1e-3)
+        assert where_lowest(Drawn(loss, np.diag(sd**2)), np.array([0, 2]), values) == (1e-4, 1e-4)
+
+    def test_what_all_share_moves_nothing(self):
+        loss = np.array([2.0, 2.01, 2.02])
+        shared = Drawn(loss, 0.1 * np.outer(loss, loss))
+        assert where_lowest(shared, np.arange(3), np.arange(3.0)) == (0.0, 0.0)
+
+    def test_a_law_that_states_no_error_does_not_say(self):
+        assert np.isnan(where_lowest(Drawn(np.ones(3), np.zeros((3, 3))), np.arange(3), np.arange(3.0))).all()
+
+    def test_it_is_wider_beyond_the_runs(self, dense):
+        far = recommend_settings(load_law("steplaw-dense"), params=5e9, tokens=20e9)
+        for name in ("peak", "batch"):
+            near, other = getattr(dense, name), getattr(far, name)
+            assert near.least <= near.best <= near.most
+            assert other.most / other.least > 1.2 * near.most / near.least
+
+
+@dataclass(frozen=True)
+class Drawn:
+    loss: np.ndarray
+    matrix: np.ndarray
+
+    def covariance(self, rows):
+        return self.matrix[np.ix_(rows, rows)]
 
 
 class TestFlatRange:

@@ -12,6 +12,7 @@ from optlaws.baselines.base import Advice, FloatArray, columns, training
 from optlaws.baselines.determined import directions, least_squares, standard, unscaled
 from optlaws.errors import FitError, InputError
 from optlaws.runs import RunTable
+from optlaws.runs._repeats import levels
 
 NEAR_BEST = 0.0025  # of the lowest loss of the same N and D: the runs that Step Law is fitted on
 FLOPS = 6.0
@@ -31,9 +32,6 @@ class RateLaw(Protocol):
         ...
 
 
-SAME = 1.01  # factor between sizes, or token counts, that count as one
-
-
 class NearBest(NamedTuple):
     """The m near-best runs: ln of N, D, peak rate, batch (tokens) and of the (N, D)'s lowest loss, each (m,)."""
 
@@ -47,17 +45,11 @@ class NearBest(NamedTuple):
 def cells(n: FloatArray, d: FloatArray) -> list[npt.NDArray[np.intp]]:
     """Return the indices of the runs (m,) of each (N, D), smallest N first; at least one run.
 
-    N, and D, that are a factor of `SAME` or less from the next one count as one: tokens that are steps times batch are
-    rounded by the step, and every batch would have a D of its own.
+    N, and D, within 1 % of the next one count as one: tokens that are steps times batch are rounded by the step, and
+    every batch would have a D of its own.
     """
-    _, label = np.unique(np.stack([_levels(n), _levels(d)], axis=1), axis=0, return_inverse=True)
+    _, label = np.unique(np.stack([levels(n), levels(d)], axis=1), axis=0, return_inverse=True)
     return [np.flatnonzero(label.ravel() == k) for k in range(int(label.max()) + 1)]
-
-
-def _levels(values: FloatArray) -> npt.NDArray[np.intp]:
-    """Return the place of each value's level (m,), the lowest first."""
-    found, index = np.unique(values, return_inverse=True)
-    return np.asarray(np.concatenate([[0], np.cumsum(found[1:] > SAME * found[:-1])])[index], dtype=np.intp)
 
 
 def near_best(law: Any, runs: RunTable, within: float = NEAR_BEST, *, cells_needed: int = 3) -> NearBest:

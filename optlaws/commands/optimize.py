@@ -135,9 +135,5 @@ def _gain_text(gain: Gain, found: Optimum) -> str:
     """Return one comparison in words."""
     digits = max(found.ranking.decimals, 4)
     number, low, high = (number_text(x, digits, sign=True) for x in (-gain.gain, -gain.upper, -gain.lower))
-    kind = "single runs" if gain.single else "expected losses"
-    text = f"* against the best {gain.family}: {number}, 90 % interval {low} .. {high} ({kind}), lower with probability"
-    text += f" {percent(gain.p_real)}"
-    if gain.single:
-        return text
-    return f"{text}; one run of each adds noise of {number_text(gain.noise, digits)} (standard deviation)"
+    text = f"* against the best {gain.family}: {number}, 90 % interval {low} .. {high} (one run of each), lower with"
+    return f"{text} probability {percent(gain.p_real)}"

@@ -111,12 +111,17 @@ def _law(
     return law
 
 
-def _range_text(flat: FlatRange, counts: bool) -> str:
-    """Return a range for people; an open end is the end of what was looked at."""
-    low, high = ((format_quantity(x, 3) if counts else f"{x:.3g}") for x in (flat.low, flat.high))
+def _range_texts(flat: FlatRange, counts: bool) -> list[str]:
+    """Return the two ranges for people; an open end is the end of what was looked at."""
+
+    def text(value: float) -> str:
+        return format_quantity(value, 3) if counts else f"{value:.3g}"
+
+    low, high = text(flat.low), text(flat.high)
     ends = [word for word, is_open in (("low", flat.low_open), ("high", flat.high_open)) if is_open]
     open_text = f" (the {' and the '.join(ends)} end is as far as domain and accepted risk allow)" if ends else ""
-    return f"{low} .. {high}{open_text}"
+    where = "-" if math.isnan(flat.least) else f"{text(flat.least)} .. {text(flat.most)}"
+    return [where, f"{low} .. {high}{open_text}"]
 
 
 def advice(found: Recommendation) -> str:
@@ -139,12 +144,12 @@ def advice(found: Recommendation) -> str:
 def _settings(found: Recommendation) -> list[list[str]]:
     """Return the rows of the first table: setting, value, near-optimal range."""
     schedule = found.schedule
-    rows = [["peak rate", f"{schedule.peak:.4g}", _range_text(found.peak, counts=False)]]
+    rows = [["peak rate", f"{schedule.peak:.4g}", *_range_texts(found.peak, counts=False)]]
     batch = format_quantity(float(found.task.columns["batch_tokens"]))
-    wide = f"{_range_text(found.batch, counts=True)}, peak rate tuned again" if found.batch else "-"
-    rows.append(["batch, tokens", batch, wide])
-    rows.append(["steps", f"{schedule.total_steps:,}", "-"])
-    rows.append(["warm-up, steps", f"{schedule.warmup_steps:,}", "-"])
+    wide = _range_texts(found.batch, counts=True) if found.batch else ["-", "-"]
+    rows.append(["batch, tokens", batch, *wide])
+    rows.append(["steps", f"{schedule.total_steps:,}", "-", "-"])
+    rows.append(["warm-up, steps", f"{schedule.warmup_steps:,}", "-", "-"])
     return rows
 
 
@@ -155,8 +160,10 @@ def _text(found: Recommendation) -> str:
     ends = " .. ".join(number_text(x, digits) for x in (found.lower, found.upper))
     risk = "" if math.isnan(found.risk) else f", divergence risk {percent(found.risk)}"
     lines = [report.rank_header(found.families, found.task.assumed), ""]
-    header = ["setting", "value", f"costs < {100 * FLAT:g} % more"]
-    lines += report.text_table(header, _settings(found), [False, True, False]).splitlines()
+    header = ["setting", "value", "90 % sure of the lowest", f"costs < {100 * FLAT:g} % more by the mean"]
+    lines += report.text_table(header, _settings(found), [False, True, False, False]).splitlines()
+    if found.batch is not None:
+        lines.append("(of batches with the peak rate tuned again at each)")
     lines += ["", f"schedule  {found.schedule}"]
     lines += [f"loss      {number_text(found.loss, digits)}, 90 % interval {ends}{risk}", ""]
     lines += [*_families(found), ""]
@@ -192,7 +199,7 @@ def _shapes_text(found: Recommendation) -> str:
     return (
         f"Shape: the law has seen one shape of schedule. Law {name}, at the nearest sizes that it has seen, puts\n"
         f"{schedule}\n"
-        f"{number_text(gain.gain, 4)} below the best cosine (90 % interval {low} .. {high}, expected losses;"
+        f"{number_text(gain.gain, 4)} below the best cosine (90 % interval {low} .. {high}, one run of each;"
         f" lower with probability {percent(gain.p_real)})."
     )
 
@@ -214,7 +221,8 @@ def _range_record(flat: FlatRange | None) -> dict[str, Any] | None:
         return None
     ends = {"low_open": flat.low_open, "high_open": flat.high_open}
     scan = {name: getattr(flat, name).tolist() for name in ("values", "loss", "lower", "upper")}
-    return {"best": flat.best, "low": flat.low, "high": flat.high, **ends, "scan": scan}
+    where = {"lowest_from": flat.least, "lowest_to": flat.most}
+    return {"best": flat.best, "low": flat.low, "high": flat.high, **ends, **where, "scan": scan}
 
 
 def record(found: Recommendation) -> dict[str, Any]:

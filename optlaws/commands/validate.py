@@ -47,7 +47,8 @@ class Verdict:
     predicted, lower, upper : (n,), nats per token.
     risk : risk of all runs.
     scores : of the scored runs, as `optlaws.validation.scores` gives them.
-    cells : (size, steps, scores) of every pool of scored runs.
+    cells : (size, tokens, steps, scores) of every pool of scored runs; NaN tokens where they are not known, and then
+        alone all runs of a pool have these steps.
     repeat_sd : standard deviation of runs that differ in the seed alone, % of their mean; NaN where there are none.
     repeats : number of runs that it is from.
     curves : rows of (run, steps, losses, predicted, lower, upper) of scored runs with a curve.
@@ -64,7 +65,7 @@ class Verdict:
     upper: FloatArray
     risk: RiskPrediction
     scores: dict[str, Any]
-    cells: list[tuple[float, float, dict[str, Any]]]
+    cells: list[tuple[float, float, float, dict[str, Any]]]
     repeat_sd: float
     repeats: int
     curves: list[tuple[int, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]]
@@ -100,10 +101,10 @@ class Verdict:
 
         Simulated: each real loss times exp(normal noise of that scatter), the mean of `DRAWS` draws.
         """
-        from optlaws.validation import configurations, same_horizon, scores
+        from optlaws.validation import competing, configurations, scores
 
         runs = self.runs.select(self.scored)
-        loss, pool, tried = runs.final_loss, same_horizon(runs), configurations(runs)
+        loss, pool, tried = runs.final_loss, competing(runs), configurations(runs)
         random = np.random.default_rng(0)
         found = []
         for _ in range(DRAWS):
@@ -184,7 +185,7 @@ def put_to_the_test(
     """
     from optlaws.law import fit_law, with_risk
     from optlaws.risk import ACCEPTED
-    from optlaws.validation import configurations, finished, same_horizon, scores
+    from optlaws.validation import competing, configurations, finished, scores
 
     fitted = small_and_short(runs, max_params, max_steps)
     readings = measured(curves) if curves is not None else None
@@ -204,7 +205,7 @@ def put_to_the_test(
     scored = done & ~fitted
     if not scored.any():
         raise FitError("at least 1 held-out run must be completed with a loss, got none; lower the limits or add runs")
-    pools = same_horizon(runs)
+    pools = competing(runs)
     tried = configurations(runs)
     p = prediction.loss, prediction.lower, prediction.upper
 
@@ -214,10 +215,10 @@ def put_to_the_test(
 
     cells = sorted(
         (
-            (float(runs.size[i]), float(runs.steps[i]), of(scored & (pools == pools[i])))
+            (float(runs.size[i]), float(runs.tokens[i]), float(runs.steps[i]), of(scored & (pools == pools[i])))
             for i in {str(pools[i]): i for i in np.flatnonzero(scored).tolist()}.values()
         ),
-        key=lambda cell: cell[:2],
+        key=lambda cell: tuple(np.nan_to_num(cell[:3])),
     )
     sd, count = repeat_spread(runs.select(done), tried[done])
     risk = law.risk.predict(law.as_usual(runs), law.defaults)
@@ -392,14 +393,14 @@ def report(verdict: Verdict) -> str:
     lines += [
         "## Pools",
         "",
-        "| parameters | steps | runs | error % | bias % | Spearman | Top-2 | regret % | cover % |",
+        "| parameters | budget | runs | error % | bias % | Spearman | Top-2 | regret % | cover % |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for size, steps, cell in verdict.cells:
+    for size, tokens, steps, cell in verdict.cells:
         ranked = cell["pools"] > 0
         top = ("yes" if cell["hits"] else "no") if ranked else "-"
         lines.append(
-            f"| {format_quantity(size)} | {int(steps):,} | {cell['runs']} | "
+            f"| {format_quantity(size)} | {_budget(tokens, steps)} | {cell['runs']} | "
             f"{cell['error']:.2f} | {cell['bias']:+.2f} | "
             + (f"{cell['pool_spearman']:.3f} | {top} | {cell['regret']:.2f} | " if ranked else "- | - | - | ")
             + f"{100 * cell['cover']:.0f} |"
@@ -408,6 +409,10 @@ def report(verdict: Verdict) -> str:
     if verdict.curves:
         lines += ["", "![predicted and real curves of held-out runs](validation_curves.png)"]
     return "\n".join(lines) + "\n"
+
+
+def _budget(tokens: float, steps: float) -> str:
+    return f"{int(steps):,} steps" if math.isnan(tokens) else f"{format_quantity(tokens)} tokens"
 
 
 def _judge(reached: bool, target: str) -> str:

@@ -15,8 +15,10 @@ A law's error beside ours is the mean over runs of the difference of the two |pr
 a run for both drops out. Runs of one pool (equal size and budget, held out together) share much of what is left, and so
 do runs of one fold, whose laws are the same fits. The standard error is therefore that of a mean of groups
 (`paired_difference`), with pools and with folds as groups; the interval is Student's with one degree of freedom fewer
-than groups, 90 %, and the wider of the two is taken. A difference counts only if its interval leaves out zero. What all
-pools of a single fold share cannot be seen in it; nor is it widened for the best rival having been picked among many.
+than groups, 90 %, and the wider of the two is taken. A difference counts only if its interval leaves out zero, and that
+ours is behind the best of K rivals counts only at the level of K of them (Bonferroni), as any could have been the best.
+What all pools of a single fold share cannot be seen in it, and equal laws that were fitted to different runs differ by
+more than such an interval now and then: `verdict` says of these splits that it was one fit of each.
 """
 
 from __future__ import annotations

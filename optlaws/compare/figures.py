@@ -21,16 +21,32 @@ CONFIDENCE = 0.90
 
 
 class Difference(NamedTuple):
-    """A mean difference and the ends of its 90 % interval, NaN where no spread can be seen; see the module."""
+    """A mean difference and the ends of its 90 % interval, NaN where no spread can be seen; see the module.
+
+    `freedom` are the degrees of freedom of the interval, infinite where nobody says them.
+    """
 
     mean: float
     lower: float
     upper: float
+    freedom: float = float("inf")
 
     @property
     def sign(self) -> int:
         """1 or -1 if the interval leaves out zero, else 0."""
         return int(self.lower > 0) - int(self.upper < 0)
+
+    def behind(self, rivals: int) -> bool:
+        """Return whether it is below zero even as the lowest of so many, at least 1, any of which could have been."""
+        tails = (1 - CONFIDENCE) / 2, (1 - CONFIDENCE) / 2 / rivals
+        narrow, wide = (-_quantile(tail, self.freedom) for tail in tails)
+        return bool(self.mean + (self.upper - self.mean) * wide / narrow < 0)
+
+
+def _quantile(tail: float, freedom: float) -> float:
+    from scipy.special import ndtri, stdtrit
+
+    return float(stdtrit(freedom, tail) if np.isfinite(freedom) else ndtri(tail))
 
 
 def paired_difference(values: npt.ArrayLike, *groupings: npt.ArrayLike) -> Difference:
@@ -40,10 +56,8 @@ def paired_difference(values: npt.ArrayLike, *groupings: npt.ArrayLike) -> Diffe
     mean -+ t SE, Student's t with G - 1 degrees of freedom. Of several groupings, each labels of shape (n,), the widest
     interval is taken; those of a single group say nothing.
     """
-    from scipy.special import stdtrit
-
     d = np.asarray(values, dtype=np.float64)
-    mean, half = float(d.mean()), float("nan")
+    mean, half, freedom = float(d.mean()), float("nan"), float("inf")
     for labels in groupings:
         group = np.unique(np.asarray(labels), return_inverse=True)[1]
         count = int(group.max()) + 1
@@ -51,8 +65,10 @@ def paired_difference(values: npt.ArrayLike, *groupings: npt.ArrayLike) -> Diffe
             continue
         sums = np.bincount(group, weights=d - mean)
         error = float(np.sqrt(count / (count - 1) * (sums @ sums))) / len(d)
-        half = float(np.fmax(half, error * stdtrit(count - 1, 0.5 + CONFIDENCE / 2)))
-    return Difference(mean, mean - half, mean + half)
+        wide = -error * _quantile((1 - CONFIDENCE) / 2, count - 1)
+        if not wide <= half:
+            half, freedom = wide, float(count - 1)
+    return Difference(mean, mean - half, mean + half, freedom)
 
 
 @dataclass(frozen=True)

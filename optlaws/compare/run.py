@@ -14,10 +14,10 @@ from optlaws.baselines.base import Progress, column
 from optlaws.baselines.optimal_rate import nearest_run
 from optlaws.compare.contenders import OURS, REFERENCES, SECONDS, Contender, OutOfTimeError
 from optlaws.compare.figures import DRAWS, Answers, Comparison, first_of, result_of
-from optlaws.compare.splits import SPLITS, Labels, blocks_of, made_folds, pools_of
+from optlaws.compare.splits import SPLITS, Labels, blocks_of, made_folds
 from optlaws.errors import ExtrapolationWarning, FitError, InputError, OptlawsError, nearest
 from optlaws.runs import CurveTable, RunTable, check_runs
-from optlaws.validation import SMALLEST_POOL, Split, configurations, finished
+from optlaws.validation import SMALLEST_POOL, Split, competing, configurations, finished
 
 NO_POOL = f"only advises rates or batches, and no {SMALLEST_POOL} runs held out together have one size and budget"
 
@@ -80,7 +80,7 @@ def compare_laws(
     if not made:
         reasons = "; ".join(f"{name}: {why}" for name, why in no_split.items())
         raise FitError(f"runs must allow at least one split, got {len(done)} completed runs ({reasons}); add runs")
-    pool = pools_of(done)
+    pool = competing(done)
     contenders = [Contender(name, seconds, intervals, progress) for name in (*names, *REFERENCES)]
     not_compared = {law.name: why for law in contenders if (why := law.unfit(done))}
     contenders = [law for law in contenders if law.name not in not_compared]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from optlaws.baselines.base import column
 from optlaws.errors import InputError
-from optlaws.law.residuals import group_texts, same_level
+from optlaws.law.residuals import group_texts
 from optlaws.runs import RunTable
 from optlaws.validation import (
     Split,
@@ -18,12 +18,10 @@ from optlaws.validation import (
     leave_one_out_by,
     longer_horizon_out,
     middle,
-    same_horizon,
 )
 
 SPLITS = ("horizon", "size", "family", "peak")
 BANDS = 6  # of peak rates
-SAME = 1.01  # whole steps move a run's tokens by less than this factor
 
 Labels = npt.NDArray[np.intp]
 
@@ -59,14 +57,6 @@ def _peaks(runs: RunTable) -> Iterator[Split]:
     band = index * BANDS // len(levels)
     for text, value in zip(group_texts(peak, band), np.unique(band), strict=True):
         yield Split(f"peak_lr {text} left out", band != value, band == value)
-
-
-def pools_of(runs: RunTable) -> Labels:
-    """Return labels (n,) of runs that compete: of equal size and budget (tokens to 1 %, or steps)."""
-    if not np.isfinite(runs.tokens).all():
-        return np.unique(same_horizon(runs), return_inverse=True)[1]
-    pairs = np.stack([np.nan_to_num(runs.size), same_level(runs, "tokens", SAME)], axis=1)
-    return np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
 
 
 def blocks_of(folds: Sequence[Split], pool: Labels) -> Labels:

@@ -9,13 +9,19 @@ from optlaws.compare.figures import Comparison, Difference, Row, SplitResult
 from optlaws.validation import SMALLEST_POOL
 
 NARROW = 0.7  # cover of 90 % intervals below which the verdict says so
+TOLD = ("ahead", "behind")
+NOT_TOLD, NO_FIGURE = "not told apart", "without a figure"
+ONCE = ", but by one fit of each law to one part of the runs, which could have come out otherwise,"
 MEASURES = (("error", "mean error"), ("regret", "regret"))
 
 
 def verdict(found: Comparison) -> str:
     """Return which law is lowest on most splits, and where ours is ahead, behind, or neither by more than the spread.
 
-    Only laws that predicted every held-out run of a split (or rank in every pool of it) count there.
+    Of a split of one fold, where every law was fitted once, that is said: what a fit owes to the runs that it was given
+    is not seen there. Ours is behind only where it would be at the level of as many rivals as there are, the best of
+    which is picked after the fact. Only laws that predicted every held-out run of a split (or rank in every pool of it)
+    count there.
     """
     parts = [_about(found.splits, key, words) for key, words in MEASURES]
     narrow = [
@@ -52,7 +58,7 @@ def verdict(found: Comparison) -> str:
 def _about(splits: Sequence[SplitResult], key: str, words: str) -> str:
     """Return the sentences on one measure, "" where no two laws have it."""
     lowest: dict[str, int] = {}
-    beside: dict[str, list[str]] = {"ahead": [], "behind": [], "not told apart": [], "without a figure": []}
+    beside: dict[str, list[str]] = {name: [] for name in (*TOLD, NOT_TOLD, *(f"{t}{ONCE}" for t in TOLD), NO_FIGURE)}
     counted = 0
     for split in splits:
         whole = [row for row in split.rows if row.kind != "reference" and _whole(row, split, key)]
@@ -67,14 +73,15 @@ def _about(splits: Sequence[SplitResult], key: str, words: str) -> str:
                 lowest[row.law] = lowest.get(row.law, 0) + 1
         best = min(rivals, key=lambda row: float(getattr(row, key)))
         if ours is None:
-            beside["without a figure"].append(f"{split.name} ({best.law} {_number(best, key)})")
+            beside[NO_FIGURE].append(f"{split.name} ({best.law} {_number(best, key)})")
             continue
         apart: Difference | None = getattr(best, f"{key}_difference")
-        sign = 0 if apart is None else apart.sign
+        sign = 0 if apart is None else -1 if apart.behind(len(rivals)) else max(apart.sign, 0)
         text = f"{split.name} ({_number(ours, key)}, {best.law} {_number(best, key)}"
         if apart is not None and sign:
             text += f": {abs(apart.mean):.3g} ± {apart.upper - apart.mean:.2g}"
-        beside["ahead" if sign > 0 else "behind" if sign < 0 else "not told apart"].append(f"{text})")
+        told = TOLD[sign < 0] + (ONCE if len(split.folds) == 1 else "") if sign else NOT_TOLD
+        beside[told].append(f"{text})")
     if not counted:
         return ""
     most = max(lowest.values())
@@ -83,8 +90,8 @@ def _about(splits: Sequence[SplitResult], key: str, words: str) -> str:
     text = f"Lowest {words} on {most} of {counted} split{'s' * (counted > 1)}: {shown}"
     if OURS not in names:
         text += f"; {OURS} on {lowest.get(OURS, 0)}"
-    told = "; ".join(f"{what} on {', '.join(which)}" for what, which in beside.items() if which)
-    return f"{text}. {OURS} against the best rival of each: {told}."
+    said = "; ".join(f"{what} on {', '.join(which)}" for what, which in beside.items() if which)
+    return f"{text}. {OURS} against the best rival of each: {said}."
 
 
 def _whole(row: Row, split: SplitResult, key: str) -> bool:

@@ -41,7 +41,6 @@ READINGS = 40  # of a curve, evenly spread, whose residuals count
 SHOWN = 12  # parameters named in a text
 LARGEST_RESIDUAL = 100.0  # of ln loss in a law file: intervals of more run out of range
 LEAST_SD = 1e-9  # of a residual
-SAME = 1.01  # values of the groups' column within this factor are one: whole steps move a run's tokens
 DRAW_FIGURES = 6
 GROUP_COLUMNS = ("params", "tokens", "steps", "peak_lr", "batch_tokens")
 
@@ -271,7 +270,7 @@ class BaselineFit:
         """Return the losses with their intervals."""
         r = self.residuals
         inside, reasons = self._domain_check(runs)
-        level = same_level(runs, r["by"], SAME) if r["by"] else np.zeros(len(runs), dtype=np.intp)
+        level = same_level(runs, r["by"]) if r["by"] else np.zeros(len(runs), dtype=np.intp)
         if index is not None:
             inside, reasons, level = inside[index], [reasons[i] for i in index], level[index]
         ends = np.exp([min(r["lower"], 0.0), max(r["upper"], 0.0)])  # an interval holds its own prediction

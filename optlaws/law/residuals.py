@@ -17,6 +17,7 @@ from optlaws._version import __version__
 from optlaws.baselines.base import DERIVED, FloatArray, column
 from optlaws.errors import TableError
 from optlaws.runs import RunTable
+from optlaws.runs._repeats import SAME, levels
 
 TAIL = 0.05
 FEWEST_FOR_TAILS = 19  # residuals: fewer have no 5 % point
@@ -123,7 +124,7 @@ def difference_factor(residuals: FloatArray, label: npt.NDArray[np.intp], own_sd
     return float(distance[order[min(place, len(order) - 1)]] / (np.sqrt(2.0) * own_sd))
 
 
-def same_level(runs: RunTable, by: str, within: float) -> npt.NDArray[np.intp]:
+def same_level(runs: RunTable, by: str, within: float = SAME) -> npt.NDArray[np.intp]:
     """Return labels (n,), equal for runs whose values of the column `by` are: numbers above 0 to the factor `within`.
 
     All runs have one label where the table has no such column, or a number in it is missing.
@@ -134,10 +135,9 @@ def same_level(runs: RunTable, by: str, within: float) -> npt.NDArray[np.intp]:
         return np.zeros(len(runs), dtype=np.intp)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         return np.zeros(len(runs), dtype=np.intp)
-    levels, label = np.unique(values, return_inverse=True)
-    if values.dtype.kind == "f" and len(levels) and (levels > 0).all():
-        label = np.concatenate([[0], np.cumsum(np.diff(np.log(levels)) > np.log(within))])[label]
-    return np.asarray(label, dtype=np.intp)
+    if values.dtype.kind == "f" and len(values) and (values > 0).all():
+        return levels(values, within)
+    return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.intp)
 
 
 def partition_values(runs: RunTable, name: str) -> npt.NDArray[Any]:

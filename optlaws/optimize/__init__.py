@@ -34,17 +34,18 @@ EDGE = 1.01  # a peak within this factor of a bound is at it
 
 @dataclass(frozen=True)
 class Gain:
-    """How much lower the expected loss of the optimum is than that of the best of a family.
+    """How much lower the optimum is predicted to end than the best of a family.
+
+    Interval and probability are of one run of each, their noise included. What a law does not know of the two expected
+    losses is far less, but only if it is right in form: one that is not calls gains sure that are none, as the optimum
+    is what it takes for the best. What its form misses is part of the noise that it finds.
 
     Attributes
     ----------
     family, schedule : what is compared with.
-    gain, lower, upper : loss of the other minus that of the optimum, nats per token, and its 90 % interval, both of
-        expected losses: what many runs of each would show on average.
-    p_real : probability that the expected loss is lower at all, by the law's own account.
-    noise : standard deviation of the difference that the noise of one run of each adds, nats per token.
-    single : whether interval and probability are of single runs instead, their noise in them: so of a law that states
-        no error of its expected losses (rival laws).
+    gain, lower, upper : loss of the other minus that of the optimum, nats per token, and its 90 % interval.
+    p_real : probability that a run of the optimum ends lower, by the law's own account.
+    noise : the part that the noise of the two runs has in the standard deviation of the gain, nats per token.
     """
 
     family: str
@@ -54,7 +55,6 @@ class Gain:
     upper: float
     p_real: float
     noise: float
-    single: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,18 +198,13 @@ def _gains(task: Task, chosen: Schedule, others: Sequence[Best]) -> tuple[Gain, 
     judged = task.judge([chosen, *(other.schedule for other in others)])
     ratio, sd = differences(judged, 0)
     noise = np.asarray(judged.prediction.noise, dtype=np.float64)
-    single = not judged.sd.any()  # a law whose error is all in its noise
-    if single:
-        sd = np.hypot(noise, noise[0]) / judged.loss
     out = []
     for i, other in enumerate(others, start=1):
-        ends = judged.loss[0] * np.expm1(ratio[i] + np.array([-1.0, 0.0, 1.0]) * Z * sd[i])
-        with np.errstate(divide="ignore"):
-            real = float(ndtr(ratio[i] / sd[i])) if sd[i] > 0 else float(ratio[i] > 0)
         spread = float(np.hypot(noise[0], noise[i]))
-        out.append(
-            Gain(other.family, other.schedule, float(ends[1]), float(ends[0]), float(ends[2]), real, spread, single)
-        )
+        both = float(np.hypot(sd[i], spread / judged.loss[0]))
+        ends = judged.loss[0] * np.expm1(ratio[i] + np.array([-1.0, 0.0, 1.0]) * Z * both)
+        real = float(ndtr(ratio[i] / both)) if both > 0 else float(ratio[i] > 0)
+        out.append(Gain(other.family, other.schedule, float(ends[1]), float(ends[0]), float(ends[2]), real, spread))
     return tuple(out)
 
 
@@ -248,9 +243,9 @@ def _advice(
     else:
         why = "no free schedule was surely better" if tried_free else "the best of the standard families"
         text = f"Run {standard.schedule}: {why}"
-    real = [f"lower than the best {g.family} with probability {percent(g.p_real)}" for g in gains]
+    real = [f"one of the best {g.family} with probability {percent(g.p_real)}" for g in gains]
     if real:
-        text += f"; by this law's account {' and '.join(real)}"
+        text += f"; by this law's account a run of it ends lower than {' and '.join(real)}"
     if not ranking.in_domain[row]:
         text += f" (careful: it lies outside the law's domain: {ranking.reasons[row]})"
     return text + "."
@@ -293,5 +288,5 @@ def _gain_record(gain: Gain) -> Mapping[str, Any]:
         "upper": gain.upper,
         "p_real": gain.p_real,
         "run_noise_sd": gain.noise,
-        "of_single_runs": gain.single,
+        "of_single_runs": True,
     }

@@ -109,7 +109,7 @@ def test_scores_are_those_of_the_held_out_completed_runs(tables, verdict):
     rows = [i for i in range(len(runs)) if not verdict.fitted[i] and runs.status[i] == "completed"]
     np.testing.assert_array_equal(np.flatnonzero(verdict.scored), rows)
     error = [100 * abs(verdict.predicted[i] / runs.final_loss[i] - 1) for i in rows]
-    assert verdict.scores["runs"] == len(rows) == sum(cell["runs"] for _, _, cell in verdict.cells)
+    assert verdict.scores["runs"] == len(rows) == sum(cell["runs"] for *_, cell in verdict.cells)
     assert verdict.scores["error"] == pytest.approx(np.mean(error))
     hits = 0
     for n in (25e6, 50e6, 100e6):

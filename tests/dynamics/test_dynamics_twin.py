@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from cases import DYNAMICS, NAMES, SCHEDULES, SETTINGS, STATES, STEPS, naive, relative, table
+from cases import DYNAMICS, NAMES, SCHEDULES, SETTINGS, SIZE, STATES, STEPS, naive, relative, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import naive_curve
@@ -158,3 +159,37 @@ def test_one_grid_of_all_runs_ends_as_final_states(setting: str) -> None:
     batch = runs.batch()
     together = end_states(final_grid(batch), batch, drive(runs, DYNAMICS), DYNAMICS)
     assert_same(together, final_states(runs, DYNAMICS), rtol=1e-9)
+
+
+def test_felt_rates_over_the_highest_so_far() -> None:
+    """Cell by cell: what was felt in all cells before counts, at both of their ends, and in this one what rises to it.
+
+    A cell that rises and is followed by a jump down was highest at its right end, which no later cell begins with.
+    """
+    rng = np.random.default_rng(4)
+    left, right = rng.uniform(0.1, 1.0, (2, 9, 5))
+    felt = 0.5 * (left + right)
+    found = solve._below_peak(felt, left, right)
+    for i in range(5):
+        before = 0.0
+        for k in range(9):
+            assert found[k, i] == pytest.approx(felt[k, i] / max(before, left[k, i], felt[k, i]), rel=1e-14)
+            before = max(before, left[k, i], felt[k, i], right[k, i])
+    assert (found <= 1.0).all()
+
+
+@pytest.mark.parametrize("resolution", [0.1, 1.0])
+def test_after_a_jump_down_from_a_ramp_the_variance_follows_its_equation(resolution: float) -> None:
+    """A ramp of any cells to the peak, then half of it: v' = 2 l tau' (1/2)^(s - 1) (Theta - v) to the end."""
+    d = replace(DYNAMICS, kappa=1e-300)  # the norm stays 1 without weight decay
+    s = piecewise([(0, 1e-5), (500, 2e-3), (500, 1e-3), (4000, 1e-3)], 4000)
+    run = table([s], SETTINGS["adam"], batch=None)
+    at = np.array([500.0, 2000.0, 4000.0])
+    states = curve_states(run.schedule_tuple(), [at], drive(run, d, use_batch=False), d, resolution=resolution)
+    rate = 1e-3 / d.lr_ref * SIZE**d.size_exponent
+    theta, share = rate**d.temperature_exponent, rate / states.peak[0]
+    assert share == pytest.approx(0.5, rel=2e-3)  # the ramp ends half a step before the jump
+    for k in (1, 2):
+        pace = (states.tau[k] - states.tau[0]) * share ** (d.relaxation - 1.0)
+        expected = theta + (states.variance[0] - theta) * np.exp(-2.0 * d.curvatures * pace)
+        np.testing.assert_allclose(states.variance[k], expected, rtol=1e-6)

@@ -114,3 +114,39 @@ def test_damage_is_noise(joint):
     peak = np.asarray(runs.batch().peak)
     assert joint.noise[peak == peak.max()].mean() > joint.noise[peak == peak.min()].mean()
     assert (joint.noise >= Settings().noise_typical ** 2).all()
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0])
+def test_gain_per_price(joint, exponent):
+    """Each choice takes most off the variance for its price to that power, tried one by one."""
+    n = len(joint.noise)
+    cost = np.random.default_rng(2).lognormal(0, 2, n)
+    pool, targets, done = list(range(n - 2)), [n - 2, n - 1], []
+    picked, _ = choose_runs(joint, np.array(pool), np.array(targets), 5, cost=cost, exponent=exponent)
+    for chosen in picked.tolist():
+        now = np.mean([conditioned(joint, np.array(done, dtype=int), t) for t in targets])
+        left = [i for i in pool if i not in done]
+        worth = [
+            (now - np.mean([conditioned(joint, np.array([*done, i]), t) for t in targets])) / cost[i] ** exponent
+            for i in left
+        ]
+        assert chosen == left[int(np.argmax(worth))]
+        done.append(chosen)
+    free, _ = choose_runs(joint, np.array(pool), np.array(targets), 5)
+    assert cost[picked].sum() < 0.5 * cost[free].sum()
+
+
+def test_runs_of_one_size_share_what_is_its_own():
+    """Two points that the columns and the field cannot tell apart: of one size they err alike, of two not quite."""
+    settings, basis = Settings(), get_basis()
+    columns = np.tile(basis.centre + 0.1, (3, 1))
+    joint = joint_prior(
+        columns, np.zeros((3, 2)), np.log([1.0, 1.0, 2.0]), coefficients=basis.centre, scale=basis.prior,
+        damage_columns=basis.damage, settings=settings,
+    )  # fmt: skip
+    every = np.arange(3)
+    covariance = joint.between(every, every)
+    assert covariance[0, 0] == pytest.approx(covariance[0, 1], rel=1e-12)
+    assert covariance[0, 1] - covariance[0, 2] == pytest.approx(settings.size_sd**2, rel=1e-6)
+    picked, _ = choose_runs(joint, np.array([1, 2]), np.array([0]), 1)
+    assert picked.tolist() == [1]

@@ -117,6 +117,26 @@ def test_what_is_not_known_of_an_optimizer_is_shared_by_its_runs(both):
     np.testing.assert_allclose(parts[0] - parts[1], expected, atol=1e-12)
 
 
+def test_runs_of_another_optimizer_scatter_by_their_own_beside_the_laws(both):
+    """Independent of each other: it widens each interval, and no two runs have it in common."""
+    new = of_muon(plan(peaks=(6e-4, 1.5e-3), steps=(9000,), params=(2e7,)), 0)
+    mine = plan(peaks=(6e-4, 1.5e-3), steps=(9000,), params=(2e7,))
+    runs = RunTable.concat([replace(new, final_loss=mine.final_loss), mine])
+    found, parts = both.optimizers.others["muon"], []
+    for scatter in (0.01, 0.0):
+        one = replace(found, scatter=scatter)
+        parts.append(replace(both, optimizers=Optimizers("adamw", {"muon": one})).predict(runs))
+    wide, narrow = parts
+    for name in ("noise", "sd"):
+        gained = (getattr(wide, name) / wide.loss) ** 2 - (getattr(narrow, name) / narrow.loss) ** 2
+        np.testing.assert_allclose(gained, np.repeat([0.01**2, 0.0], len(new)), atol=1e-12)
+    np.testing.assert_allclose(wide.covariance(slice(None)), narrow.covariance(slice(None)), rtol=1e-12)
+    along = replace(both, optimizers=Optimizers("adamw", {"muon": replace(found, scatter=0.01)})).predict_curve(
+        runs, np.array([3000.0, 9000.0])
+    )
+    assert (along.noise[: 2 * len(new)] / along.loss[: 2 * len(new)] > 0.01).all()
+
+
 def test_an_optimizer_that_was_not_seen_is_outside_and_hardly_known(both):
     new = plan(peaks=(1e-3,), steps=(9000,), params=(2e7,))
     new = new.select(np.array([0]))

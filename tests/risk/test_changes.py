@@ -147,6 +147,19 @@ def test_a_driver_is_what_the_criterion_gains(model):
     assert drivers(run, model)[1][0, list(DRIVERS).index("beta1")] == pytest.approx(gap)
 
 
+@pytest.mark.parametrize("width", ["400", "1600", "6400"])
+def test_a_wide_network_is_a_driver_and_a_narrow_one_is_none(model, width):
+    """What the size with its width adds to ln criterion differs by all that the width adds, and in its sense."""
+    run = table(["cosine:peak=8e-3,steps=20000,warmup=1000"])
+    own = replace(run, extra={"width": (width,)})
+    gap = np.log(model.predict(own).criterion / model.predict(run).criterion)[0]
+    assert gap * np.log(float(width) / 1150.0) > 0  # about 1150 is usual for 300M
+    shares = [drivers(one, model)[1][0] for one in (own, run)]
+    place = list(DRIVERS).index("params")
+    assert shares[0][place] - shares[1][place] == pytest.approx(gap)
+    np.testing.assert_allclose(np.delete(shares[0] - shares[1], place), 0.0, atol=1e-12)
+
+
 @pytest.mark.parametrize("over", ["warmup_steps", "batch_tokens"])
 def test_the_map_agrees_with_runs(model, over):
     run = table(["wsd:peak=1.2e-2,steps=20000,warmup=800,decay=0.2"])

@@ -126,6 +126,24 @@ def test_restarts_are_counted_in_every_family() -> None:
     assert {name: count for name, count in counts.items() if count} == again
 
 
+@pytest.mark.parametrize(("rise", "count"), [(0.008, 0), (0.012, 1), (0.05, 1), (0.5, 1)])
+def test_a_restart_of_single_rates_rises_by_more_than_a_hundredth(rise: float, count: int) -> None:
+    """Of the highest rate, after a fall by as much: smaller ones are taken for rounding or noise."""
+    rates = np.concatenate([np.linspace(1.0, 0.4, 50), 0.4 + np.linspace(0.0, rise, 20), np.linspace(0.4, 0.0, 30)])
+    assert ScheduleBatch.from_schedules([from_array(rates)]).restarts.tolist() == [count]
+    assert ScheduleBatch.from_schedules([from_array(7e-4 * rates)]).restarts.tolist() == [count]
+    turned = np.concatenate([np.linspace(0.0, 0.5, 50), 0.5 - np.linspace(0.0, rise, 20), np.linspace(0.5, 1.0, 30)])
+    assert ScheduleBatch.from_schedules([from_array(turned)]).restarts.tolist() == [count]
+
+
+def test_many_small_rises_are_no_restart_and_one_large_one_among_them_is() -> None:
+    wiggle = np.where(np.arange(400) % 2, 1.0, 0.996)
+    down = wiggle * np.linspace(1.0, 0.2, 400)
+    assert ScheduleBatch.from_schedules([from_array(down)]).restarts.tolist() == [0]
+    both = np.concatenate([down, down])
+    assert ScheduleBatch.from_schedules([from_array(both)]).restarts.tolist() == [1]
+
+
 def test_warm_restarts() -> None:
     s = warm_restarts(1.0, 700, period=100, mult=2.0)
     assert s.breakpoints == (0, 100, 300, 700)
@@ -167,6 +185,11 @@ def test_continuation_starts_at_the_last_rate_and_keeps_the_first_run() -> None:
         (one_cycle(1.0, 100), False),
         (from_array(np.ones(5)), False),
         (chain(cosine(1.0, 10), wsd(1.0, 100)), True),
+        (wsd(1.0, 1000, decay=980, warmup=10), True),  # 1 % of the run at the peak
+        (wsd(1.0, 1000, decay=981, warmup=10), False),  # a little less: no more than a turning point
+        (wsd(1.0, 100, decay=88, warmup=10), True),
+        (wsd(1.0, 100, decay=89, warmup=10), False),  # a single step is no stretch
+        (piecewise([(0, 1.0), (50, 0.0)], 100), False),  # at a rate of 0 nothing goes on
     ],
 )
 def test_extendable(schedule: Schedule, extendable: bool) -> None:

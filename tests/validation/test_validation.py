@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from optlaws.runs import RunTable
 from optlaws.schedules import constant, cosine, wsd
 from optlaws.validation import (
     HeldOut,
+    competing,
     cross_validate,
     finished,
     larger_size_out,
@@ -133,6 +134,32 @@ class TestSplits:
         assert len(set(same_budget(runs))) == 4
         assert same_budget(runs)[0] == "10000000x1000000"
 
+    def test_runs_of_one_budget_compete_whatever_their_batch(self):
+        steps, batch = [1000, 333, 500, 1000], [3e5, 9e5, 6e5, 6e5]  # whole steps: 3e8, 2.997e8, 3e8 and 6e8 tokens
+        schedules = [f"cosine:peak=1e-3,steps={t}" for t in steps]
+        runs = RunTable.build(schedules, params=1e8, batch_tokens=batch)
+        assert competing(runs).tolist() == [0, 0, 0, 1]
+        assert competing(replace(runs, params=np.array([1e8, 1e8, 2e8, 1e8]))).tolist() == [0, 0, 2, 1]
+        silent = RunTable.build(schedules, params=1e8)
+        assert competing(silent).tolist() == [0, 1, 2, 0]  # by steps, in the order of their texts
+
+    def test_pools_of_several_batches_are_scored_by_default(self):
+        schedules = [f"cosine:peak={p}e-3,steps={t}" for t in (1000, 2000) for p in (1, 2)]
+        loss = np.array([3.0, 3.1, 2.8, 2.9])
+        runs = RunTable.build(schedules, params=1e8, batch_tokens=[4e5, 4e5, 2e5, 2e5], final_loss=loss)
+        kept = HeldOut()
+        kept.add(Known(loss), runs)
+        assert kept.row()["pools"] == 1
+        assert kept.row()["pool_spearman"] == pytest.approx(1)
+
+
+@dataclass(frozen=True)
+class Known:
+    loss: np.ndarray
+
+    def predict(self, runs):
+        return Guess(self.loss, self.loss - 0.1, self.loss + 0.1)
+
 
 class TestScores:
     def test_written_out(self):
@@ -172,6 +199,13 @@ class TestScores:
         row = scores(y, y, y, y)
         assert (row["error"], row["regret"], row["cover"], row["hits"], row["pools"]) == (0, 0, 1, 1, 1)
         assert row["spearman"] == pytest.approx(1.0)
+
+    @pytest.mark.parametrize(("place", "hit"), [(0, 1), (1, 1), (2, 0), (4, 0)])
+    def test_a_hit_is_a_best_one_among_the_two_predicted_lowest(self, place, hit):
+        p = np.array([2.0, 2.1, 2.2, 2.3, 2.4])
+        y = p + 0.5
+        y[place] = 2.0
+        assert scores(y, p, p - 0.1, p + 0.1)["hits"] == hit
 
     def test_repeats_are_one_candidate(self):
         y = np.array([2.0, 2.2, 2.05, 2.05, 2.3, 2.5])

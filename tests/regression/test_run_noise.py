@@ -1,0 +1,174 @@
+"""Noise that grows with damage, offsets of sizes that no run had, and the evidence of reweighted fits."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from made_runs import plan, with_losses
+from naive_kriging import prior_sds, residual_covariance
+from test_trend_field import PRIOR, make, predict
+
+from optlaws import RunTable, parse
+from optlaws._normal import NORMAL_90
+from optlaws.features import basis_ids, feature_table, get_basis
+from optlaws.law.calibrate import Evidence
+from optlaws.law.fitting import _Fit
+from optlaws.law.outliers import outliers
+from optlaws.regression import Settings, fit_trend_field
+from optlaws.regression.trend_field import trend_evidence
+
+STEADY = Settings(robust=1e9, rounds=8, noise_grid=(0.0012,))  # no weights; growth found to convergence
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+def test_a_new_run_scatters_as_its_share_of_damage_says(rng):
+    """Noise sd = that of an undamaged run times sqrt(1 + (share / growth)^2), one run and one column at a time."""
+    problem, _ = make(rng, 40)
+    posterior, _ = fit_trend_field(replace(problem, damage_columns=(3, 4)), PRIOR, Settings())
+    new, _ = make(rng, 9)
+    point, _ = predict(posterior, new)
+    for i in range(9):
+        share = sum(posterior.coefficients[j] * new.columns[i, j] for j in (3, 4)) / point.loss[i]
+        assert point.noise[i] == pytest.approx(posterior.noise * np.hypot(1.0, share / 0.1), rel=1e-12)
+    assert point.noise.max() > 1.1 * point.noise.min()
+    plain, _ = fit_trend_field(problem, PRIOR, Settings())
+    assert np.ptp(predict(plain, new)[0].noise) == 0.0
+
+
+def test_a_fit_trusts_damaged_runs_less(rng):
+    """It is the fit to the same runs whose noise variances are told from the start, growth put into the shares."""
+    problem, _ = make(rng, 40)
+    problem = replace(problem, damage_columns=(3, 4))
+    found, _ = fit_trend_field(problem, PRIOR, STEADY)
+    share = problem.columns[:, [3, 4]] @ found.coefficients[[3, 4]] / problem.loss
+    told = replace(problem, share=1.0 + (share / STEADY.noise_growth) ** 2, damage_columns=())
+    twin, _ = fit_trend_field(told, PRIOR, STEADY)
+    unaware, _ = fit_trend_field(replace(problem, damage_columns=()), PRIOR, STEADY)
+    new, _ = make(rng, 20)
+    (a, _), (b, _), (other, _) = (predict(p, new) for p in (found, twin, unaware))
+    np.testing.assert_allclose(a.loss, b.loss, rtol=1e-7)
+    np.testing.assert_allclose(a.sd, b.sd, rtol=1e-5)
+    assert np.abs(a.loss / other.loss - 1).max() > 1e-4
+
+
+def test_groups_that_agree_do_not_make_a_new_size_surer(rng):
+    """Runs of known sizes say nothing of how far off a new size may lie; groups that disagree do widen it."""
+    problem, _ = make(rng, 40)
+    posterior, _ = fit_trend_field(problem, PRIOR, Settings())
+    size_sd = posterior.settings.size_sd
+    unseen = replace(problem, size=problem.size + 5.0)
+
+    def offset_variance(spread):
+        return predict(replace(posterior, spread=spread), unseen)[0].sd ** 2
+
+    usual, narrow, wide = (offset_variance(spread) for spread in (1.0, 0.4, 2.0))
+    assert (narrow >= size_sd**2).all()
+    np.testing.assert_allclose(narrow - size_sd**2, 0.16 * (usual - size_sd**2), rtol=1e-9)
+    np.testing.assert_allclose(wide, 4.0 * usual, rtol=1e-9)
+
+
+def soft_evidence(problem, prior, settings):
+    """Log evidence without a field: scatter by soft-L1 weights of a first fit, Laplace in the active coefficients."""
+    x = problem.columns / problem.loss[:, None]
+    noise, sds = settings.noise_grid[0], prior_sds(problem, prior)
+
+    def fit(weight):
+        a = np.vstack([np.sqrt(weight)[:, None] * x / noise, np.diag(1.0 / sds)])
+        c = np.linalg.lstsq(a, np.concatenate([np.sqrt(weight) / noise, np.zeros(len(sds))]), rcond=None)[0]
+        return c, np.linalg.slogdet(a.T @ a)[1] + 2.0 * np.log(sds).sum()
+
+    first, _ = fit(np.ones(len(x)))
+    weight = 1.0 / np.sqrt(1.0 + ((1.0 - x @ first) / noise / settings.robust) ** 2)
+    c, curvature = fit(weight)
+    assert (c > 0).all()
+    squares = weight @ (1.0 - x @ c) ** 2 / noise**2 + ((c / sds) ** 2).sum()
+    return -0.5 * (squares + 2.0 * len(x) * np.log(noise) + curvature), weight
+
+
+def test_an_outlier_that_counts_less_is_no_evidence_for_a_law(rng):
+    """Weights make the noise of outliers larger; what that adds to the evidence by its width alone is taken off."""
+    problem, _ = make(rng, 60, sizes=(1.0,))
+    loss = problem.columns @ [1.9, 0.5, 0.02, 0.7, 0.01] * np.exp(0.002 * rng.standard_normal(60))
+    loss[::12] *= 1.04
+    problem = replace(problem, loss=loss)
+    settings = Settings(trend_sd=1e-9, noise_grid=(0.002,), noise_typical=0.002, robust=2.0)
+    expected, weight = soft_evidence(problem, PRIOR, settings)
+    assert -0.5 * np.log(weight).sum() > 3.0
+    assert trend_evidence(problem, PRIOR, settings) == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("basis", basis_ids())
+def test_damage_is_what_vanishes_with_the_rate(basis):
+    """Columns of variance, peak and escape widen the noise: those that a run of next to no rate has none of."""
+    texts = [f"wsd:peak={peak},steps=5000,warmup=300,decay=0.2" for peak in ("1e-3", "1e-9")]
+    runs = RunTable.build([parse(text) for text in texts], params=8e7, batch_tokens=51200.0, weight_decay=0.1)
+    usual, still = feature_table(runs, basis)
+    gone = np.flatnonzero(still < 1e-3 * usual)
+    assert get_basis(basis).damage == tuple(gone)
+
+
+def test_intervals_of_left_out_runs_are_those_of_new_ones_and_not_of_outliers(rng):
+    """Dense algebra with weights: a run that counts less has more variance in the fit, and as a new run no more."""
+    settings = Settings(trend_sd=1e-9, rounds=1, noise_grid=(0.002,), robust=1.0, spreads=(1.0, 4.0), noise_growth=1e9)
+    problem, _ = make(rng, 30, noise=0.002, sizes=(1.0,))
+    problem = replace(problem, loss=problem.loss * np.where(np.arange(30) % 6 == 0, 1.03, 1.0))
+    groups = np.arange(30) % 5.0
+    posterior, about = fit_trend_field(problem, PRIOR, settings, groups=[groups], names=["fold"])
+    x = problem.columns / problem.loss[:, None]
+    weight = 1.0 / np.sqrt(1.0 + ((1.0 - x @ posterior.coefficients) / 0.002) ** 2)
+    assert weight.min() < 0.15
+    active = posterior.coefficients > 0
+    a = x[:, active] * prior_sds(problem, PRIOR)[active]
+    k = residual_covariance(replace(problem, share=1.0 / weight), settings, 0.002, settings.field_sd) + a @ a.T
+    errors, own = np.empty(30), np.empty(30)
+    for value in range(5):
+        out, rest = np.flatnonzero(groups == value), np.flatnonzero(groups != value)
+        gain = np.linalg.solve(k[np.ix_(rest, rest)], k[np.ix_(rest, out)])
+        errors[out] = 1.0 - gain.T @ np.ones(len(rest))
+        own[out] = np.diag(k[np.ix_(out, out)] - k[np.ix_(out, rest)] @ gain) - 0.002**2 / weight[out]
+    np.testing.assert_allclose(about["left_out"]["fold"], errors, rtol=1e-3, atol=1e-8)
+    width = np.sqrt(posterior.spread**2 * own + 0.002**2)
+    assert about["groups"]["fold"]["width_pct"] == pytest.approx(200.0 * NORMAL_90 * width.mean(), rel=1e-4)
+    assert about["groups"]["fold"]["coverage"] == pytest.approx((np.abs(errors) <= NORMAL_90 * width).mean())
+
+
+def test_what_nobody_knows_is_uncertain_by_half_and_not_by_more(rng):
+    """Relative sds beyond 0.5 say nothing, and intervals would run out of range; joint covariances keep to it, too."""
+    problem, _ = make(rng, 40)
+    posterior, _ = fit_trend_field(problem, PRIOR, Settings())
+    point, rows = predict(replace(posterior, root=posterior.root / 1e3), problem, rows=True)
+    plain, _ = predict(posterior, problem)
+    assert (1e3 * plain.sd > 1.0).all()
+    np.testing.assert_allclose(np.sqrt((rows**2).sum(axis=1)), 0.5, rtol=1e-9)
+    np.testing.assert_allclose(point.sd, 0.5, rtol=1e-3)
+    np.testing.assert_array_equal(point.loss, plain.loss)
+
+
+def test_a_run_that_its_damage_explains_does_not_stand_apart(rng):
+    """Runs at far too high rates scatter: what is off by a few of their own sds is no mistake in a table."""
+    problem, _ = make(rng, 40, noise=0.001, sizes=(1.0,))
+    columns, loss = problem.columns.copy(), problem.loss.copy()
+    columns[7, 3] *= 8.0  # nearly all of this run's loss
+    loss[7] = 0.97 * (columns[7] @ [1.9, 0.5, 0.0, 0.7, 0.01])
+    problem = replace(problem, columns=columns, loss=loss, damage_columns=(3,))
+    runs = RunTable.build([parse("constant:peak=1e-3,steps=1000")] * 40, run_id=[f"r{i}" for i in range(40)])
+    named = []
+    for which in ((3,), ()):
+        posterior, _ = fit_trend_field(problem, PRIOR, Settings(robust=1.0, noise_growth=0.03))
+        odd = outliers(problem, replace(posterior, damage_columns=which), {}, runs)
+        named.append([one["run_id"] for one in odd])
+    assert named == [[], ["r7"]]
+
+
+def test_the_search_for_exponents_sees_the_problem_of_the_fit():
+    """Evidence is that of runs whose noise grows with damage, the same in both."""
+    runs, basis, settings = with_losses(plan(peaks=(3e-4, 2e-3, 6e-3)), noise=0.0005), get_basis(), Settings()
+    fit = _Fit(runs, None, basis, settings, None).problem(basis)[0]
+    there = trend_evidence(fit, basis.prior, settings, centre=basis.centre)
+    assert Evidence(runs, basis, settings)(basis) == pytest.approx(there, rel=1e-9)
+    unaware = trend_evidence(replace(fit, damage_columns=()), basis.prior, settings, centre=basis.centre)
+    assert abs(there - unaware) > 0.1

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from optlaws import plotting
+from optlaws.commands.folders import measured
 from optlaws.commands.shared import write_text
-from optlaws.commands.validate import curves_figure, losses_figure, measured, put_to_the_test, report
+from optlaws.commands.validate import curves_figure, losses_figure, put_to_the_test, report
 from optlaws.runs import CurveTable, RunTable, parse_quantity, read_curves, read_runs, write_curves, write_runs
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -24,6 +24,7 @@ from optlaws.commands.options import (
     Quantity,
     format_option,
     log_columns,
+    logged_sizes,
     max_risk_option,
     open_sizes,
     other_corpus_option,
@@ -102,6 +103,7 @@ def rank(**options: Any) -> None:
 @max_risk_option(ACCEPTED_RISK)
 @click.option("--outside-domain", is_flag=True, help="Allow schedules unlike those that the law was trained on.")
 @click.option("--rising", is_flag=True, help="Let the free schedule rise again after its warm-up.")
+@other_corpus_option
 @click.option(
     "--caution",
     type=float,
@@ -340,18 +342,18 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
 
 
 @cli.command()
-@click.argument("folder", metavar="DIR|SWEEP")
+@click.argument("folders", nargs=-1, required=True, metavar="DIR|SWEEP...")
 @click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: the lower half]")
 @click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: the lower half]")
 @click.option("--fit-curves", is_flag=True, help="Fit the curves of the small and short runs as well.")
 @max_risk_option("Flag runs above this risk. [default: 0.05]", "accepted")
 @click.option("--law", metavar="FILE", help="Write the law that was fitted.")
-@click.option("--out", "output", metavar="FOLDER", help="Write there. [default: DIR; . for a built-in sweep]")
+@click.option("--out", "output", metavar="FOLDER", help="Write there. [default: the only DIR, else .]")
 def validate(**options: Any) -> None:
     """Fit a law on the small and short runs of a folder, predict the rest, and say how well that went.
 
-    Reads DIR/runs.csv, any run table, and DIR/curves.csv if it is there, or a built-in sweep such as cpu_sweep; writes
-    validation.md, .csv and figures.
+    Reads DIR/runs.csv, any run table, and DIR/curves.csv if it is there, or a built-in sweep such as cpu_sweep; of
+    several all runs together. Writes validation.md, .csv and figures.
     """
     from optlaws.commands import validate as command
 
@@ -365,8 +367,7 @@ def validate(**options: Any) -> None:
 @click.option("--run-id", metavar="ID", help="Name of the run; or the one to take, where a log has several.")
 @log_columns
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
-@click.option("--schedule", metavar="SPEC", help="Schedule of the runs, where their rates are not logged.")
-@sizes
+@logged_sizes
 @click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
 def import_logs(**options: Any) -> None:
     """Turn logs of past runs into the curve table and the run table that fit and monitor read.
@@ -385,7 +386,7 @@ def import_logs(**options: Any) -> None:
 @click.option(
     "--log", required=True, metavar="FILE", help="CSV, JSON lines or trainer_state.json; - reads standard input."
 )
-@click.option("--run-id", metavar="NAME", help="Only the log's lines of this run.")
+@click.option("--run-id", metavar="NAME", help="The row of RUN, and the log's lines of this run.")
 @log_columns
 @click.option("--follow", is_flag=True, help="Go on reading until the run is over or has diverged.")
 @click.option("--every", type=click.FloatRange(0.05), help="Seconds between looks while following. [default: 5]")
@@ -403,8 +404,8 @@ def import_logs(**options: Any) -> None:
 def monitor(**options: Any) -> int:
     """Re-forecast the final loss of a run from its log so far, and tell whether it has diverged or left its track.
 
-    RUN is a schedule, a run table of one row, or the folder of a run of optlaws train, begun or over. The exit code is
-    3 if the run has diverged (see --stop-on).
+    RUN is a schedule, a run table (of several rows --run-id chooses one), or the folder of a run of optlaws train,
+    begun or over. The exit code is 3 if the run has diverged (see --stop-on).
     """
     from optlaws.commands import monitor as command
 

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from optlaws import RunTable, design_runs, fit_law, read_runs, standard_pool
+from optlaws import RunTable, cli, design_runs, fit_law, read_runs, standard_pool
 from optlaws import design as design_module
 from optlaws.baselines.step_law import StepLaw
 from optlaws.errors import InputError, RiskError
@@ -207,6 +207,30 @@ class TestCommand:
         assert not np.isfinite(made.final_loss).any()
         assert 6 * (made.params * made.tokens).sum() <= 1e19
         assert (tmp_path / "d.png").stat().st_size > 10_000
+
+    def test_finished_runs_are_in_the_figure(self, tmp_path, monkeypatch):
+        from optlaws import plotting
+
+        kept = []
+        monkeypatch.setattr(plotting, "save_figure", lambda figure, path: kept.append(figure))
+        ask = ["design", *self.SPECS, *self.SIZES, "--runs", "3", "--budget", "1e19", "--plot", str(tmp_path / "d.png")]
+        have = tmp_path / "have.csv"
+        have.write_text(
+            "run_id,params,tokens,batch_tokens,schedule,final_loss,status\n"
+            + "".join(
+                f'h{i},{n}M,1B,256K,"cosine:peak=1e-3,warmup=100",{3 + i},completed\n' for i, n in enumerate((20, 40))
+            )
+            + 'h3,50M,1B,256K,"cosine:peak=1,warmup=100",,diverged\n'
+        )
+        for more, names in (
+            ([], ["chosen", "to be predicted"]),
+            (["--have", str(have)], ["finished", "chosen", "to be predicted"]),
+        ):
+            assert cli.run([*ask, *more]) == 0
+            lines = {line.get_label(): line for line in kept[-1].axes[1].lines}
+            assert list(lines) == names
+        assert lines["finished"].get_xdata().tolist() == [1e9, 1e9]
+        assert lines["finished"].get_ydata().tolist() == [20e6, 40e6]
 
     def test_json_from_a_pool_of_ones_own(self, tmp_path):
         rows = ["run_id,schedule,params,batch_tokens"]

@@ -25,6 +25,7 @@ from optlaws.commands.shared import (
     stem,
     tell_assumed,
     tell_doubts,
+    tell_kinds_of,
     units_text,
     write_text,
 )
@@ -192,6 +193,7 @@ def training_tables(
         readings = known_readings(readings, table)
     if group is not None:
         table.column(group)
+    tell_kinds_of(table, readings)
     return table, readings
 
 

@@ -11,8 +11,9 @@ import numpy as np
 
 from optlaws import report
 from optlaws._advice import percent
+from optlaws.baselines.base import usable
 from optlaws.commands.candidates import tell_overruled
-from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, write_text
+from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, tell_kinds_of, write_text
 from optlaws.design import Design, design_runs, standard_pool, training_flops
 from optlaws.errors import InputError
 from optlaws.risk import ACCEPTED
@@ -54,6 +55,8 @@ def design(
     else:
         made, choice = None, standard_pool(targets, None if sizes is None else _sizes(sizes))
     done = None if have is None else read_runs(have, need_loss=True)
+    if done is not None:
+        tell_kinds_of(done)
     with quiet():
         found = design_runs(targets, choice, count, have=done, budget=budget, max_risk=accepted)
     tell_overruled(wanted, columns)
@@ -63,7 +66,7 @@ def design(
     if not pool:
         table = replace(table, run_id=tuple(f"design-{i + 1}" for i in range(len(table))))
     if plot:
-        _draw(found, targets, plot)
+        _draw(found, targets, None if done is None else done.select(usable(done)), plot)
     if output:
         write_runs(output, table)
     if style == "csv":
@@ -168,10 +171,10 @@ def _sums(found: Design, targets: RunTable) -> str:
     )
 
 
-def _draw(found: Design, targets: RunTable, path: str) -> None:
-    """Draw how the interval narrows, and where the runs lie beside the targets."""
+def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) -> None:
+    """Draw how the interval narrows, and where the runs lie beside those that are finished and the targets."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     from optlaws import plotting
 
@@ -181,15 +184,18 @@ def _draw(found: Design, targets: RunTable, path: str) -> None:
     left.plot(count, found.width[1:], "o-", color=plotting.COLOURS[0], markersize=4, linewidth=1.4)
     left.set_yscale("log")
     left.set_xlabel("runs made")
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("90 % interval of a target's expected loss,\n% of it, by the priors' account")
     scales = [left.yaxis, right.xaxis, right.yaxis]
     runs = found.runs
     flat = not (np.isfinite(runs.size).all() and np.isfinite(targets.size).all())
-    for table, style, name in ((runs, "o", "chosen"), (targets, "*", "to be predicted")):
+    shown = [(runs, "o", 6, plotting.COLOURS[0], "chosen"), (targets, "*", 11, plotting.COLOURS[1], "to be predicted")]
+    if done is not None:
+        shown.insert(0, (done, "s", 8, plotting.GREY, "finished"))
+    for table, style, size, colour, name in shown:
         x = np.asarray(table.steps if flat else table.tokens, dtype=float)
         y = np.asarray(table.batch().peak, dtype=float) if flat else table.size
-        colour = plotting.COLOURS[0 if name == "chosen" else 1]
-        right.plot(x, y, style, color=colour, markersize=6 if style == "o" else 11, alpha=0.75, label=name)
+        right.plot(x, y, style, color=colour, markersize=size, alpha=0.75, label=name)
     right.set_xscale("log")
     right.set_yscale("log")
     right.set_xlabel("steps" if flat else "training tokens")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import click
 import numpy as np
 
-from optlaws.commands.shared import check_outputs, keep_inputs
+from optlaws.commands.given import Given, by_run, known_name
+from optlaws.commands.shared import CURVES, FINAL, check_outputs, keep_inputs, tell_kinds
 from optlaws.errors import InputError
 from optlaws.runs import (
     RECOGNISED,
@@ -65,18 +66,16 @@ def import_logs(
     loss_column: str | None,
     rate_column: str | None,
     updates_per_step: float | None,
-    schedule: str | None,
-    optimizer: str | None,
+    schedule: Sequence[str],
     label: bool,
-    **sizes: float | None,
+    **given: Given[Any],
 ) -> None:
     """Write the curve table of logged runs and, if wanted, their run table."""
     check_table_name(output)
     if runs is not None:
         check_table_name(runs)
     else:
-        given = {**sizes, "schedule": schedule, "optimizer": optimizer, "label": label or None}
-        lone = next((name for name, value in given.items() if value is not None), None)
+        lone = next((name for name, value in {**given, "schedule": schedule, "label": label}.items() if value), None)
         if lone is not None:
             option = "--" + lone.replace("_", "-")
             raise InputError(f"{option} goes into the run table, got it without --runs; add --runs or drop {option}")
@@ -84,7 +83,7 @@ def import_logs(
     inputs = [log_file(log) for log in logs]
     for target in (output, runs):
         if target is not None:
-            keep_inputs(target, *inputs, schedule)
+            keep_inputs(target, *inputs, *schedule)
     found = read_logs(
         logs,
         run_id=run_id,
@@ -99,12 +98,14 @@ def import_logs(
     rows: list[_Row] = []
     columns: dict[str, Any] = {}
     if runs is not None:
-        columns, rows = _run_columns(found, schedule, optimizer, label, sizes, notes)
+        columns, rows = _run_columns(found, _facts(found, schedule, given, notes), label, notes)
     curves = CurveTable.concat([run.curve() for run in found])
     write_curves(output, curves)
     if runs is not None:
         write_columns(runs, columns, len(rows))
     notes.tell()
+    kinds = {CURVES: {run.run_id: run.loss_kind for run in found}}
+    tell_kinds(({FINAL: {row.run.run_id: row.kind for row in rows}} if rows else {}) | kinds)
     click.echo(_summary(found, curves, output, runs, rows), err="-" in (output, runs))
 
 
@@ -120,6 +121,11 @@ def _note_readings(notes: _Notes, run: LoggedRun, scaled: bool, table: bool) -> 
     if run.rival_rates and not table:
         names = " and ".join(map(repr, run.rival_rates))
         notes.add("rates", run.run_id, f"no rates are read, as those of {names} differ; name one (--rate-column)")
+    if run.other_units and len(run.rate):
+        text = f"{run.other_units[0]!r} is read as plain rates, though its name says another unit (0.1 % is 0.001)"
+        notes.add("units", run.run_id, text)
+    elif run.other_units and not table:
+        notes.add("units", run.run_id, f"no rates are read: {run.rates_missing()}")
     broken = np.flatnonzero(~run.good)
     if len(broken):
         at = run.step[broken[0]]
@@ -142,41 +148,72 @@ class _Row:
     """What the run table says of one run: schedule (None = not known), length in steps, loss and how it was found."""
 
     run: LoggedRun
+    facts: Mapping[str, Any]
     schedule: Schedule | None
     total: int
     loss: float
     how: str
 
+    @property
+    def kind(self) -> str:
+        """What the final loss is of: "training", "evaluation", or "" where that is not known or there is none."""
+        return "" if math.isnan(self.loss) else self.run.loss_kind if self.how == CURVE else "evaluation"
+
+
+def _facts(
+    found: Sequence[LoggedRun], schedule: Sequence[str], given: Mapping[str, Given[Any]], notes: _Notes
+) -> list[dict[str, Any]]:
+    """Return what the options say of every run: schedule, optimizer and numbers, None where they say nothing."""
+    asked: dict[str, Given[Any]] = {**given, "schedule": [_named_schedule(text, found) for text in schedule]}
+    values = {name: by_run("--" + name.replace("_", "-"), some, found) for name, some in asked.items()}
+    facts = [{name: column[row] for name, column in values.items()} for row in range(len(found))]
+    for run, fact in zip(found, facts, strict=True):
+        for name in (name for name, value in fact.items() if value is None and asked[name] and name != "schedule"):
+            notes.add(name, run.run_id, f"{name} stays empty: --{name.replace('_', '-')} is given for others only")
+    return facts
+
+
+def _named_schedule(text: str, found: Sequence[LoggedRun]) -> tuple[str | None, str]:
+    """Return the run or log that a schedule is for, None = all, and the schedule; both may have "=" in them."""
+    places = [place for place, mark in enumerate(text) if mark == "="]
+    for place in places:
+        if known_name(text[:place], found):
+            return text[:place], text[place + 1 :]
+    stranger = text[: places[0]] if places and not os.path.isfile(text) else ":"
+    return (None, text) if {":", "{"} & set(stranger) else (stranger, text[places[0] + 1 :])
+
 
 def _run_columns(
     found: Sequence[LoggedRun],
-    spec: str | None,
-    optimizer: str | None,
+    facts: Sequence[Mapping[str, Any]],
     label: bool,
-    sizes: dict[str, float | None],
     notes: _Notes,
 ) -> tuple[dict[str, Any], list[_Row]]:
     """Return the columns of the run table, checked as `read_runs` will, and the rows they are of."""
     rows = []
-    for run in found:
-        chosen = _schedule(run, spec, notes)
+    for run, fact in zip(found, facts, strict=True):
+        chosen = _schedule(run, fact["schedule"], notes)
         total = run.steps if chosen is None else chosen.total_steps
-        rows.append(_Row(run, chosen, total, *run.final_loss(total)))
+        rows.append(_Row(run, fact, chosen, total, *run.final_loss(total)))
     _note_losses(notes, rows)
-    batch = [_batch(row, sizes) for row in rows]
+    numbers = {
+        name: [math.nan if fact[name] is None else float(fact[name]) for fact in facts]
+        for name in ("params", "tokens", "weight_decay")
+    }
     table = RunTable.build(
         [constant(1e-3, row.total) if row.schedule is None else row.schedule for row in rows],
         run_id=[run.run_id for run in found],
-        optimizer=optimizer.lower() if optimizer else None,
-        status=[_status(row, spec is not None, label, notes) for row in rows],
+        optimizer=[fact["optimizer"].lower() if fact["optimizer"] else None for fact in facts],
+        status=[_status(row, label, notes) for row in rows],
         final_loss=[row.loss for row in rows],
-        params=sizes["params"],
-        tokens=sizes["tokens"],
-        batch_tokens=batch,
-        weight_decay=sizes["weight_decay"],
+        params=numbers["params"],
+        tokens=numbers["tokens"],
+        batch_tokens=[_batch(row) for row in rows],
+        weight_decay=numbers["weight_decay"],
     )
     columns: dict[str, Any] = {name: table.column(name) for name in COLUMNS}
     columns["schedule"] = ["" if row.schedule is None else row.schedule.to_json() for row in rows]
+    columns["loss_kind"] = [row.kind for row in rows]
     return columns, rows
 
 
@@ -228,10 +265,9 @@ def _compare_rates(run: LoggedRun, given: Schedule, notes: _Notes) -> None:
     notes.add("overruled", run.run_id, f"--schedule says {says}; the schedule is taken")
 
 
-def _batch(row: _Row, sizes: dict[str, float | None]) -> float:
+def _batch(row: _Row) -> float:
     """Return the tokens of an update as given, or as the log counts them, NaN if neither says; refuse what differs."""
-    run, given = row.run, sizes["batch_tokens"]
-    total = sizes["tokens"]
+    run, given, total = row.run, row.facts["batch_tokens"], row.facts["tokens"]
     gap = float(np.median(np.diff(run.step))) if len(run.step) > 1 else 0.0
     if given is not None and given >= LARGE_BATCH and abs(gap / given - max(1, round(gap / given))) <= WHOLE:
         raise InputError(
@@ -250,7 +286,7 @@ def _batch(row: _Row, sizes: dict[str, float | None]) -> float:
             f" {mine:.10g}, got {asked:.10g}; correct it, leave it out, or remove that column if it counts others"
         )
     if given is not None:
-        return given
+        return float(given)
     return own if total is None else math.nan
 
 
@@ -262,14 +298,9 @@ def _note_losses(notes: _Notes, rows: Sequence[_Row]) -> None:
         elif row.how == CURVE and len(run.eval_step):
             text = f"final_loss is of the curve: the last evaluation, at step {run.eval_step[-1]:g}, is not at the end"
             notes.add("old evaluation", run.run_id, text)
-    if len({row.how for row in rows if not math.isnan(row.loss)}) > 1:
-        for row in rows:
-            if row.how == CURVE:
-                text = "final_loss is no evaluation loss as that of other runs; --loss-column names one loss for all"
-                notes.add("mixed", row.run.run_id, text)
 
 
-def _status(row: _Row, planned: bool, label: bool, notes: _Notes) -> str | None:
+def _status(row: _Row, label: bool, notes: _Notes) -> str | None:
     """Return completed where that is known, with `label` what the detector says of the curve, else nothing."""
     from optlaws.risk import curve_outcome
 
@@ -286,7 +317,7 @@ def _status(row: _Row, planned: bool, label: bool, notes: _Notes) -> str | None:
     if status != "completed":
         notes.add("diverged", run.run_id, f"{seen}; status stays empty, and --label sets it to {status}")
         return None
-    return "completed" if reached and (planned or run.finished) else None
+    return "completed" if reached and (row.facts["schedule"] is not None or run.finished) else None
 
 
 def _summary(found: Sequence[LoggedRun], curves: CurveTable, output: str, runs: str | None, rows: list[_Row]) -> str:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optlaws.commands.candidates import tell_overruled
-from optlaws.commands.shared import check_outputs, keep_inputs, quiet, tell_assumed, write_text
-from optlaws.errors import InputError
-from optlaws.runs import gather_candidates, log_file
+from optlaws.commands.shared import NAMED, check_outputs, keep_inputs, quiet, tell_assumed, write_text
+from optlaws.errors import InputError, nearest
+from optlaws.runs import RunTable, gather_candidates, log_file
 
 if TYPE_CHECKING:
     from optlaws.monitor import Monitor
@@ -67,19 +67,24 @@ def monitor(
     law = load_law(law_name)
     law = law.on_other_corpus() if other_corpus else law
     found = gather_candidates([candidate], sizes, law.defaults)
-    if len(found.runs) != 1:
-        raise InputError(f"RUN must be one run, got {len(found.runs)}; name one schedule, or a file with one row")
     with quiet():
-        watch = Monitor(law, found.runs)
+        watch = Monitor(law, _one_run(found.runs, run_id))
     if os.path.isdir(log):
         log = log_file(log)
     if not follow and log != STDIN and not os.path.isfile(log):
         raise InputError(f"--log must name a file, got {log!r}, which is none; check it, or wait for it with --follow")
-    reader = LiveLog(log, run_id, step=step_column, loss=loss_column, updates_per_step=updates_per_step or 1.0)
+    reader = LiveLog(
+        log,
+        run_id,
+        step=step_column,
+        loss=loss_column,
+        updates_per_step=updates_per_step or 1.0,
+        unnamed=len(found.runs) > 1,
+    )
     if follow:
         tell_overruled(found, sizes)
         told_step = updates_per_step is not None
-        return _follow(watch, reader, every, stop_on, found.assumed, told_away=other_corpus, told_step=told_step)
+        return _follow(watch, reader, every, stop_on, found.assumed, other_corpus=other_corpus, told_step=told_step)
     seen, back = _feed(watch, reader, whole=log == STDIN)
     if reader.pending:
         click.echo("optlaws: note: the log's last line has no end and is left out: it may be half written", err=True)
@@ -93,8 +98,7 @@ def monitor(
     if updates_per_step is None:
         _tell_own_step(reader)
     status = watch.status
-    if not other_corpus:
-        _tell_away(watch)
+    _tell_away(watch, other_corpus)
     if style == "json":
         history = [vars(alarm) for alarm in watch.history]
         write_text(output, report.to_json({**status.to_dict(), "history": history}))
@@ -105,6 +109,18 @@ def monitor(
             lines.append(f"outside the law's domain: {watch.path.reason}")
         write_text(output, "\n".join(lines) + "\n")
     return DIVERGED if _stop(status, stop_on) else 0
+
+
+def _one_run(runs: RunTable, run_id: str | None) -> RunTable:
+    """Return the run to watch: the only one, whatever its name, or the row of that name."""
+    if len(runs) == 1:
+        return runs
+    names = ", ".join(runs.run_id[:NAMED]) + ", ..." * (len(runs) > NAMED)
+    if run_id is None:
+        raise InputError(f"RUN must be one run, got {len(runs)} ({names:.200}); choose one of them with --run-id")
+    if run_id not in runs.run_id:
+        raise InputError(f"--run-id must be a run of RUN ({names:.200}), got {run_id!r}{nearest(run_id, runs.run_id)}")
+    return runs.select([runs.run_id.index(run_id)])
 
 
 def _table_of(candidate: str) -> str:
@@ -153,16 +169,15 @@ def _feed(watch: Monitor, reader: Any, whole: bool = False) -> tuple[int, list[t
     return count, back
 
 
-def _tell_away(watch: Monitor) -> bool:
+def _tell_away(watch: Monitor, other_corpus: bool) -> bool:
     """Say on standard error that the curve is not one of the law's corpus, where it lies far away; return whether."""
     gap = watch.level
     if gap is None or abs(gap) < AWAY or watch.status.diverged:
         return False
-    click.echo(
-        f"optlaws: note: the curve lies {100 * abs(math.expm1(gap)):.0f} % {'above' if gap > 0 else 'below'} what the"
-        " law expects; if its corpus, tokenizer or kind of network is not the law's, ask with --other-corpus",
-        err=True,
-    )
+    lies = f"the curve lies {100 * abs(math.expm1(gap)):.0f} % {'above' if gap > 0 else 'below'} what the law expects"
+    advice = "; if its corpus, tokenizer or kind of network is not the law's, ask with --other-corpus"
+    taken = " on its own corpus, and that is taken as the level of another one, not as off its track"
+    click.echo(f"optlaws: note: {lies}{taken if other_corpus else advice}", err=True)
     return True
 
 
@@ -195,7 +210,7 @@ def _follow(
     stop_on: str,
     assumed: Mapping[str, float],
     *,
-    told_away: bool,
+    other_corpus: bool,
     told_step: bool,
 ) -> int:
     """Print a line now and then until the run, or standard input, is over or the run should be stopped."""
@@ -203,7 +218,7 @@ def _follow(
     from optlaws.integrations.loop import describe
 
     told: set[Any] = set()
-    shown = -1.0
+    told_away, shown = False, -1.0
     piped = reader.path == STDIN
     while True:
         fresh, back = _feed(watch, reader) if piped or os.path.isfile(reader.path) else (0, [])
@@ -221,7 +236,7 @@ def _follow(
             told_step = told_step or _tell_own_step(reader)
             told, shown = alarms, status.fraction
             click.echo(describe(status))
-            told_away = told_away or _tell_away(watch)
+            told_away = told_away or _tell_away(watch, other_corpus)
         if _stop(status, stop_on):
             return DIVERGED
         if over:

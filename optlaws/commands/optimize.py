@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from optlaws.commands.core import tell_nearer
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
+    elsewhere,
     keep_inputs,
     quiet,
     ticking,
@@ -32,23 +34,27 @@ def optimize(
     outside_domain: bool,
     rising: bool,
     caution: float | None,
+    other_corpus: bool,
     **settings: Any,
 ) -> None:
     """Find a schedule, write it, and print what it is compared with."""
-    from optlaws.law import load_any_law
+    from optlaws.law import builtin_names, load_any_law
+    from optlaws.ranking import with_elsewhere
 
     if plot:
         check_figure(plot)
     check_outputs(plot, output)
     if output:
         keep_inputs(output, law_name)
-    law = load_any_law(law_name)
+    law = elsewhere(load_any_law(law_name), other_corpus)
     if caution is not None:
         settings["caution"] = caution
     with quiet(), ticking("schedules") as tick:
         found = optimize_schedule(
             law, warmup=warmup or None, outside=outside_domain, monotone=not rising, progress=tick, **settings
         )
+        if law_name in builtin_names():
+            found = replace(found, ranking=with_elsewhere(found.ranking, law))
     if plot:
         from optlaws import plotting
 
@@ -62,22 +68,10 @@ def optimize(
     elif style == "csv":
         text = _csv(found)
     else:
-        text = _text(found, output, _elsewhere(found, law, law_name))
+        text = _text(found, output)
     click.echo(text, nl=False, err=output == "-")
     if not found.ranking.in_domain.any():
         tell_nearer(law_name, found.ranking.runs)
-
-
-def _elsewhere(found: Optimum, law: Any, law_name: str) -> str:
-    """Return a sentence on what the lowest is worth on another corpus than a built-in law's, else ""."""
-    from optlaws.law import builtin_names
-    from optlaws.ranking import with_elsewhere
-
-    if law_name not in builtin_names():
-        return ""
-    with quiet():
-        ranking = with_elsewhere(found.ranking, law)
-    return report.elsewhere_note(ranking, ranking.names[ranking.best], "")
 
 
 def _families(found: Optimum) -> list[dict[str, Any]]:
@@ -97,11 +91,12 @@ def _csv(found: Optimum) -> str:
     return "\n".join(f"{line},{mark}" for line, mark in zip(lines, marks, strict=True)) + "\n"
 
 
-def _text(found: Optimum, output: str | None, elsewhere: str) -> str:
+def _text(found: Optimum, output: str | None) -> str:
     """Return header, table, gains, notes and advice for people."""
     lines = [report.rank_header(found.ranking, found.task.assumed), "", *_table(found), ""]
     lines += [_gain_text(gain, found) for gain in found.gains]
-    lines += [*(f"Note: {note}." for note in found.notes), *([elsewhere] if elsewhere else [])]
+    there = report.elsewhere_note(found.ranking, found.ranking.names[found.ranking.best])
+    lines += [*(f"Note: {note}." for note in found.notes), *([there] if there else [])]
     lines += ["", found.advice]
     if output in (None, "-"):
         lines += ["", str(found.schedule)] if output is None else []

@@ -9,6 +9,10 @@ import click
 
 from optlaws.errors import InputError
 
+PARAMS, TOKENS = "Non-embedding parameters, like 85M", "Training tokens, like 2.56B"
+BATCH = "Tokens a step: 512K is 512,000, 512Ki is 524,288"
+DECAY, OPTIMIZER = "Weight decay, like 0.1", "Optimizer, like adamw"
+
 
 class Quantity(click.ParamType[float]):
     """A number that may be written like 85M, 2.56B, 512Ki or 1e9."""
@@ -78,6 +82,37 @@ def log_columns(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+class Each(click.ParamType[tuple[str | None, Any]]):
+    """A value for all runs, or NAME=VALUE for one run or log: the name, None where there is none, and the value."""
+
+    name = "value"
+
+    def __init__(self, kind: click.ParamType[Any]) -> None:
+        """Take the type of the value."""
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str | None, Any]:
+        """Return name and value, or fail as the value's type does."""
+        name, mark, text = str(value).rpartition("=")
+        return name if mark else None, self.kind.convert(text, param, ctx)
+
+
+def logged_sizes(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say of logs what kind of runs they are of, each once or as NAME=VALUE for single ones."""
+    of = "; NAME=VALUE for one log or run, may be repeated."
+    options = (
+        click.option("--schedule", multiple=True, metavar="SPEC", help=f"Schedule, where rates are not logged{of}"),
+        click.option("--params", type=Each(Quantity()), multiple=True, metavar="N", help=f"{PARAMS}{of}"),
+        click.option("--tokens", type=Each(Quantity()), multiple=True, metavar="D", help=f"{TOKENS}{of}"),
+        click.option("--batch-tokens", type=Each(Quantity()), multiple=True, metavar="B", help=f"{BATCH}{of}"),
+        click.option("--weight-decay", type=Each(Quantity(zero=True)), multiple=True, metavar="W", help=f"{DECAY}{of}"),
+        click.option("--optimizer", type=Each(click.STRING), multiple=True, metavar="NAME", help=f"{OPTIMIZER}{of}"),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
 def sizes(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say what kind of run is meant."""
     return _with_sizes(command, "")
@@ -89,13 +124,12 @@ def open_sizes(what: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def _with_sizes(command: Callable[..., Any], where: str) -> Callable[..., Any]:
-    batch = "Tokens a step: 512K is 512,000, 512Ki is 524,288"
     options = (
-        click.option("--params", type=Quantity(), metavar="N", help=f"Non-embedding parameters, like 85M{where}."),
-        click.option("--tokens", type=Quantity(), metavar="D", help=f"Training tokens, like 2.56B{where}."),
-        click.option("--batch-tokens", type=Quantity(), metavar="B", help=f"{batch}{where}."),
-        click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help=f"Weight decay, like 0.1{where}."),
-        click.option("--optimizer", metavar="NAME", help=f"Optimizer, like adamw{where}."),
+        click.option("--params", type=Quantity(), metavar="N", help=f"{PARAMS}{where}."),
+        click.option("--tokens", type=Quantity(), metavar="D", help=f"{TOKENS}{where}."),
+        click.option("--batch-tokens", type=Quantity(), metavar="B", help=f"{BATCH}{where}."),
+        click.option("--weight-decay", type=Quantity(zero=True), metavar="W", help=f"{DECAY}{where}."),
+        click.option("--optimizer", metavar="NAME", help=f"{OPTIMIZER}{where}."),
     )
     for option in reversed(options):
         command = option(command)

@@ -12,7 +12,16 @@ from optlaws import report
 from optlaws._advice import number_text, percent
 from optlaws.baselines.advice import BAND, RivalAdvice, advice_of
 from optlaws.baselines.advice import rival_advice as of_rival
-from optlaws.commands.shared import check_figure, check_outputs, figure_of, keep_inputs, quiet, ticking, write_text
+from optlaws.commands.shared import (
+    check_figure,
+    check_outputs,
+    figure_of,
+    keep_inputs,
+    quiet,
+    tell_kinds_of,
+    ticking,
+    write_text,
+)
 from optlaws.errors import InputError, LawError
 from optlaws.recommend import FLAT, FlatRange, Published, Recommendation, recommend_settings
 from optlaws.runs import RunTable, format_quantity, read_runs
@@ -46,6 +55,8 @@ def recommend(
         raise InputError("--from must be a run table, got ''; name a file, or leave it out")
     keep_inputs(output, runs, law_name)
     table = None if runs is None else read_runs(runs, need_loss=True)
+    if table is not None:
+        tell_kinds_of(table)
     with quiet(), ticking("settings") as tick:
         law = _law(law_name, table, float(params or 0), float(tokens or 0), tick)
         if isinstance(law, RivalAdvice):
@@ -342,9 +353,19 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
     ax.set_xlim(left, right)
     low = float(flat.lower[ok].min())
     ax.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
-    shown = [(law.name, getattr(law, name)) for law in found.published]
-    shown = [(text, at) for text, at in shown if math.isfinite(at) and left <= at <= right]
-    for place, (text, at) in enumerate(sorted(shown, key=lambda pair: pair[1])):
+    advised = sorted(((law.name, getattr(law, name)) for law in found.published), key=lambda pair: pair[1])
+    advised = [(text, at) for text, at in advised if math.isfinite(at)]
+    counts = name == "batch_tokens"
+    for outside in ([one for one in advised if one[1] < left], [one for one in advised[::-1] if one[1] > right]):
+        for place, (text, at) in enumerate(outside):  # beyond the ends: an arrow and the number, in the lower corner
+            value, below = format_quantity(at, 3) if counts else f"{at:.3g}", at < left
+            ax.annotate(
+                f"\N{LEFTWARDS ARROW} {text} {value}" if below else f"{text} {value} \N{RIGHTWARDS ARROW}",
+                (0.0 if below else 1.0, 0.0), xycoords="axes fraction", xytext=(4 if below else -4, 5 + 11 * place),
+                textcoords="offset points", fontsize=8, color=COLOURS[1], ha="left" if below else "right",
+                bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
+            )  # fmt: skip
+    for place, (text, at) in enumerate(one for one in advised if left <= one[1] <= right):
         ax.axvline(at, color=COLOURS[1], linewidth=1.0, linestyle="--", zorder=1)
         last = math.log(at / left) > 0.85 * math.log(right / left)
         ax.annotate(
@@ -355,7 +376,6 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
     ax.set_ylabel("predicted final loss\n(nats per token)")
     narrow = right < 5.0 * left  # else there might be one label, or none
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)))
-    counts = name == "batch_tokens"
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: format_quantity(v) if counts else f"{v:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.spines[["top", "right"]].set_visible(False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from optlaws._normal import NORMAL_90
-from optlaws.errors import ExtrapolationWarning, InputError
+from optlaws.errors import ExtrapolationWarning, InputError, OptlawsWarning
 from optlaws.runs import (
     atomic_write,
     check_target,
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
     from optlaws.law import Law
     from optlaws.law.baseline import BaselineFit
+    from optlaws.runs import CurveTable, RunTable
 
-
+NAMED = 4  # runs of one kind in a warning
+FINAL, CURVES = "the final losses", "the curves"
 ERROR_NAMES = {
     "mean_error_pct": "mean error %",
     "max_error_pct": "max error %",
@@ -112,6 +114,47 @@ def tell_assumed(assumed: Mapping[str, float]) -> None:
     if assumed:
         values = ", ".join(f"{name} {amount(name, value)}" for name, value in assumed.items())
         click.echo(f"optlaws: note: assumed where the table says nothing: {values}", err=True)
+
+
+def tell_kinds(losses: Mapping[str, Mapping[str, str]]) -> None:
+    """Warn which runs have training and which evaluation losses, where one table has both.
+
+    Parameters
+    ----------
+    losses
+        By what has them, in words and the plural: of every run by name "training", "evaluation" or "" (not known).
+    """
+    said: dict[str, list[str]] = {}
+    for what, kinds in losses.items():
+        groups: dict[str, list[str]] = {}
+        for name, kind in kinds.items():
+            groups.setdefault(kind, []).append(name)
+        groups.pop("", None)
+        if len(groups) > 1:
+            parts = [
+                f"{kind} losses of {', '.join(map(repr, names[:NAMED]))}"
+                + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+                for kind, names in sorted(groups.items())
+            ]
+            said.setdefault(" with ".join(parts), []).append(what)
+    for text, mixed in said.items():
+        warnings.warn(
+            OptlawsWarning(
+                f"{' and '.join(mixed)} mix {text}: a law takes their difference for one of the runs; import all of one"
+                " kind (--loss-column), or fit each kind on its own"
+            ),
+            stacklevel=2,
+        )
+
+
+def tell_kinds_of(runs: RunTable, curves: CurveTable | None = None) -> None:
+    """Do so for tables that were read, by the column `loss_kind` that `optlaws import` writes."""
+    losses = {}
+    if "loss_kind" in runs.extra:
+        losses[FINAL] = dict(zip(runs.run_id, runs.extra["loss_kind"], strict=True))
+    if curves is not None and "loss_kind" in curves.extra:
+        losses[CURVES] = dict(zip(curves.run_id, curves.extra["loss_kind"], strict=True))
+    tell_kinds(losses)
 
 
 def tell_doubts(law: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.commands.shared import check_outputs, quiet, units_text, write_text
-from optlaws.errors import FitError, InputError, TableError
-from optlaws.runs import CurveTable, RunTable, check_folder, format_quantity, read_curves, read_runs, write_columns
-from optlaws.sweeps import load_sweep, sweep_names
+from optlaws.commands.folders import check_folders, measured, read_folders
+from optlaws.commands.shared import check_outputs, quiet, tell_kinds_of, units_text, write_text
+from optlaws.errors import FitError, InputError
+from optlaws.runs import CurveTable, RunTable, check_folder, format_quantity, write_columns
 from optlaws.validation import SMALLEST_POOL, middle
 
 if TYPE_CHECKING:
@@ -227,21 +228,6 @@ def put_to_the_test(
     )  # fmt: skip
 
 
-def measured(curves: CurveTable) -> CurveTable:
-    """Return the curves with the validation loss as the loss, where the table has one: its noise is lower."""
-    if "val_loss" not in curves.extra:
-        return curves
-    keep = np.array([bool(cell) for cell in curves.extra["val_loss"]], dtype=bool)
-    if not keep.any():
-        return curves
-    some = curves.select(keep)
-    try:
-        loss = np.array([float(cell) for cell in some.extra["val_loss"]])
-    except ValueError as bad:
-        raise TableError(f"val_loss of the curves must be numbers or empty ({bad}); correct the table") from None
-    return CurveTable(some.run_id, some.step, loss)
-
-
 def repeat_spread(runs: RunTable, label: npt.NDArray[Any]) -> tuple[float, int]:
     """Return the pooled standard deviation of repeats of one configuration, %, and the runs that it is from."""
     squares, freedom, count = 0.0, 0, 0
@@ -279,7 +265,7 @@ def _along(
 
 
 def validate(
-    folder: str,
+    folders: Sequence[str],
     max_params: float | None,
     max_steps: float | None,
     fit_curves: bool,
@@ -287,28 +273,19 @@ def validate(
     law: str | None,
     output: str | None,
 ) -> None:
-    """Validate the sweep in a folder, or a built-in one, and write the report, the table and the figures."""
-    place, built_in = Path(folder), not Path(folder).is_dir() and folder in sweep_names()
-    if not (place.is_dir() or built_in):
-        raise InputError(
-            f"DIR must be a folder with runs.csv in it or one of {', '.join(sweep_names())}, got {folder!r};"
-            " name the folder of a sweep"
-        )
-    target = Path(output) if output is not None else Path() if built_in else place
+    """Validate sweeps in folders, or built-in ones, together, and write the report, the table and the figures."""
+    check_folders(folders)
+    lone = Path(folders[0]) if len(folders) == 1 and Path(folders[0]).is_dir() else None
+    target = Path(output) if output is not None else lone or Path()
     check_folder(target if output is None else output, "--out")
     out = {suffix: str(target / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
     out["curves"] = str(target / "validation_curves.png")
     check_outputs(*(out.values() if target.is_dir() else ()), law)
-    curves: CurveTable | None = None
-    if built_in:
-        runs, curves = load_sweep(folder)
-    else:
-        runs = read_runs(place / "runs.csv", need_loss=True)
-        if (place / "curves.csv").exists():
-            curves = read_curves(place / "curves.csv")
+    runs, curves = read_folders(folders)
+    tell_kinds_of(runs, curves)
     verdict = put_to_the_test(
         runs, curves, max_params=max_params, max_steps=max_steps, fit_curves=fit_curves, accepted=accepted,
-        name=Path(law).stem if law else folder if built_in else place.resolve().name,
+        name=Path(law).stem if law else lone.resolve().name if lone else "+".join(Path(one).name for one in folders),
     )  # fmt: skip
     from optlaws import plotting
 

@@ -174,10 +174,10 @@ class SingleEngine(Engine):
         """Keep the one run."""
 
     def state(self) -> dict[str, Any]:
-        """Return parameters and optimizer, whole; processes that share them out must ask for them at once."""
+        """Return parameters and optimizer; processes that share them out all ask, and the first gets them whole."""
         values = {name: value.detach() for name, value in self.values.items()}
         state = {"values": values, "optimizer": self.optimizer.state()}
-        return whole(state) if self.world.sharded else state
+        return whole(state, self.world.first) if self.world.sharded else state
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take up parameters and optimizer."""

@@ -16,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,32 +63,51 @@ def held(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
     InputError
         If another process holds it, or one of another host wrote it, of which nobody here can tell whether it lives.
     """
-    lock = folder / name
+    with held_together([folder], name):
+        yield
+
+
+@contextmanager
+def held_together(folders: Iterable[Path], name: str = LOCK_FILE) -> Iterator[None]:
+    """Hold the locks of several folders, all or none; errors as for `held`.
+
+    They are taken in the order of their names, so that of two processes which want some of the same one gets its own.
+    """
     me = _me(beats=name == RUN_LOCK)
+    locks: list[Path] = []
+    over = threading.Event()
+    try:
+        silent: list[dict[str, Any]] = []
+        for folder in sorted(folders):
+            _take(folder, name, me, silent)
+            locks.append(folder / name)
+            if len(locks) == 1 and name == RUN_LOCK:
+                threading.Thread(target=_beat, args=(locks, over), daemon=True).start()
+            if name == LOCK_FILE:
+                _wait_for_workers(folder)
+        yield
+    finally:
+        over.set()
+        for lock in locks:
+            if _read(lock) == me:  # nobody has taken it over
+                lock.unlink(missing_ok=True)
+
+
+def _take(folder: Path, name: str, me: dict[str, Any], silent: list[dict[str, Any]]) -> None:
+    """Take a folder's lock; `silent` holds those of other hosts that have been waited for, and is added to."""
     mine = folder / f".{name}.{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
     try:
         mine.write_text(json.dumps(me), encoding="utf-8")
         while True:
             try:
-                _put(mine, lock)
+                _put(mine, folder / name)
                 break
             except FileExistsError:
-                _remove_stale(lock)
+                _remove_stale(folder / name, silent)
     except PermissionError:
         raise InputError(f"{folder}: the folder cannot be written; name another one") from None
     finally:
         mine.unlink(missing_ok=True)
-    over = threading.Event()
-    if name == RUN_LOCK:
-        threading.Thread(target=_beat, args=(lock, over), daemon=True).start()
-    try:
-        if name == LOCK_FILE:
-            _wait_for_workers(folder)
-        yield
-    finally:
-        over.set()
-        if _read(lock) == me:  # nobody has taken it over
-            lock.unlink(missing_ok=True)
 
 
 def _put(mine: Path, lock: Path) -> None:
@@ -102,11 +121,12 @@ def _put(mine: Path, lock: Path) -> None:
             stream.write(mine.read_text(encoding="utf-8"))
 
 
-def _beat(lock: Path, over: threading.Event) -> None:
-    """Touch a lock now and then until its time is over."""
+def _beat(locks: Sequence[Path], over: threading.Event) -> None:
+    """Touch locks, those added later, too, now and then until their time is over."""
     while not over.wait(BEAT):
-        with contextlib.suppress(OSError):
-            os.utime(lock)
+        for lock in tuple(locks):
+            with contextlib.suppress(OSError):
+                os.utime(lock)
 
 
 def _is_silent(lock: Path) -> bool:
@@ -125,19 +145,20 @@ def _is_silent(lock: Path) -> bool:
     return True
 
 
-def _remove_stale(lock: Path) -> None:
-    """Remove the lock of a process that is gone; raise if it is not gone."""
+def _remove_stale(lock: Path, silent: list[dict[str, Any]]) -> None:
+    """Remove the lock of a process that is gone, as one of `silent` is; raise if it is not gone."""
     holder, who = _read(lock), WHO[lock.name]
     if holder is None:
         if lock.exists():  # not a lock of ours; nobody writes half of one
             raise InputError(f"{lock}: not the lock of {who}; remove it if nothing is at work in its folder")
         return
     if holder["host"] != socket.gethostname():
-        if not (holder.get("beats") and _is_silent(lock)):
+        if not (holder.get("beats") and (holder in silent or _is_silent(lock))):
             raise InputError(
                 f"{lock}: {who} on host {holder['host']!r} (process {holder['pid']}) holds this folder; wait for it, "
                 "or remove the file if that process is gone"
             )
+        silent.append(holder)
     elif alive(holder):
         raise InputError(
             f"{lock}: {who} in process {holder['pid']} holds this folder; wait for it or name another folder"

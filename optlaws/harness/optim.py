@@ -361,13 +361,20 @@ def _class_of(config: OptimizerConfig) -> tuple[Any, dict[str, Any]]:
     return library.load_optimizer(name), {}
 
 
-def whole(value: Any) -> Any:
-    """Return a state with the pieces of its tensors put together, on the CPU; all processes must ask for it at once."""
+def whole(value: Any, keep: bool) -> Any:
+    """Return a state with the pieces of its tensors put together, on the CPU; all processes must ask for it at once.
+
+    One tensor after the other is put together, on the device. A process that does not `keep` it drops it there, and has
+    None in its place: the state as a whole lies in the memory of those alone that want it.
+    """
     if isinstance(value, Mapping):
-        return {key: whole(entry) for key, entry in value.items()}
+        return {key: whole(entry, keep) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(whole(entry) for entry in value)
-    return value.full_tensor().cpu() if hasattr(value, "full_tensor") else value
+        return type(value)(whole(entry, keep) for entry in value)
+    if not hasattr(value, "full_tensor"):
+        return value
+    found = value.full_tensor()
+    return found.cpu() if keep else None
 
 
 def piece_like(value: Any, owner: Any) -> Any:

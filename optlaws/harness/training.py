@@ -16,7 +16,7 @@ from optlaws.harness._fields import wrong
 from optlaws.harness.branch import branched, check_apart, trunk_checkpoint
 from optlaws.harness.config import MAY_DIFFER, TrainConfig, read_config, stack_digest, stack_folder
 from optlaws.harness.distributed import joined
-from optlaws.harness.lock import RUN_LOCK, held
+from optlaws.harness.lock import RUN_LOCK, held, held_together
 from optlaws.harness.loop import Loop, Predict, Progress, interruptible, saved_names
 from optlaws.harness.machine import Machine
 from optlaws.harness.optim import check_optimizer
@@ -168,7 +168,8 @@ def train_stacked(
     Raises
     ------
     InputError
-        If there is no run, two share a name, or they differ in anything else.
+        If there is no run, two share a name, they differ in anything else, or the folder of one that is not finished
+        is another process's now.
     """
     runs = [read_config(config) for config in configs]
     _check_stack(runs)
@@ -177,15 +178,14 @@ def train_stacked(
     if at_once < 1:
         raise wrong("at_once", "a whole number of at least 1", at_once)
     check_optimizer(runs[0].optimizer)
-    records: dict[str, RunRecord] = {}
-    folders: dict[str, Path | None] = {}
-    for run in runs:
-        folder = _run_folder(run, Path(out) / run.run_id if out else None, restart, run.digest().__eq__)
-        folders[run.run_id] = folder
-        done = _finished(folder, restart)
-        if done:
-            records[run.run_id] = done
-    with interruptible() as interrupted:
+    folders = {
+        run.run_id: _run_folder(run, Path(out) / run.run_id if out else None, restart, run.digest().__eq__)
+        for run in runs
+    }
+    begun = [folder for folder in folders.values() if folder and not _finished(folder, restart)]
+    with held_together(begun, RUN_LOCK), interruptible() as interrupted:
+        ended = {name: _finished(folder, restart) for name, folder in folders.items()}
+        records = {name: record for name, record in ended.items() if record}
         for begin in range(0, len(runs), at_once):
             if interrupted():  # while the group before was about to end
                 break

@@ -60,6 +60,8 @@ class LiveLog:
         Columns to read, where their names are not usual ones.
     updates_per_step : float
         Updates that one logged step counts, above 0.
+    unnamed : bool
+        A log without such a column is that of the run `run_id`.
 
     Attributes
     ----------
@@ -79,8 +81,10 @@ class LiveLog:
         step: str | None = None,
         loss: str | None = None,
         updates_per_step: float = 1.0,
+        unnamed: bool = False,
     ) -> None:
         """Open nothing yet: the file may appear later."""
+        self._strict = not unnamed
         self.path, self.run_id, self.ended = os.fspath(path), run_id, False
         self._updates = check_updates(updates_per_step)
         if step is not None and updates_per_step == 1.0:
@@ -293,7 +297,7 @@ class LiveLog:
         self._runs = [name for name in run_columns(self._known) if name not in (self._loss, *self._steps)]
 
     def _reading(self, where: str, row: Mapping[str, Any]) -> Reading | None:
-        if self.run_id is not None and self.run_id not in [str(row.get(name, "")).strip() for name in self._runs]:
+        if (self._runs or self._strict) and self.run_id not in [None, *self._names(row)]:
             return None
         cells = {"loss": row.get(self._loss) if self._loss is not None else None}
         for role, names in self._beside.items():
@@ -314,6 +318,9 @@ class LiveLog:
             return None
         grad = cells.get("grad")
         return Reading(step, loss, None if _empty(grad) else _number(where, "grad_norm", grad))
+
+    def _names(self, row: Mapping[str, Any]) -> list[str]:
+        return [str(row.get(name, "")).strip() for name in self._runs]
 
     def _is_padding(self, step: float, cells: Mapping[str, Any]) -> bool:
         """Return whether a loss of NaN says that none was logged in its line."""

@@ -13,7 +13,7 @@ from optlaws.errors import TableError, nearest
 from optlaws.runs._checks import FloatArray
 from optlaws.runs._logged import LoggedRun
 from optlaws.runs._logs import TOKENS, Columns, Part, Series, read_parts
-from optlaws.runs._names import ROLES, check_updates
+from optlaws.runs._names import KINDS, ROLES, check_updates, loss_kind
 
 OFTEN = 10  # readings: a log that goes back more often than every so many is out of order, not resumed
 EVEN = 0.001  # of the tokens of an update: how far they may differ between readings
@@ -81,7 +81,7 @@ def read_logs(
     together: dict[str, list[Part]] = {}
     for part in parts:
         together.setdefault(part.run_id, []).append(part)
-    return [_join(name, some) for name, some in together.items()]
+    return [_join(name, some, loss) for name, some in together.items()]
 
 
 def _of_run(parts: list[Part], run_id: str) -> list[Part]:
@@ -101,8 +101,8 @@ def _of_run(parts: list[Part], run_id: str) -> list[Part]:
     return parts
 
 
-def _join(name: str, parts: list[Part]) -> LoggedRun:
-    """Put what several logs say of one run together and in order."""
+def _join(name: str, parts: list[Part], named: str | None) -> LoggedRun:
+    """Put what several logs say of one run together and in order; `named` is the loss that the caller asked for."""
     series: dict[str, Series] = {}
     where: dict[str, str] = {}
     backs: dict[str, list[Back]] = {}
@@ -160,6 +160,11 @@ def _join(name: str, parts: list[Part]) -> LoggedRun:
         dropped=sum(count for *_, count in read),
         rival_rates=() if "rate" in series else tuple(dict.fromkeys(name for part in parts for name in part.rates)),
         batch_tokens=_batch_tokens(*ordered[TOKENS][:2]),
+        paths=tuple(dict.fromkeys(part.path for part in parts)),
+        loss_kind=KINDS[curve] if named is None else loss_kind(named),
+        other_units=tuple(
+            dict.fromkeys(name for part in parts for name in part.other_units if columns.get("rate", name) == name)
+        ),
     )
 
 

@@ -77,6 +77,13 @@ class LoggedRun:
         Columns that may each be the learning rate and differ, so that none was read; empty where there is no doubt.
     batch_tokens
         Tokens an update by the log's own count of tokens, NaN where it has none that rises evenly.
+    loss_kind
+        Of what the curve's losses are: "training", "evaluation", or "" where the caller named a column that does not
+        tell.
+    paths
+        The logs that it was read from, as the caller named them.
+    other_units
+        Columns of a learning rate in another unit, such as "lr (%)": not read unless the caller named it.
     """
 
     run_id: str
@@ -97,6 +104,9 @@ class LoggedRun:
     dropped: int = 0
     rival_rates: tuple[str, ...] = ()
     batch_tokens: float = math.nan
+    loss_kind: str = "training"
+    other_units: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
 
     @property
     def good(self) -> npt.NDArray[np.bool_]:
@@ -110,7 +120,10 @@ class LoggedRun:
         return step == OWN_STEP or (self.format == "wandb-chart" and step == "Step")
 
     def curve(self) -> CurveTable:
-        """Return the readings that a curve table may hold, with `val_loss`, `lr` and `grad_norm` of the same steps."""
+        """Return the readings that a curve table may hold, with `val_loss`, `lr` and `grad_norm` of the same steps.
+
+        `loss_kind` says of every one what its loss is of.
+        """
         keep = self.good
         step = self.step[keep]
         extra = {}
@@ -124,6 +137,8 @@ class LoggedRun:
                 known = dict(zip(at.tolist(), values.tolist(), strict=True))
                 cells = [known.get(k, math.nan) for k in step.tolist()]
                 extra[name] = tuple(number_text(v) if math.isfinite(v) else "" for v in cells)
+        if self.loss_kind:
+            extra["loss_kind"] = (self.loss_kind,) * len(step)
         return CurveTable((self.run_id,) * len(step), step, self.loss[keep], extra)
 
     def final_loss(self, total: int | None = None) -> tuple[float, str]:
@@ -172,10 +187,12 @@ class LoggedRun:
         if self.rival_rates:
             return f"the rates of {' and '.join(map(repr, self.rival_rates))} differ, and --rate-column names one"
         if not len(self.rate):
+            if self.other_units:
+                return f"{self.other_units[0]!r} is no plain rate by its name (0.1 % is 0.001): add a column lr that is"
             return "no learning rate is logged"
         if not (np.isfinite(self.rate) & (self.rate >= 0)).all():
             return "a logged learning rate is negative or not finite"
-        if not (self.rate > 0).any():
+        if not (self.rate >= np.finfo(np.float64).tiny).any():  # below it floats have too few digits to compare
             return "all logged learning rates are 0"
         first, gap = float(self.rate_step[0]), GAP_SHARE * self.steps
         limit = gap if self._rises_from_zero() else FIRST_SHARE * self.steps

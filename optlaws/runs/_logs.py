@@ -38,6 +38,7 @@ from optlaws.runs._names import (
     find_columns,
     name_key,
     number_hint,
+    other_units,
     rate_columns,
     refuse_data_steps,
     run_columns,
@@ -79,6 +80,8 @@ class Part:
         The log's names of the columns that were read, by role and "step".
     rates
         Columns that may each be the learning rate and differ, so that none is read.
+    other_units
+        Columns of a learning rate in another unit by their names, where none in plain units is read.
     reached, planned
         Steps done and planned as far as the log says so itself, NaN where it does not.
     """
@@ -89,6 +92,7 @@ class Part:
     series: dict[str, Series]
     columns: dict[str, str]
     rates: tuple[str, ...] = ()
+    other_units: tuple[str, ...] = ()
     reached: float = math.nan
     planned: float = math.nan
 
@@ -170,6 +174,7 @@ def _table_parts(log: Log, names: Columns, file: str) -> list[Part]:
         raise TableError(f"{raw.name}: column {columns.get('loss', columns.get('eval'))!r} is empty; name another one")
     for part in parts.values():
         part.rates = () if "rate" in given else rivals
+        part.other_units = tuple(name for name in other_units(raw.columns) if columns.get("rate", name) == name)
         _add_tokens(raw, part, columns["step"], runs, names.updates)
     return [part for part in parts.values() if part.series]
 
@@ -306,7 +311,8 @@ def _chart_parts(log: Log, names: Columns, file: str) -> list[Part]:
                 at = _step(raw, own, row, raw.columns[own][row], columns[role], names.updates)
                 series.setdefault(role, Series()).add(at, value, row)
         if series:
-            parts.append(Part(run, log.format, file, series, columns, rivals))
+            units = () if "rate" in columns else tuple(other_units(metrics))
+            parts.append(Part(run, log.format, file, series, columns, rivals, units))
     if not parts:
         raise TableError(f"{raw.name}: a W&B chart with no loss in it; export the chart of the training loss")
     return parts
@@ -319,6 +325,11 @@ def _scalar_part(raw: RawTable, names: Columns, file: str) -> Part:
     run, tag = (tagged["run"], tagged["tag"]) if tagged else (run_name(file), stem)
     if run == ".":
         run = Path(os.path.abspath(file)).parent.name
+    if other_units([tag, tag.split("/")[-1]]):
+        raise TableError(
+            f"{raw.name}: a scalar must be a loss or a plain learning rate, got {tag!r}, a rate in another unit by its "
+            "name; leave the file out, or give its rates (0.1 % is 0.001) as a scalar lr"
+        )
     role = next(iter(_roles(tag)), None)
     role = (
         role

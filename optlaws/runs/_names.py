@@ -12,6 +12,9 @@ from optlaws.errors import InputError, TableError
 ROLES = ("loss", "eval", "rate", "grad")
 """What a series is: training loss, evaluation loss, learning rate, gradient norm."""
 
+KINDS = {"loss": "training", "eval": "evaluation"}
+"""Kinds of losses, by role."""
+
 OWN_STEP = "_step"
 """Of W&B: counts its own log calls, so any other step goes before it."""
 
@@ -130,6 +133,25 @@ def rate_columns(header: Iterable[str]) -> list[str]:
     named = [name for name in header if not _OTHER_UNIT.search(name.lower())]
     plain = [name for name in named if any(map(_PLAIN_RATE.fullmatch, (name_key(name), name_key(name.split("/")[-1]))))]
     return plain or [name for name in named if _RATE.fullmatch(name_key(name))]
+
+
+def other_units(header: Iterable[str]) -> list[str]:
+    """Return the columns that are a learning rate in another unit than 1 by their names, such as in per cent.
+
+    >>> other_units(["lr (%)", "train/lr", "loss (%)", "lr_max"])
+    ['lr (%)']
+    """
+    marked = [(name, _OTHER_UNIT.sub("", name.lower())) for name in header if _OTHER_UNIT.search(name.lower())]
+    return [name for name, plain in marked if rate_columns([plain])]
+
+
+def loss_kind(name: str) -> str:
+    """Return of what a column called so is the loss, "evaluation" or "training"; "" where its name does not tell.
+
+    >>> loss_kind("eval/loss"), loss_kind("train_loss"), loss_kind("y")
+    ('evaluation', 'training', '')
+    """
+    return next((KINDS[role] for role in find_columns([name]) if role in KINDS), "")
 
 
 def run_columns(header: Iterable[str]) -> list[str]:

@@ -67,6 +67,29 @@ class TestOptimize:
         assert [row["name"] for row in rows if row["chosen"] == "true"] == ["wsd"]
         assert {row["chosen"] for row in rows} == {"true", "false"}
 
+    def test_on_another_corpus(self, tmp_path):
+        """What is said of it without the option, in text, JSON and CSV, and what the option makes of the plan."""
+        here, plain, there, text = (
+            process("optimize", *SIZES, "--knots", 0, *more, cwd=tmp_path)
+            for more in (
+                ["--format", "json"],
+                [],
+                ["--format", "json", "--other-corpus"],
+                ["--other-corpus"],
+            )
+        )
+        assert [done.returncode for done in (here, plain, there, text)] == [0] * 4
+        families, others = (json.loads(done.stdout)["families"] for done in (here, there))
+        assert sum(one["p_best_other_corpus"] for one in families) == pytest.approx(1.0, abs=1e-3)
+        assert all(one["p_best_other_corpus"] is None for one in others)
+        assert max(one["p_best"] for one in others) < max(one["p_best"] for one in families)
+        assert others[0]["upper"] - others[0]["lower"] > 10 * (families[0]["upper"] - families[0]["lower"])
+        best = families[0]
+        said = f"Note: on another corpus or kind of network than the law's, {best['name']} has a P(best) of "
+        assert f"{said}{100 * best['p_best_other_corpus']:.0f} % (--other-corpus)." in plain.stdout
+        assert text.stdout.startswith("Law llama-slimpajama on another corpus, 85M parameters")
+        assert "Note: on another corpus" not in text.stdout
+
     def test_no_risk_is_accepted(self, run):
         code, out, err = run("optimize", *SIZES, "--max-risk", 0)
         assert (code, out) == (3, "")
@@ -231,3 +254,25 @@ def test_narrow_axes_have_labels():
     low, high = ax.get_xlim()
     shown = [ax.xaxis.get_major_formatter()(tick) for tick in ax.get_xticks() if low <= tick <= high]
     assert shown == ["0.003", "0.004"]
+
+
+def test_every_published_law_of_the_table_is_in_the_figure():
+    from types import SimpleNamespace
+
+    from optlaws.commands.recommend import _panel
+    from optlaws.plotting import new_axes
+
+    rates = np.geomspace(1e-4, 1e-2, 40)
+    loss = 3.0 + 0.1 * np.log(rates / 1e-3) ** 2
+    flat = SimpleNamespace(
+        values=rates, loss=loss, lower=loss - 0.1, upper=loss + 0.1, low=8e-4, high=1.2e-3, best=1e-3
+    )
+    advised = {"far": 1e-10, "near": 1.1e-3, "next": 9e-4, "batch": np.nan, "high": 0.5, "higher": 0.9}
+    published = [SimpleNamespace(name=name, peak_lr=rate) for name, rate in advised.items()]
+    ax = new_axes()
+    _panel(ax, SimpleNamespace(published=published), flat, "peak_lr")
+    assert sorted(text.get_text() for text in ax.texts) == ["high 0.5 →", "higher 0.9 →", "near", "next", "← far 1e-10"]
+    dashed = [float(line.get_xdata()[0]) for line in ax.lines if line.get_linestyle() == "--"]
+    assert sorted(dashed) == [9e-4, 1.1e-3]
+    offsets = {text.get_text(): text.xyann[1] for text in ax.texts}
+    assert offsets["high 0.5 →"] != offsets["higher 0.9 →"]

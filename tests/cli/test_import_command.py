@@ -118,7 +118,7 @@ class TestCommand:
         )
         assert (tmp_path / "r.csv").read_text().splitlines()[
             1
-        ] == f"log,,,1000,,,,,,{float(np.mean([3 + 10 / 990, 3.01]))!r}"
+        ] == f"log,,,1000,,,,,,{float(np.mean([3 + 10 / 990, 3.01]))!r},training"
 
     @pytest.mark.parametrize("spec", ["cosine:peak=1e-3,warmup=20", "cosine:peak=1e-3,warmup=20,steps=1000", "s.json"])
     def test_a_schedule_of_the_users_own(self, log, tmp_path, spec):
@@ -162,7 +162,7 @@ class TestCommand:
         (tmp_path / "h.csv").write_text("_step,loss,val_loss\n1,3,2.9\n2,nan,\n3,2.5,\n3,2.4,\n")
         code, out, err = log("import", "h.csv", "-o", "-", "--runs", "r.csv")
         assert code == 0
-        assert out == "run_id,step,loss,val_loss\nh,1,3,2.9\nh,3,2.4,\n"
+        assert out == "run_id,step,loss,val_loss,loss_kind\nh,1,3,2.9,training\nh,3,2.4,,training\n"
         for said in (
             "1 reading of steps",
             "1 loss not finite or 0 left out",
@@ -176,7 +176,12 @@ class TestCommand:
         (tmp_path / "e.csv").write_text("step,loss,val_loss\n10,3,3.5\n")
         code, _, err = log("import", "log.csv", "e.csv", "-o", "c.csv", "--runs", "r.csv", "--label")
         assert code == 0
-        assert "run 'log': final_loss is no evaluation loss as that of other runs" in err
+        assert "warning: the final losses mix evaluation losses of 'e' with training losses of 'log': a law" in err
+        assert [line.rpartition(",")[2] for line in (tmp_path / "r.csv").read_text().splitlines()] == [
+            "loss_kind",
+            "training",
+            "evaluation",
+        ]
         assert read_curves(tmp_path / "c.csv").extra["val_loss"][-1] == "3.5"
 
     @pytest.mark.parametrize("digits", [6, 12])
@@ -280,7 +285,8 @@ class TestCommand:
 
     def test_standard_input(self, tmp_path):
         done = optlaws(tmp_path, "import", "-", "-o", "-", stdin="step,loss\n1,3\n2,2.5\n")
-        assert (done.returncode, done.stdout) == (0, "run_id,step,loss\nrun,1,3\nrun,2,2.5\n")
+        assert done.returncode == 0
+        assert done.stdout == "run_id,step,loss,loss_kind\nrun,1,3,training\nrun,2,2.5,training\n"
         done = optlaws(tmp_path, "import", "-", "-o", "-", stdin="what is this\n")
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.count("\n") == 1

@@ -202,9 +202,46 @@ def test_a_curve_of_another_corpus_is_asked_for_by_name(tmp_path, capsys):
     assert run([*ASK, "--log", str(log), "--format", "json", "--other-corpus"]) == 0
     other = capsys.readouterr()
     assert "--other-corpus" not in other.err
+    said = "note: the curve lies 30 % above what the law expects on its own corpus, and that is taken as the level of"
+    assert f"{said} another one, not as off its track" in other.err
     here, there = json.loads(away.out)["forecast"], json.loads(other.out)["forecast"]
     final = float(plain.out.split("final loss ")[1].split()[0])
     assert there["loss"] == pytest.approx(1.3 * final, rel=2e-3)
     assert there["lower"] < 1.3 * final < there["upper"]
     assert abs(there["loss"] - 1.3 * final) < abs(here["loss"] - 1.3 * final)
     assert there["last_reading"] == pytest.approx(there["loss"], rel=1e-6)
+
+
+def write_table(path):
+    lines = [
+        f'{name},{n},51200,"{SPEC}"' for name, n, spec in (("a", "25M", SPEC), ("b", "85M", SPEC), ("c", "1B", SPEC))
+    ]
+    path.write_text("\n".join(["run_id,params,batch_tokens,schedule", *lines]) + "\n")
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_the_row_of_a_table_is_chosen_by_its_name(tmp_path, capsys, column):
+    log = tmp_path / "log.csv"
+    write_log(log)
+    assert run([*ASK, "--log", str(log)]) == 0
+    alone = capsys.readouterr().out
+    write_table(tmp_path / "runs.csv")
+    if column:
+        head, *lines = log.read_text().splitlines()
+        other = [f"c,{line.replace(',', ',9')}" for line in lines]
+        log.write_text("\n".join([f"run_id,{head}", *other, *(f"b,{line}" for line in lines)]) + "\n")
+    asked = ["monitor", "llama-slimpajama", "runs.csv", "--log", "log.csv", "--run-id", "b"]
+    done = subprocess.run([sys.executable, "-m", "optlaws", *asked], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, alone), done.stderr
+
+
+def test_a_table_of_several_runs_without_a_choice(tmp_path, capsys):
+    log = write_log(tmp_path / "log.csv")
+    write_table(tmp_path / "runs.csv")
+    asked = ["monitor", "llama-slimpajama", str(tmp_path / "runs.csv"), "--log", log]
+    assert run(asked) == 2
+    assert capsys.readouterr().err == (
+        "optlaws: RUN must be one run, got 3 (a, b, c); choose one of them with --run-id\n"
+    )
+    assert run([*asked, "--run-id", "d"]) == 2
+    assert "--run-id must be a run of RUN (a, b, c), got 'd'" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """optlaws validate on made run tables: no torch, and every figure of the report worked out again."""
 
 import dataclasses
+import os
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 from optlaws import cli
-from optlaws.commands.validate import measured, put_to_the_test, repeat_spread, report, small_and_short
+from optlaws.commands.folders import measured
+from optlaws.commands.validate import put_to_the_test, repeat_spread, report, small_and_short
 from optlaws.errors import InputError
 from optlaws.law import load_law
 from optlaws.law.builtin import public_risk
@@ -107,7 +109,7 @@ def test_scores_are_those_of_the_held_out_completed_runs(tables, verdict):
     rows = [i for i in range(len(runs)) if not verdict.fitted[i] and runs.status[i] == "completed"]
     np.testing.assert_array_equal(np.flatnonzero(verdict.scored), rows)
     error = [100 * abs(verdict.predicted[i] / runs.final_loss[i] - 1) for i in rows]
-    assert verdict.scores["runs"] == len(rows) == sum(cell["runs"] for _, _, cell in verdict.cells)
+    assert verdict.scores["runs"] == len(rows) == sum(cell["runs"] for *_, cell in verdict.cells)
     assert verdict.scores["error"] == pytest.approx(np.mean(error))
     hits = 0
     for n in (25e6, 50e6, 100e6):
@@ -301,3 +303,47 @@ def test_without_pools_no_nan_is_printed(tables, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "nan" not in out.partition("Wrote")[0]
     assert "no pool: at least 4 held-out runs must have one size and length" in out
+
+
+def in_folders(tables, tmp_path, rename=False):
+    """Write the larger size of a sweep into a folder of its own, and the others into another."""
+    runs, curves = tables
+    large = runs.params == runs.params.max()
+    for name, mask in (("small", ~large), ("large", large)):
+        (tmp_path / name).mkdir()
+        some = runs.select(mask)
+        names = set(some.run_id)
+        write_curves(tmp_path / name / "curves.csv", curves.select([one in names for one in curves.run_id]))
+        if rename and name == "large":
+            some = dataclasses.replace(some, run_id=(runs.run_id[0], *some.run_id[1:]))
+            (tmp_path / name / "curves.csv").unlink()
+        write_runs(tmp_path / name / "runs.csv", some)
+
+
+def test_several_folders_are_validated_together(tables, verdict, tmp_path):
+    in_folders(tables, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "optlaws", "validate", "small", "large", "--law", "law.json"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"scored on {verdict.scores['runs']} completed runs" in done.stdout
+    assert "Wrote validation.md, validation.csv and the figures beside it, and law.json." in done.stdout
+    assert f"mean error | {verdict.scores['error']:.2f} %" in done.stdout
+    assert f"mean error along the curves | {verdict.curve_error():.2f} %" in done.stdout
+    assert len((tmp_path / "validation.csv").read_text().splitlines()) == 1 + len(tables[0])
+
+
+def test_a_run_in_two_folders_is_refused(tables, tmp_path, monkeypatch, capsys):
+    in_folders(tables, tmp_path, rename=True)
+    monkeypatch.chdir(tmp_path)
+    assert cli.run(["validate", "small", "large"]) == 2
+    assert capsys.readouterr().err == (
+        "optlaws: run_id must be another one for every run, got '1' in small and in large; rename the runs, or leave "
+        "one of the two out\n"
+    )
+    assert cli.run(["validate", "small", "small"]) == 2
+    assert "got '1' and 51 more in small and in small; rename" in capsys.readouterr().err
+    assert cli.run(["validate", "small", "nowhere"]) == 2
+    assert "DIR must be a folder with runs.csv in it" in capsys.readouterr().err
+    assert not (tmp_path / "validation.md").exists()

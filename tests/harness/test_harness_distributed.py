@@ -19,6 +19,7 @@ from optlaws.harness import read_config, read_record, train
 from optlaws.harness.distributed import World, joined
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
 
 def torchrun(folder, *arguments):
@@ -31,7 +32,7 @@ def torchrun(folder, *arguments):
         check=False,
         timeout=240,
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr
     return done
@@ -102,6 +103,47 @@ def test_models_and_optimizers_shared_out_in_pieces(tmp_path):
     for i, config in enumerate(configs):
         # Muon's own products are in bfloat16
         assert_same_run(read_record(tmp_path / f"out{i}"), train(config), 5e-3 if i == 4 else 2e-5)
+
+
+ONE_UPDATE = """
+import json, sys
+from pathlib import Path
+import torch
+from optlaws.harness import read_config
+from optlaws.harness.distributed import joined
+from optlaws.harness.engine import SingleEngine
+from optlaws.harness.machine import Machine
+from optlaws.harness.sources import open_source
+with joined(read_config("run.json")) as (world, config):
+    machine = Machine.of(config)
+    source = open_source(config, [config.order], machine.device)
+    engine = SingleEngine(config, source.vocab, machine, world)
+    engine.gradients(source, 0)
+    engine.update(0)
+    torch.save(engine.state(), f"state{world.rank}.pt")
+"""
+
+
+def tensors(state):
+    """Return the tensors of a state that are no single numbers."""
+    if isinstance(state, dict | list | tuple):
+        return [one for entry in (state.values() if isinstance(state, dict) else state) for one in tensors(entry)]
+    return [state] if isinstance(state, torch.Tensor) and state.ndim else []
+
+
+def test_the_whole_state_is_put_together_for_the_first_process_alone(tmp_path):
+    config = tiny(threads=1, batch=8, parallel="fsdp")
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "script.py").write_text(ONE_UPDATE)
+    subprocess.run([sys.executable, "script.py"], cwd=tmp_path, env=ENVIRONMENT, check=True)
+    alone = tensors(torch.load(tmp_path / "state0.pt", weights_only=True))
+    torchrun(tmp_path, "script.py")
+    first, second = (tensors(torch.load(tmp_path / f"state{rank}.pt", weights_only=True)) for rank in (0, 1))
+    assert not second
+    assert len(first) == len(alone) > 10
+    assert {one.device.type for one in first} == {"cpu"}
+    for one, other in zip(first, alone, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def environment(monkeypatch, rank, size):

@@ -18,7 +18,7 @@ from test_harness_train import assert_same
 from tiny_runs import tiny
 
 from optlaws.errors import InputError
-from optlaws.harness import lock, read_record, train
+from optlaws.harness import lock, read_record, train, train_stacked
 from optlaws.harness.lock import LOCK_FILE, RUN_LOCK, held
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_another_hosts_run_is_known_by_its_heart(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "SILENCE", 30.0)
     elsewhere(tmp_path, beats=True)
     over = threading.Event()
-    heart = threading.Thread(target=lock._beat, args=(tmp_path / RUN_LOCK, over))
+    heart = threading.Thread(target=lock._beat, args=([tmp_path / RUN_LOCK], over))
     heart.start()
     try:
         with pytest.raises(InputError, match="a training run on host 'elsewhere'"), held(tmp_path, RUN_LOCK):
@@ -123,3 +123,49 @@ def test_a_lock_where_files_cannot_be_linked(name, tmp_path, monkeypatch):
     with held(tmp_path, name), pytest.raises(InputError, match="holds this folder"), held(tmp_path, name):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def stack(folder=None, **options):
+    runs = [tiny(name=name, seed=seed) for seed, name in enumerate("ab")]
+    return train_stacked(runs, folder, **options)
+
+
+def test_a_stack_holds_the_folder_of_every_run_until_its_end(tmp_path):
+    seen = []
+
+    def look():
+        if not seen:
+            seen.extend(sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob(f"*/{RUN_LOCK}")))
+            for again in (lambda: stack(tmp_path), lambda: stack(tmp_path, restart=True)):
+                with pytest.raises(InputError, match=f"a/{RUN_LOCK}: a training run in process {os.getpid()} holds"):
+                    again()
+            with pytest.raises(InputError, match=f"b/{RUN_LOCK}: a training run in process {os.getpid()} holds"):
+                train(tiny(name="b", seed=1), tmp_path / "b")
+        return False
+
+    for record, other in zip(stack(tmp_path, stop=look), stack(), strict=True):
+        assert_same(record, other)
+    assert seen == [f"a/{RUN_LOCK}", f"b/{RUN_LOCK}"]
+    assert not list(tmp_path.rglob("*lock*"))
+
+
+def test_a_stack_is_refused_where_one_of_its_runs_is_trained_and_leaves_no_lock(tmp_path):
+    (tmp_path / "b").mkdir()
+    with held(tmp_path / "b", RUN_LOCK):
+        with pytest.raises(InputError, match="holds this folder"):
+            stack(tmp_path)
+        assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*lock*")] == [f"b/{RUN_LOCK}"]
+    assert [record.status for record in stack(tmp_path)] == ["completed"] * 2
+    with held(tmp_path / "b", RUN_LOCK):  # what is finished is read
+        assert [record.status for record in stack(tmp_path)] == ["completed"] * 2
+
+
+def test_another_hosts_stack_that_was_killed_is_waited_for_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(lock, "SILENCE", 0.1)
+    waited, is_silent = [], lock._is_silent
+    monkeypatch.setattr(lock, "_is_silent", lambda path: waited.append(path) or is_silent(path))
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        elsewhere(tmp_path / name, beats=True)
+    assert [record.status for record in stack(tmp_path)] == ["completed"] * 2
+    assert waited == [tmp_path / "a" / RUN_LOCK]

@@ -267,7 +267,8 @@ class TestTables:
         write_curves(tmp_path / "c.csv", table)
         again = read_curves(tmp_path / "c.csv")
         assert again.loss.tolist() == [0.1 + 0.2, 1 / 3]
-        assert again.extra == table.extra == {"val_loss": ("", "0.5"), "lr": ("0.001",) * 2, "grad_norm": ("2", "")}
+        beside = {"val_loss": ("", "0.5"), "lr": ("0.001",) * 2, "grad_norm": ("2", "")}
+        assert again.extra == table.extra == beside | {"loss_kind": ("training",) * 2}
 
     def test_steps_counted_from_0(self, tmp_path):
         def length(steps):
@@ -334,6 +335,10 @@ class TestSchedules:
             for back in ((0, 1) if late else (0,))
         ]
         assert min(off) <= 1.01 * MEETS * max(rates)
+
+    def test_rates_too_small_to_compare_are_none(self, tmp_path):
+        run = self.run(tmp_path, range(25), [0.0] * 24 + [5e-324])
+        assert run.rates_missing() == "all logged learning rates are 0"
 
     def test_a_curve_of_another_family_needs_fewer_points_than_steps(self, tmp_path):
         curve = parse("polynomial:peak=1e-3,steps=5000,warmup=100")

@@ -348,6 +348,11 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
     ax.plot(x, flat.loss[ok], color=COLOURS[0], linewidth=1.8, label="predicted loss")
     ax.axvspan(flat.low, flat.high, color=COLOURS[2], alpha=0.15, linewidth=0, label=f"costs < {100 * FLAT:g} %")
     ax.plot(flat.best, least, "o", color=COLOURS[0], markersize=7, label="recommended")
+    if math.isfinite(flat.least):
+        ax.plot(
+            [flat.least, flat.most], [0.02, 0.02], transform=ax.get_xaxis_transform(), color=COLOURS[0], linewidth=4.0,
+            alpha=0.55, solid_capstyle="butt", label="90 % sure of the lowest",
+        )  # fmt: skip
     ax.set_xscale("log")
     left, right = flat.values[near].min() / 1.08, flat.values[near].max() * 1.08
     ax.set_xlim(left, right)
@@ -381,4 +386,12 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, color="#e6e6e6", linewidth=0.6)
     ax.set_axisbelow(True)
-    ax.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.2)
+    ax.legend(
+        fontsize=8,
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=(0.0, 1.0),
+        ncols=5,
+        borderaxespad=0.2,
+        columnspacing=1.2,
+    )

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -243,13 +244,12 @@ def test_narrow_axes_have_labels():
 
     from optlaws.commands.recommend import _panel
     from optlaws.plotting import new_axes
+    from optlaws.recommend import FlatRange
 
     ax = new_axes()
     rates = np.geomspace(2.2e-3, 4.6e-3, 20)
     loss = np.full(20, 3.0)
-    flat = SimpleNamespace(
-        values=rates, loss=loss, lower=loss - 0.1, upper=loss + 0.1, low=2.3e-3, high=4.5e-3, best=3e-3
-    )
+    flat = FlatRange(3e-3, 2.3e-3, 4.5e-3, False, False, rates, loss, loss - 0.1, loss + 0.1)
     _panel(ax, SimpleNamespace(published=()), flat, "peak_lr")
     low, high = ax.get_xlim()
     shown = [ax.xaxis.get_major_formatter()(tick) for tick in ax.get_xticks() if low <= tick <= high]
@@ -261,12 +261,11 @@ def test_every_published_law_of_the_table_is_in_the_figure():
 
     from optlaws.commands.recommend import _panel
     from optlaws.plotting import new_axes
+    from optlaws.recommend import FlatRange
 
     rates = np.geomspace(1e-4, 1e-2, 40)
     loss = 3.0 + 0.1 * np.log(rates / 1e-3) ** 2
-    flat = SimpleNamespace(
-        values=rates, loss=loss, lower=loss - 0.1, upper=loss + 0.1, low=8e-4, high=1.2e-3, best=1e-3
-    )
+    flat = FlatRange(1e-3, 8e-4, 1.2e-3, False, False, rates, loss, loss - 0.1, loss + 0.1)
     advised = {"far": 1e-10, "near": 1.1e-3, "next": 9e-4, "batch": np.nan, "high": 0.5, "higher": 0.9}
     published = [SimpleNamespace(name=name, peak_lr=rate) for name, rate in advised.items()]
     ax = new_axes()
@@ -274,5 +273,9 @@ def test_every_published_law_of_the_table_is_in_the_figure():
     assert sorted(text.get_text() for text in ax.texts) == ["high 0.5 →", "higher 0.9 →", "near", "next", "← far 1e-10"]
     dashed = [float(line.get_xdata()[0]) for line in ax.lines if line.get_linestyle() == "--"]
     assert sorted(dashed) == [9e-4, 1.1e-3]
+    assert max(line.get_linewidth() for line in ax.lines) < 3  # no bar where it is not known where the best lies
+    _panel(ax := new_axes(), SimpleNamespace(published=published), replace(flat, least=6e-4, most=2e-3), "peak_lr")
+    bars = [line.get_xdata().tolist() for line in ax.lines if line.get_linewidth() > 3]
+    assert bars == [[6e-4, 2e-3]]
     offsets = {text.get_text(): text.xyann[1] for text in ax.texts}
     assert offsets["high 0.5 →"] != offsets["higher 0.9 →"]

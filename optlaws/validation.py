@@ -81,16 +81,17 @@ def same_budget(runs: RunTable) -> npt.NDArray[Any]:
     return np.array([f"{n:.0f}x{d:.0f}" for n, d in zip(sizes(runs), runs.tokens, strict=True)])
 
 
-def competing(runs: RunTable) -> npt.NDArray[np.intp]:
+def competing(runs: RunTable) -> npt.NDArray[Any]:
     """Return labels of runs that compete for one budget, shape (n,): of equal size and tokens, whatever their batches.
 
-    Tokens within 1 % are equal, as those that are steps times batch are rounded by the step. Where a run does not say
-    its tokens, runs of equal size and number of steps compete.
+    Tokens within 1 % are equal, as those that are steps times batch are rounded by the step; a label names the fewest.
+    Where a run does not say its tokens, runs of equal size and number of steps compete.
     """
     if not np.isfinite(runs.tokens).all():
-        return np.unique(same_horizon(runs), return_inverse=True)[1]
-    pairs = np.stack([np.nan_to_num(runs.size), levels(runs.tokens)], axis=1)
-    return np.asarray(np.unique(pairs, axis=0, return_inverse=True)[1].ravel(), dtype=np.intp)
+        return same_horizon(runs)
+    level = levels(runs.tokens)
+    fewest = np.array([runs.tokens[level == k].min() for k in range(level.max(initial=-1) + 1)])
+    return np.array([f"{n:.0f}x{d:.4g}" for n, d in zip(sizes(runs), fewest[level], strict=True)])
 
 
 def leave_one_out_by(runs: RunTable, column: str) -> Iterator[Split]:
@@ -337,7 +338,7 @@ def cross_validate(
     FitError
         A split leaves no completed run to test on, or `fit` raises it.
     """
-    done, everything = finished(runs), HeldOut()
+    done, everything, labels = finished(runs), HeldOut(), pool(runs)
     rows: dict[str, dict[str, Any]] = {}
     for name, train, test in splits:
         fitted, held = np.asarray(train, dtype=bool), np.asarray(test, dtype=bool)
@@ -357,8 +358,7 @@ def cross_validate(
         if not held.any():
             raise FitError(f"split {name!r} must hold out at least 1 completed run with a loss, got none; drop it")
         law, tested, here = fit(runs.select(fitted)), runs.select(held), HeldOut()
-        labels = pool(tested)
-        here.add(law, tested, labels)
+        here.add(law, tested, labels[held])
         for kept, new in zip(vars(everything).values(), vars(here).values(), strict=True):
             kept.extend(new)
         rows[name] = here.row(by_pool=by_pool)

@@ -80,7 +80,7 @@ def compare_laws(
     if not made:
         reasons = "; ".join(f"{name}: {why}" for name, why in no_split.items())
         raise FitError(f"runs must allow at least one split, got {len(done)} completed runs ({reasons}); add runs")
-    pool = competing(done)
+    pool = np.unique(competing(done), return_inverse=True)[1]
     contenders = [Contender(name, seconds, intervals, progress) for name in (*names, *REFERENCES)]
     not_compared = {law.name: why for law in contenders if (why := law.unfit(done))}
     contenders = [law for law in contenders if law.name not in not_compared]

@@ -64,6 +64,21 @@ annealed runs (runs that are annealed further than any seen came out right).
 """
 
 
+FAR_APART = {
+    "batch_tokens": (0.0, 1.05, 0.006),
+    "steps": (0.0, 2.0, 0.003),
+    "params": (0.0, 8.0, 0.004),
+    "restarts": (1.0, 1.05, 0.005),
+}
+"""As `FAR`, both sides alike, of what runs equally far out do not share: a relative sd for every factor of e, of a
+field over the coordinates of the dynamics. How schedules and rates compare there rests on the equations alone.
+
+That of the batch was set with the last table of docs/extrapolation.md in view (differences of Step Law's runs by laws
+of others of its batches), that of the steps with the public schedules' longer runs; the two others are judgement, for
+no public runs of one source lie 16 times beyond its others in size, and none has restarts.
+"""
+
+
 def curve_from(runs: RunTable) -> FloatArray:
     """Return the step from which a law speaks of the curves of n runs, (n,): their warm-up and 2 % of them are over.
 
@@ -122,6 +137,23 @@ def far_out(values: Mapping[str, FloatArray], domain: Mapping[str, tuple[float, 
             if (beyond > np.log(free)).any():
                 columns.append(sd * np.nan_to_num(np.clip(beyond - np.log(free), 0.0, FARTHEST)))
     return np.stack(columns, axis=1) if columns else None
+
+
+def far_apart(values: Mapping[str, FloatArray], domain: Mapping[str, tuple[float, float]]) -> FloatArray | None:
+    """Return the relative sd (n,) that each of n runs has beside what it shares with others as far out; None = none.
+
+    `values` are those of `domain_values`.
+    """
+    variance = np.zeros(1)
+    for name, (shift, free, sd) in FAR_APART.items():
+        if name not in values or name not in domain:
+            continue
+        with np.errstate(divide="ignore"):
+            v, (low, high) = np.log(values[name] + shift), np.log(np.array(domain[name]) + shift)
+        beyond = np.nan_to_num(np.maximum(v - high, low - v)) - np.log(free)
+        if (beyond > 0).any():
+            variance = variance + (sd * np.clip(beyond, 0.0, FARTHEST)) ** 2
+    return np.sqrt(variance) if variance.any() else None
 
 
 def scaled(name: str, values: FloatArray) -> FloatArray:

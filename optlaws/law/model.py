@@ -23,6 +23,7 @@ from optlaws.law.domain import (
     UNCHECKED,
     curve_from,
     domain_values,
+    far_apart,
     far_out,
     in_domain_text,
     rows_of_steps,
@@ -108,7 +109,7 @@ class View:
     """What the regression sees of n points: columns (n, 16), coordinates (n, k), ln of the scaled size (n,).
 
     `shared`, (n, q): rows whose products are the covariances that runs of other optimizers, and those far outside the
-    domain, have beside; None: none has.
+    domain, have beside; `apart`, (n,): the sd of a field over the coordinates that the latter have; None: none has.
     """
 
     columns: FloatArray
@@ -116,11 +117,13 @@ class View:
     size: FloatArray
     curve: bool
     shared: FloatArray | None = None
+    apart: FloatArray | None = None
 
     def take(self, rows: np.ndarray) -> View:
         """Return some rows."""
         shared = None if self.shared is None else self.shared[rows]
-        return View(self.columns[rows], self.coordinates[rows], self.size[rows], self.curve, shared)
+        apart = None if self.apart is None else self.apart[rows]
+        return View(self.columns[rows], self.coordinates[rows], self.size[rows], self.curve, shared, apart)
 
 
 @dataclass(frozen=True, eq=False)
@@ -419,11 +422,15 @@ class Law(Content):
             noise = np.sqrt(noise**2 + scatter[every] ** 2)
         if shared is not None:
             sd = np.sqrt(sd**2 + (shared**2).sum(axis=1))
+        apart = far_apart(values, self.domain)
+        if apart is not None:
+            apart = apart[every]
+            sd = np.sqrt(sd**2 + apart**2)
         total = np.sqrt(sd**2 + noise**2 + (self.discrepancy.variance if self.discrepancy else 0.0))
         inside, reasons = self._domain_check(runs, values, novel, every)
         return Prediction(
             loss, loss * total, loss * np.exp(-NORMAL_90 * total), loss * np.exp(NORMAL_90 * total), loss * noise,
-            inside, reasons, assumed, self, View(columns, coordinates, size, curve, shared),
+            inside, reasons, assumed, self, View(columns, coordinates, size, curve, shared, apart),
         )  # fmt: skip
 
     def _domain_check(
@@ -474,6 +481,8 @@ class Law(Content):
             out += self.discrepancy.covariance(a.coordinates, b.coordinates)
         if a.shared is not None and b.shared is not None:
             out += a.shared @ b.shared.T
+        if a.apart is not None and b.apart is not None:
+            out += a.apart[:, None] * b.apart * matern32(a.coordinates, b.coordinates)
         return np.asarray(out * loss_a[:, None] * loss_b[None])
 
 

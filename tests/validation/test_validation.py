@@ -138,10 +138,27 @@ class TestSplits:
         steps, batch = [1000, 333, 500, 1000], [3e5, 9e5, 6e5, 6e5]  # whole steps: 3e8, 2.997e8, 3e8 and 6e8 tokens
         schedules = [f"cosine:peak=1e-3,steps={t}" for t in steps]
         runs = RunTable.build(schedules, params=1e8, batch_tokens=batch)
-        assert competing(runs).tolist() == [0, 0, 0, 1]
-        assert competing(replace(runs, params=np.array([1e8, 1e8, 2e8, 1e8]))).tolist() == [0, 0, 2, 1]
+
+        def pools(table):
+            found = competing(table).tolist()
+            return [found.index(label) for label in found]
+
+        assert pools(runs) == [0, 0, 0, 3]
+        assert pools(replace(runs, params=np.array([1e8, 1e8, 2e8, 1e8]))) == [0, 0, 2, 3]
         silent = RunTable.build(schedules, params=1e8)
-        assert competing(silent).tolist() == [0, 1, 2, 0]  # by steps, in the order of their texts
+        assert pools(silent) == [0, 1, 2, 0]  # by steps
+
+    def test_pools_of_different_parts_stay_apart(self):
+        """Parts of a table that are added one by one make the same pools as all of them at once."""
+        runs = table(final_loss=3 + np.random.default_rng(0).random(24))
+        kept, whole = HeldOut(), HeldOut()
+        for size in (1e7, 1e8):
+            part = runs.select(runs.params == size)
+            kept.add(Known(part.final_loss), part)
+        whole.add(Known(runs.final_loss), runs)
+        assert kept.row()["pools"] == whole.row()["pools"] == 4
+        rows = cross_validate(runs, leave_one_out_by(runs, "params"), Mean)
+        assert rows["all"]["pools"] == 4
 
     def test_pools_of_several_batches_are_scored_by_default(self):
         schedules = [f"cosine:peak={p}e-3,steps={t}" for t in (1000, 2000) for p in (1, 2)]

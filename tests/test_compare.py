@@ -203,7 +203,7 @@ class TestPairedDifference:
         mean = sum(values) / 20
         squares = sum(sum(values[i] - mean for i in range(20) if group[i] == g) ** 2 for g in range(5))
         half = stats.t(4).ppf(0.95) * (5 / 4 * squares) ** 0.5 / 20
-        assert paired_difference(values, group) == pytest.approx((mean, mean - half, mean + half, 4))
+        assert paired_difference(values, group) == pytest.approx((mean, mean - half, mean + half))
 
     def test_single_runs_as_groups_are_the_usual_interval(self):
         values = np.random.default_rng(1).normal(size=12)
@@ -217,7 +217,9 @@ class TestPairedDifference:
         assert paired_difference(values, pools, [0] * 4) == by_pool
         alone = paired_difference(values, [0] * 4)
         assert np.isnan(alone.upper)
-        assert alone.freedom == np.inf
+        assert not alone.spreads
+        assert not alone.behind(1)
+        assert [freedom for _, freedom in paired_difference(values, pools, range(4)).spreads] == [1, 3]
         assert (alone.sign, Difference(1.0, 0.1, 2.0).sign, Difference(-1.0, -2.0, -0.1).sign) == (0, 1, -1)
 
     def test_the_best_of_many_rivals_is_ahead_only_by_more(self):
@@ -232,7 +234,8 @@ class TestPairedDifference:
         assert max(false.values()) <= 0.05 * 400 + 2 * (0.05 * 0.95 * 400) ** 0.5
         ratio = stats.t(5).ppf(0.975) / stats.t(5).ppf(0.95)  # of the widths for two rivals and for one
         for mean, among in ((-1.01, 1), (-1.01 * ratio, 2)):
-            edge = Difference(mean, mean - 1, mean + 1, 5.0)
+            edge = Difference(mean, mean - 1, mean + 1)
+            edge.spreads = ((1 / stats.t(5).ppf(0.95), 5.0), (0.5, np.inf))
             assert edge.behind(among)
             assert not edge.behind(among + 1)
         assert not Difference(-0.2, np.nan, np.nan).behind(1)
@@ -267,11 +270,19 @@ class TestVerdict:
         )
 
     def test_behind_one_of_many_is_a_matter_of_luck(self):
-        near = Difference(-0.2, -0.395, -0.005, 6.0)
+        near = Difference(-0.2, -0.395, -0.005)
+        near.spreads = ((0.195 / stats.t(6).ppf(0.95), 6.0),)
         rows = row("optlaws", "ours", 0.5), row("kaplan", "rival", 0.3, near)
-        more = [row(f"rival{i}", "rival", 0.6, Difference(0.1, -0.1, 0.3, 6.0)) for i in range(4)]
+        more = [row(f"rival{i}", "rival", 0.6, Difference(0.1, -0.1, 0.3)) for i in range(4)]
         assert "behind on size" in verdict(comparison(*rows))
-        assert "not told apart on size" in verdict(comparison(*rows, *more))
+        text = verdict(comparison(*rows, *more))
+        assert (
+            "not told apart on size (0.5 %, kaplan 0.3 %: 0.2 ± 0.2, which the best of 5 rivals may be lower by luck)"
+            in text
+        )
+        part = row("kaplan", "rival", 0.3, near, runs=4)
+        assert "On the part of the runs" in verdict(comparison(rows[0], part))
+        assert "On the part of the runs" not in verdict(comparison(rows[0], part, *more))
 
     @pytest.mark.parametrize("spread", [Difference(0.2, -0.1, 0.5), Difference(0.2, np.nan, np.nan)])
     def test_nothing_within_the_spread_is_claimed(self, spread):

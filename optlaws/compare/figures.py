@@ -20,16 +20,19 @@ ALIKE = 1e-9  # of ln loss: predictions that are no nearer to each other are tol
 CONFIDENCE = 0.90
 
 
-class Difference(NamedTuple):
-    """A mean difference and the ends of its 90 % interval, NaN where no spread can be seen; see the module.
-
-    `freedom` are the degrees of freedom of the interval, infinite where nobody says them.
-    """
-
+class _Ends(NamedTuple):
     mean: float
     lower: float
     upper: float
-    freedom: float = float("inf")
+
+
+class Difference(_Ends):
+    """A mean difference and the ends of its 90 % interval, NaN where no spread can be seen; see the module.
+
+    `spreads` are the standard errors that it comes from, each with its degrees of freedom.
+    """
+
+    spreads: tuple[tuple[float, float], ...] = ()
 
     @property
     def sign(self) -> int:
@@ -38,15 +41,22 @@ class Difference(NamedTuple):
 
     def behind(self, rivals: int) -> bool:
         """Return whether it is below zero even as the lowest of so many, at least 1, any of which could have been."""
-        tails = (1 - CONFIDENCE) / 2, (1 - CONFIDENCE) / 2 / rivals
-        narrow, wide = (-_quantile(tail, self.freedom) for tail in tails)
-        return bool(self.mean + (self.upper - self.mean) * wide / narrow < 0)
+        spreads = self.spreads or ((-(self.upper - self.mean) / _quantile(TAIL, np.inf), np.inf),)
+        return bool(self.mean + _widest(spreads, TAIL / rivals) < 0)
+
+
+TAIL = (1 - CONFIDENCE) / 2
 
 
 def _quantile(tail: float, freedom: float) -> float:
     from scipy.special import ndtri, stdtrit
 
     return float(stdtrit(freedom, tail) if np.isfinite(freedom) else ndtri(tail))
+
+
+def _widest(spreads: Sequence[tuple[float, float]], tail: float) -> float:
+    """Return half the width of the widest interval with so much beyond each end, NaN of none."""
+    return max((-error * _quantile(tail, freedom) for error, freedom in spreads), default=float("nan"))
 
 
 def paired_difference(values: npt.ArrayLike, *groupings: npt.ArrayLike) -> Difference:
@@ -57,18 +67,18 @@ def paired_difference(values: npt.ArrayLike, *groupings: npt.ArrayLike) -> Diffe
     interval is taken; those of a single group say nothing.
     """
     d = np.asarray(values, dtype=np.float64)
-    mean, half, freedom = float(d.mean()), float("nan"), float("inf")
+    mean, spreads = float(d.mean()), []
     for labels in groupings:
         group = np.unique(np.asarray(labels), return_inverse=True)[1]
         count = int(group.max()) + 1
         if count < 2:
             continue
         sums = np.bincount(group, weights=d - mean)
-        error = float(np.sqrt(count / (count - 1) * (sums @ sums))) / len(d)
-        wide = -error * _quantile((1 - CONFIDENCE) / 2, count - 1)
-        if not wide <= half:
-            half, freedom = wide, float(count - 1)
-    return Difference(mean, mean - half, mean + half, freedom)
+        spreads.append((float(np.sqrt(count / (count - 1) * (sums @ sums))) / len(d), count - 1.0))
+    half = _widest(spreads, TAIL)
+    found = Difference(mean, mean - half, mean + half)
+    found.spreads = tuple(spreads)
+    return found
 
 
 @dataclass(frozen=True)

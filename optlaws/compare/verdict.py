@@ -19,9 +19,9 @@ def verdict(found: Comparison) -> str:
     """Return which law is lowest on most splits, and where ours is ahead, behind, or neither by more than the spread.
 
     Of a split of one fold, where every law was fitted once, that is said: what a fit owes to the runs that it was given
-    is not seen there. Ours is behind only where it would be at the level of as many rivals as there are, the best of
-    which is picked after the fact. Only laws that predicted every held-out run of a split (or rank in every pool of it)
-    count there.
+    is not seen there. Ours is behind a rival only where it would be at the level of as many rivals as there are, any of
+    which could have been the best by luck; where that alone makes the difference it is said. Only laws that predicted
+    every held-out run of a split (or rank in every pool of it) count there.
     """
     parts = [_about(found.splits, key, words) for key, words in MEASURES]
     narrow = [
@@ -48,7 +48,7 @@ def verdict(found: Comparison) -> str:
             for split in found.splits
             for row in split.rows
             if row.kind == "rival" and not _whole(row, split, key)
-            if (apart := getattr(row, f"{key}_difference")) is not None and apart.sign < 0
+            if (apart := getattr(row, f"{key}_difference")) is not None and apart.behind(_rivals(split))
         ]
         if partly:
             parts.append(f"On the part of the runs that they predict, ahead of {OURS} in {words}: {', '.join(partly)}.")
@@ -76,10 +76,12 @@ def _about(splits: Sequence[SplitResult], key: str, words: str) -> str:
             beside[NO_FIGURE].append(f"{split.name} ({best.law} {_number(best, key)})")
             continue
         apart: Difference | None = getattr(best, f"{key}_difference")
-        sign = 0 if apart is None else -1 if apart.behind(len(rivals)) else max(apart.sign, 0)
+        among = _rivals(split)
+        sign = 0 if apart is None else -1 if apart.behind(among) else max(apart.sign, 0)
         text = f"{split.name} ({_number(ours, key)}, {best.law} {_number(best, key)}"
-        if apart is not None and sign:
+        if apart is not None and apart.sign:
             text += f": {abs(apart.mean):.3g} ± {apart.upper - apart.mean:.2g}"
+            text += "" if sign else f", which the best of {among} rivals may be lower by luck"
         told = TOLD[sign < 0] + (ONCE if len(split.folds) == 1 else "") if sign else NOT_TOLD
         beside[told].append(f"{text})")
     if not counted:
@@ -92,6 +94,10 @@ def _about(splits: Sequence[SplitResult], key: str, words: str) -> str:
         text += f"; {OURS} on {lowest.get(OURS, 0)}"
     said = "; ".join(f"{what} on {', '.join(which)}" for what, which in beside.items() if which)
     return f"{text}. {OURS} against the best rival of each: {said}."
+
+
+def _rivals(split: SplitResult) -> int:
+    return sum(row.kind == "rival" for row in split.rows)
 
 
 def _whole(row: Row, split: SplitResult, key: str) -> bool:

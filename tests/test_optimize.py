@@ -128,8 +128,10 @@ class TestInvariants:
             assert sd[1] > 0
             assert gain.noise == pytest.approx(np.hypot(*judged.prediction.noise))
             assert np.log1p(gain.lower / judged.loss[0]) == pytest.approx(ratio[1] - 1.645 * single, abs=1e-5)
-            assert gain.p_real == pytest.approx(ndtr(ratio[1] / single))
-            assert (gain.p_real > 0.95) == (gain.lower > 0)
+            mine, other = judged.risk
+            lower = ndtr(ratio[1] / single)
+            assert gain.p_real == pytest.approx((1 - mine) * (other + (1 - other) * lower))
+            assert (lower > 0.95) == (gain.lower > 0)
 
     def test_sizes_outside_are_said_and_do_not_stop_it(self, law):
         best = optimize_schedule(law, params=1e9, tokens=20e9, batch_tokens=51200, knots=0)
@@ -198,6 +200,13 @@ class TestInvariants:
 
 
 class TestRisk:
+    def test_a_run_that_diverges_does_not_end_lower(self):
+        """A gain that is sure is no surer than that the run is completed."""
+        law = QuadraticLaw(m=0.0, risk=Wall(5e-4, low=0.045))
+        best = optimize_schedule(law, params=1e8, tokens=1e10, steps=20000, knots=0)
+        assert best.gains
+        assert all(gain.p_real <= 1 - 0.045 * 0.9 for gain in best.gains)
+
     def test_kept(self):
         best = optimize_schedule(QuadraticLaw(risk=Wall(6e-4)), steps=10000)
         assert best.schedule.peak <= 6e-4

@@ -44,7 +44,8 @@ class Gain:
     ----------
     family, schedule : what is compared with.
     gain, lower, upper : loss of the other minus that of the optimum, nats per token, and its 90 % interval.
-    p_real : probability that a run of the optimum ends lower, by the law's own account.
+    p_real : probability that a run of the optimum ends lower, by the law's own account; one that diverges does not, and
+        one that does not is lower than one that does.
     noise : the part that the noise of the two runs has in the standard deviation of the gain, nats per token.
     """
 
@@ -198,12 +199,14 @@ def _gains(task: Task, chosen: Schedule, others: Sequence[Best]) -> tuple[Gain, 
     judged = task.judge([chosen, *(other.schedule for other in others)])
     ratio, sd = differences(judged, 0)
     noise = np.asarray(judged.prediction.noise, dtype=np.float64)
+    risk = np.nan_to_num(judged.risk)
     out = []
     for i, other in enumerate(others, start=1):
         spread = float(np.hypot(noise[0], noise[i]))
         both = float(np.hypot(sd[i], spread / judged.loss[0]))
         ends = judged.loss[0] * np.expm1(ratio[i] + np.array([-1.0, 0.0, 1.0]) * Z * both)
-        real = float(ndtr(ratio[i] / both)) if both > 0 else float(ratio[i] > 0)
+        lower = float(ndtr(ratio[i] / both)) if both > 0 else float(ratio[i] > 0)
+        real = float((1.0 - risk[0]) * (risk[i] + (1.0 - risk[i]) * lower))
         out.append(Gain(other.family, other.schedule, float(ends[1]), float(ends[0]), float(ends[2]), real, spread))
     return tuple(out)
 

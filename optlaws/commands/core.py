@@ -131,8 +131,10 @@ def _nearest(law: Any, runs: RunTable) -> Any:
     name = max(seen, key=lambda each: seen[each])
     if name == law.name:
         return law
+    asked = min(len(runs), ASKED)
+    some = "such runs" if seen[name] == asked else f"runs like {seen[name]} of these {asked}, but none like the others"
     click.echo(
-        f"optlaws: note: law {name!r} is taken, which has seen such runs; {law.name!r} has not; --law LAW chooses",
+        f"optlaws: note: law {name!r} is taken, which has seen {some}; {law.name!r} has seen none; --law LAW chooses",
         err=True,
     )
     return load_law(name)

@@ -194,12 +194,14 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
         field over size, data, rate and batch alone, and shifts of the scales of rate and batch, had worse interval
         scores; a single field over all coordinates had a slightly better one, but is nearly twice as wide among
         schedules of one rate, which people compare most, and was not taken for that."""
+    others = [row for row in chances[:-2] if row[1].endswith("another")]
+    fewest = min(others, key=lambda row: int(row[5].split(" of ")[0]) / int(row[5].split(" of ")[1]))
     short = f"""
         On public runs of another corpus, tokenizer or kind of network, a law's own 90 % intervals of differences
         covered {mean[0]} %, those of `--other-corpus` {mean[1]} %, in the worst of {len(covers)} pairs of law and
         source {worst} %; their widths were set with the other sources, their form with all in view. The candidates that
         together have 90 % of P(best) held the best run in {chances[-2][5]} pools without the option and in
-        {chances[-1][5]} with it: still too sure ([docs/transfer.md](docs/transfer.md), `python benchmarks/transfer.py
+        {chances[-1][5]} with it, fewest {fewest[5]} ({fewest[0]} on runs of {fewest[1].split(",")[0]}): still too sure ([docs/transfer.md](docs/transfer.md), `python benchmarks/transfer.py
         --write`)."""
     part = f"## Differences on another corpus\n\n{' '.join(about.split())}\n\n{table(OTHER_HEAD, rows)}"
     text = f"""

@@ -206,7 +206,8 @@ class TestLawTaken:
         assert found.returncode == 0
         assert found.stdout.startswith("Law steplaw-dense, 300M parameters")
         assert (
-            "law 'steplaw-dense' is taken, which has seen such runs; 'llama-slimpajama' has seen none; --law" in found.stderr
+            "law 'steplaw-dense' is taken, which has seen such runs; 'llama-slimpajama' has seen none; --law"
+            in found.stderr
         )
 
     def test_json_names_it(self):

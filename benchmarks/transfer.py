@@ -201,8 +201,8 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
         covered {mean[0]} %, those of `--other-corpus` {mean[1]} %, in the worst of {len(covers)} pairs of law and
         source {worst} %; their widths were set with the other sources, their form with all in view. The candidates that
         together have 90 % of P(best) held the best run in {chances[-2][5]} pools without the option and in
-        {chances[-1][5]} with it, fewest {fewest[5]} ({fewest[0]} on runs of {fewest[1].split(",")[0]}): still too sure ([docs/transfer.md](docs/transfer.md), `python benchmarks/transfer.py
-        --write`)."""
+        {chances[-1][5]} with it, fewest {fewest[5]} ({fewest[0]} on runs of {fewest[1].split(",")[0]}): still too sure
+        ([docs/transfer.md](docs/transfer.md), `python benchmarks/transfer.py --write`)."""
     part = f"## Differences on another corpus\n\n{' '.join(about.split())}\n\n{table(OTHER_HEAD, rows)}"
     text = f"""
         With the same discrepancies, P(best) in the pools: how many candidates must be kept for the best to be among

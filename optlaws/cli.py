@@ -154,6 +154,7 @@ def design(**options: Any) -> None:
 @sizes
 @warmup_option
 @max_risk_option(ACCEPTED_RISK)
+@other_corpus_option
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @output_option(help="Write there instead of to standard output.")

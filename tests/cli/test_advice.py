@@ -186,14 +186,7 @@ class TestRecommend:
         code, out, _ = run("recommend", *RUN, "--batch-tokens", "16K")
         assert code == 0
         table = [line.split()[:4] for line in out.splitlines() if line.startswith(("micro", "openai", "minicpm"))]
-        assert table == [
-            [
-                "openai_rate",
-                "0.000532",
-                "far",
-                "off",
-            ]
-        ]
+        assert table == [["openai_rate", "0.000532", "far", "off"]]
         line = next(line for line in out.splitlines() if line.startswith("Left out, being more than 100 times off"))
         assert "the peak rate of microsoft_rate, 7.68e-11 (as printed; its units are ambiguous)" in line
         assert "the batch of openai_rate, 2.52M; " in line

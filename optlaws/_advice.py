@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ BoolArray = npt.NDArray[np.bool_]
 IndexArray = npt.NDArray[np.intp]
 
 LIKELY = 0.4  # times the lowest one's P(best): the least with which a cheaper or extendable one is preferred
+_UNEVEN = 0.4  # by which a line may be longer than the mean, so that it ends at a comma
+_KEPT = "\N{NO-BREAK SPACE}"
 _CHEAPER = 0.05  # share of compute that counts as a reason to prefer a candidate
 
 
@@ -256,6 +259,29 @@ def one_line(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def even_lines(text: str, width: int, most: int) -> list[str]:
+    """Return text in lines of at most `width` characters; up to `most` of them are about as long as each other.
+
+    They end at commas where that makes no more lines, and none much longer than their mean.
+
+    >>> even_lines("Law a, 85M parameters, 2.56B tokens, weight decay 0.05", 50, 2)
+    ['Law a, 85M parameters,', '2.56B tokens, weight decay 0.05']
+    >>> even_lines("one two three four", 17, 2)
+    ['one two', 'three four']
+    """
+    lines = textwrap.wrap(text, width)
+    if not 1 < len(lines) <= most:
+        return lines
+    clauses = text.replace(", ", ",\n").replace(" ", _KEPT).replace("\n", " ")
+    mean = len(text) / len(lines)
+    for whole, widest in ((clauses, min(width, int((1.0 + _UNEVEN) * mean))), (text, width)):
+        for narrow in range(int(mean), widest + 1):
+            parts = textwrap.wrap(whole, narrow, break_long_words=False, break_on_hyphens=whole is text)
+            if len(parts) <= len(lines) and max(map(len, parts)) <= widest:
+                return [part.replace(_KEPT, " ") for part in parts]
+    return lines
 
 
 def percent(p: float) -> str:

@@ -29,6 +29,7 @@ from optlaws.commands.options import (
     open_sizes,
     other_corpus_option,
     output_option,
+    seq_len_option,
     sizes,
     warmup_option,
 )
@@ -129,6 +130,7 @@ def optimize(**options: Any) -> None:
 @click.option("--runs", "count", type=int, default=12, show_default=True, metavar="K", help="How many runs to choose.")
 @click.option("--pool", multiple=True, metavar="POOL", help="Runs that can be made, as candidates. May be repeated.")
 @click.option("--sizes", metavar="N,N", help="Sizes of proposed runs. [default: 1/64 to 1/8 of the candidates']")
+@seq_len_option
 @click.option("--have", metavar="RUNS", help="Run table of finished runs to build on.")
 @click.option("--budget", type=Quantity(), metavar="C", help="FLOPs that the chosen runs may cost together, like 1e19.")
 @open_sizes("a candidate")
@@ -152,6 +154,7 @@ def design(**options: Any) -> None:
 @sizes
 @warmup_option
 @max_risk_option(ACCEPTED_RISK)
+@other_corpus_option
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @output_option(help="Write there instead of to standard output.")

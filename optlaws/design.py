@@ -7,6 +7,7 @@ most. What that was worth on public runs is measured in docs/design.md.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ from optlaws._normal import NORMAL_90
 from optlaws.baselines import get_baseline
 from optlaws.baselines.base import usable
 from optlaws.dynamics import final_states
-from optlaws.dynamics.model import FloatArray
+from optlaws.dynamics.model import FloatArray, family
+from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import InputError, OptlawsWarning, RiskError
 from optlaws.features import Basis, get_basis
 from optlaws.law import fit_law
@@ -29,8 +31,10 @@ from optlaws.law.fitting import FEWEST_RUNS
 from optlaws.regression.design import choose_runs, joint_prior
 from optlaws.regression.settings import Settings
 from optlaws.risk import ACCEPTED
+from optlaws.risk.model import USUAL
 from optlaws.runs import RunTable, check_runs, format_quantity
 from optlaws.runs._compute import FLOPS
+from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import Schedule
 
 FEWER = (1 / 64, 1 / 32, 1 / 16, 1 / 8)  # of the target's parameters
@@ -45,6 +49,11 @@ SHAPES = (
     "constant:peak={p:.4g},steps={t},warmup={w}",
 )
 SHORTEST = 100  # steps
+SEQUENCE = 1024  # tokens of a sequence where nobody says
+FEWEST_SEQUENCES = 8  # in the target's batch, else that length is halved
+USUAL_BETAS = {"beta1": USUAL["beta1"], "beta2": 0.95}
+"""Betas of Adam and AdamW where nobody says: the risk model's beta1, and the beta2 that language models are mostly
+trained with, which no column of a basis looks at."""
 MOST = 20_000  # runs to choose from
 EXPONENTS = tuple(0.125 * i for i in range(9))  # of the cost that a gain is divided by, tried where there is a budget
 
@@ -202,7 +211,7 @@ def design_runs(
     )  # fmt: skip
 
 
-def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None) -> RunTable:
+def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None, *, seq_len: float | None = None) -> RunTable:
     """Return small runs about the targets: sizes, tokens, batches, peak rates and five shapes of schedule, crossed.
 
     Parameters
@@ -211,18 +220,23 @@ def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None) -> Ru
         Their medians of parameters, tokens, batch, peak rate and warm-up share are scaled down.
     sizes : sequence of float, optional
         Parameters of the runs; default: 1/64, 1/32, 1/16 and 1/8 of the target's.
+    seq_len : float, optional
+        Tokens of a sequence, whole, 1 or more; default: the targets' own, else 1024, halved until the target's batch
+        holds 8 sequences.
 
     Returns
     -------
     RunTable
         At half, once and twice the target's tokens per parameter. Peak rates and batches follow Step Law's exponents
-        (arXiv 2503.04715, eq. 1) from the target's, and lie on both sides of that.
+        (arXiv 2503.04715, eq. 1) from the target's, and lie on both sides of that. Batches are whole sequences: 1,
+        1.25, 1.5 or 1.75 times a power of two of them; one that comes out as the target's own stays that. What the
+        targets do not say is filled in with `usual_settings`.
 
     Raises
     ------
     InputError
-        Sizes, tokens or batches of the targets are not known, a size is out of range, or all runs are shorter than 100
-        steps.
+        Sizes, tokens or batches of the targets are not known, a size or `seq_len` is out of range, or all runs are
+        shorter than 100 steps.
     """
     check_runs(targets, "targets")
     number, tokens, batch = (_median(values) for values in (targets.size, targets.tokens, targets.batch_tokens))
@@ -236,6 +250,7 @@ def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None) -> Ru
             f"sizes must be above 0 and at most the target's {format_quantity(number)} parameters, got"
             f" {', '.join(format_quantity(value) for value in sizes)}; propose smaller ones"
         )
+    length = _sequence(targets, batch) if seq_len is None else _whole_length(seq_len)
     schedules = targets.batch()
     peak = _median(np.asarray(schedules.peak, dtype=float))
     share = _median(np.asarray(schedules.warmup_steps, dtype=float) / np.asarray(schedules.total_steps, dtype=float))
@@ -243,29 +258,88 @@ def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None) -> Ru
     there = advice.recommend(number, tokens)
     specs: list[str] = []
     rows: list[tuple[float, float, float]] = []
+    largest = 0.0
     for n in sorted(set(sizes)) if sizes else [number * part for part in FEWER]:
         for ratio in TOKENS:
             d = n * tokens / number * ratio
             here = advice.recommend(n, d)
             for times in BATCHES:
-                b = _round(batch * here.batch_tokens / there.batch_tokens * times)
-                steps = round(d / b)
-                if steps < SHORTEST:
+                scaled = batch * here.batch_tokens / there.batch_tokens * times
+                largest = max(largest, scaled)
+                b = batch if math.isclose(scaled, batch, rel_tol=1e-6) else _whole_batch(scaled, length)
+                if b == 0.0 or round(d / b) < SHORTEST:
                     continue
+                steps = round(d / b)
                 for factor in PEAKS:
                     p = peak * here.peak_lr / there.peak_lr * factor
                     warm = min(round(share * steps), steps // 2)
                     specs += [shape.format(p=p, t=steps, w=warm, f=0.1 * p) for shape in SHAPES]
                     rows += [(_round(n), b, steps * b)] * len(SHAPES)
+    if not specs and largest < length:
+        raise InputError(
+            f"seq_len must be at most the largest batch of a proposed run, {format_quantity(largest, 3)} tokens, got"
+            f" {format_quantity(length)}; choose a shorter one, or give larger sizes"
+        )
     if not specs:
         raise InputError(
             f"proposed runs must have at least {SHORTEST} steps, got fewer at every size; give larger sizes, or runs to"
             " choose from"
         )
     table = np.array(rows)
-    return RunTable.build(
-        specs, params=table[:, 0], batch_tokens=table[:, 1], tokens=table[:, 2], **_common(targets)
+    made = RunTable.build(
+        specs, params=table[:, 0], batch_tokens=table[:, 1], tokens=table[:, 2],
+        **{**_common(targets), "seq_len": length},
     )  # fmt: skip
+    usual = usual_settings(made)
+    names = tuple(name or usual.get("optimizer", name) for name in made.optimizer)
+    numbers = {
+        name: np.where(np.isfinite(getattr(made, name)), getattr(made, name), value)
+        for name, value in usual.items()
+        if name != "optimizer"
+    }
+    return replace(made, optimizer=names, **numbers)
+
+
+def usual_settings(runs: RunTable) -> dict[str, Any]:
+    """Return what the first run that does not say counts as: optimizer, and by it weight decay (1/rate) and betas.
+
+    Columns that all runs fill are left out, and so are betas unless all runs are of Adam or AdamW. `beta2` is a usual
+    value that nothing here looks at.
+    """
+    found: dict[str, Any] = {} if all(runs.optimizer) else {"optimizer": USUAL_OPTIMIZER}
+    unsaid = ~np.isfinite(runs.weight_decay)
+    if unsaid.any():
+        found["weight_decay"] = float(effective_decay(runs)[unsaid][0])
+    if all(family(name) == USUAL_OPTIMIZER for name in set(runs.optimizer)):
+        found |= {name: value for name, value in USUAL_BETAS.items() if not np.isfinite(getattr(runs, name)).all()}
+    return found
+
+
+def _whole_length(seq_len: float) -> float:
+    """Return a length of sequences that was given, or refuse it."""
+    number = isinstance(seq_len, Real) and not isinstance(seq_len, bool)
+    if not (number and 1 <= float(seq_len) < np.inf and float(seq_len).is_integer()):
+        raise InputError(f"seq_len must be a whole number of tokens above 0, got {seq_len!r:.40}; 1024 is usual")
+    return float(seq_len)
+
+
+def _sequence(targets: RunTable, batch: float) -> float:
+    """Return the tokens of a sequence where nobody gives them: the targets' own, else a power of two."""
+    own = _median(targets.seq_len)
+    if np.isfinite(own):
+        return float(round(own))
+    length = SEQUENCE
+    while length > 1 and batch < FEWEST_SEQUENCES * length:
+        length //= 2
+    return float(length)
+
+
+def _whole_batch(tokens: float, length: float) -> float:
+    """Return a batch near `tokens` of 1, 1.25, 1.5 or 1.75 times a power of two of sequences, whole; 0 below one."""
+    if tokens < length:
+        return 0.0
+    unit = max(2.0 ** (math.floor(math.log2(tokens / length)) - 2), 1.0)
+    return round(tokens / length / unit) * unit * length
 
 
 def _round(value: float) -> float:
@@ -280,7 +354,7 @@ def _median(values: FloatArray) -> float:
 
 def _common(runs: RunTable) -> dict[str, Any]:
     """Return what the runs have in common and small runs should have too."""
-    numbers = {name: _median(getattr(runs, name)) for name in ("seq_len", "beta1", "beta2", "weight_decay")}
+    numbers = {name: _median(getattr(runs, name)) for name in ("beta1", "beta2", "weight_decay")}
     names = {name for name in runs.optimizer if name}
     found: dict[str, Any] = {name: value for name, value in numbers.items() if np.isfinite(value)}
     return {**found, "optimizer": names.pop()} if len(names) == 1 else found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from optlaws._advice import number_text, one_line, percent
+from optlaws._advice import even_lines, number_text, one_line, percent
 from optlaws.errors import InputError, nearest
 from optlaws.ranking import Ranking
 from optlaws.report import rank_header, schedule_text
@@ -41,6 +40,7 @@ _THIN = "#7d7d7d"
 SHOWN = 20
 SLIVERS = 6.0  # times the span of the differences: wider intervals of losses than that are cut at the axis
 FAR = 25.0  # times the usual distance from the best, from where on a candidate is only named
+MARGIN = 0.12  # inches at the left and the right edge of a ranking's figure
 FORMATS = ("png", "pdf", "svg", "jpg", "jpeg", "webp")
 _LABEL = 48  # characters in a line of a candidate's label
 _POINTS = 400  # points drawn of a schedule
@@ -119,8 +119,8 @@ def plain_text(text: str) -> str:
 
 
 def wrapped(text: str, width: int, lines: int = 2) -> str:
-    """Return text for a figure in at most `lines` lines, cut where it is longer."""
-    parts = textwrap.wrap(one_line(text), width)
+    """Return text for a figure in at most `lines` lines about as long as each other, cut where it is longer."""
+    parts = even_lines(one_line(text), width, lines)
     if len(parts) > lines:
         parts = [*parts[: lines - 1], parts[lines - 1][: width - 2] + " …"]
     return "\n".join(map(plain_text, parts))
@@ -202,7 +202,9 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     from matplotlib.lines import Line2D
 
     shown = ranking.order[:limit]
-    ax = new_axes(8.0, 1.3 + 0.3 * len(shown)) if ax is None else ax
+    if ax is None:
+        ax = new_axes(8.0, 1.3 + 0.3 * len(shown))
+        _margin(ax.figure)
     artists: list[Artist] = []
     far = _far_off(ranking, shown)
     for place, row in enumerate(shown.tolist()):
@@ -275,6 +277,11 @@ def _far_off(ranking: Ranking, shown: npt.NDArray[np.intp]) -> npt.NDArray[np.bo
     width = float(ranking.upper[ranking.best] - ranking.lower[ranking.best])
     reach = FAR * max(float(np.median(more)), width)
     return np.asarray((more > reach) & np.isfinite(reach), dtype=np.bool_)
+
+
+def _margin(figure: Any) -> None:
+    """Keep what stands beside the axes of a ranking off the figure's edges."""
+    figure.get_layout_engine().set(w_pad=MARGIN)
 
 
 def _beside(ax: Axes, text: str, place: float, above: float = 0.0, right: float = 6.0, **style: Any) -> Artist:
@@ -367,6 +374,7 @@ def rank_figure(
     shown = ranking.order[:limit]
     heights = [2.7, *([2.9] if curves else []), 1.2 + 0.31 * len(shown)]
     figure = Figure(figsize=(9.0, sum(heights) + 0.5), layout="constrained")
+    _margin(figure)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights)
     panels: list[Axes] = [part.subplots() for part in np.atleast_1d(np.asarray(parts, dtype=object))]
     schedules = ranking.runs.schedules

@@ -1,6 +1,7 @@
 """Peak rate, batch, warm-up and schedule for a run of N parameters on D tokens, with published advice beside it.
 
-The setting of lowest expected loss inside the law's training domain is recommended: the choice whose regret on Step
+The setting of lowest expected loss inside the law's training domain is recommended (of schedules that it cannot tell
+apart, one like those that the law has seen): the choice whose regret on Step
 Law's grid is measured in docs/accuracy.md. Around it the loss is flat, and how flat is part of the answer: the range of
 peak rates, and of batches with the peak rate tuned again, that cost less than `FLAT` more by the law's mean. Where the
 lowest lies is uncertain, the more so far from the law's runs: beside stands the range that holds the lowest of what was
@@ -14,22 +15,25 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from optlaws._advice import number_text
+from optlaws._flat import FLAT, TOO_FAR, FlatRange, flat_range, too_far, where_lowest
 from optlaws.baselines.advice import published_laws, rival_advice
+from optlaws.baselines.base import usable
 from optlaws.dynamics.model import family
 from optlaws.errors import InputError, OptlawsError, RiskError
 from optlaws.law import Law, builtin_names, load_law
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
 from optlaws.optimize.families import Best, member, parameters, tidy, unseen_warmups, warmups
 from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, risk_notes
-from optlaws.ranking import Ranking, rank, root_of
+from optlaws.ranking import Ranking, rank
 from optlaws.runs import RunTable, format_quantity
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
-from optlaws.schedules import Schedule, ScheduleBatch
+from optlaws.schedules import FAMILIES, Schedule, ScheduleBatch
 
 __all__ = [
     "FLAT",
+    "TOO_FAR",
     "FlatRange",
     "Published",
     "Recommendation",
@@ -38,44 +42,15 @@ __all__ = [
     "published_laws",
     "recommend_settings",
     "rival_advice",
+    "too_far",
+    "where_lowest",
 ]
 
-FLAT = 1e-3
-"""Relative loss that a setting may cost to count as near-optimal."""
-
 PEAKS, BATCHES = 61, 25  # of the scans
-DRAWS = 4000  # of expected losses
 FEWEST = round(0.5 / ROUNDING)  # steps of a run whose batch is looked for: in fewer, whole steps miss its tokens
 NARROW = 1.2  # a law whose mean rates span less has seen one shape of schedule
 SHAPES_LAW = "llama-slimpajama"
 FAR = 4.0  # factor beyond the law's peak rates at which the cost of advice is no longer told
-
-
-@dataclass(frozen=True, eq=False)
-class FlatRange:
-    """Settings that cost at most `FLAT` more than the best.
-
-    Attributes
-    ----------
-    best, low, high : the best value, and the ends of the range about it.
-    low_open, high_open : whether the range reaches the end of what was looked at (the law's domain, or a bound).
-    least, most : the 5 % and 95 % points of where, among the values, the expected loss is lowest; NaN where the law
-        states no error of expected losses.
-    values, loss, lower, upper : the scan, (m,): losses in nats per token with their 90 % interval; NaN where nothing
-        is allowed.
-    """
-
-    best: float
-    low: float
-    high: float
-    low_open: bool
-    high_open: bool
-    values: FloatArray
-    loss: FloatArray
-    lower: FloatArray
-    upper: FloatArray
-    least: float = np.nan
-    most: float = np.nan
 
 
 @dataclass(frozen=True)
@@ -178,7 +153,7 @@ def recommend_settings(
     weight_decay, optimizer : as in a run table.
     max_risk : accepted probability of divergence; 0.05 by default, where the law knows it.
     warmup : warm-ups to try, in steps; by default those that the law has seen.
-    fitted_on : runs that published laws without printed constants (muP) are fitted to as well.
+    fitted_on : runs that the law was fitted to; published laws without printed constants (muP) are fitted to them, too.
     progress : called with a word on every step.
 
     Raises
@@ -201,18 +176,23 @@ def recommend_settings(
     batches = _batches(law, tokens, batch_tokens)
     first, tasks = _first_guess(law, batches, given, warmup, progress)
     task = tasks[first]
-    narrow = _narrow(law)
-    best, families, peak = _best(task, warmups(task, warmup), narrow, progress)
+    narrow, seen = _narrow(law), _seen(law, fitted_on)
+    best, families, peak = _best(task, warmups(task, warmup), seen, progress)
     batch = None
     if batch_tokens is None and len(batches) > 1:
         batch = _scan_batch(task, best, batches, progress)
         if abs(np.log(batch.best / task.columns["batch_tokens"])) > 1e-9:
             task = replace(task, steps=_steps(tokens, batch.best), columns={**task.columns, "batch_tokens": batch.best})
-            best, families, peak = _best(task, warmups(task, warmup), narrow, progress)
+            best, families, peak = _best(task, warmups(task, warmup), seen, progress)
     judged = task.judge([best.schedule])
     prediction = judged.prediction
     shapes = _shapes(task, params, tokens, progress) if narrow else None
-    notes = [*task.notes, *unseen_warmups(task, warmup), *risk_notes(law, float(judged.risk[0]), task.max_risk)]
+    notes = [
+        *task.notes,
+        *_instead(families, best, seen),
+        *unseen_warmups(task, warmup),
+        *risk_notes(law, float(judged.risk[0]), task.max_risk),
+    ]
     if batch_tokens is None and len(batches) == 1:
         only = format_quantity(batches[0])
         notes.append(f"the law has seen one batch, {only} tokens a step: others' rates are judged at it")
@@ -244,6 +224,19 @@ def _steps(tokens: float, batch: float) -> int:
 def _narrow(law: Any) -> bool:
     low, high = law.domain.get("mean_rate", (0.0, np.inf))
     return bool(high <= low * NARROW)
+
+
+def _seen(law: Any, runs: RunTable | None) -> frozenset[str]:
+    """Return the kinds of schedule that a law was fitted to, as far as the runs or its file say; none: not known.
+
+    A file names them where families were left out in turn; of a law of one shape that does not, it is the cosine.
+    """
+    if runs is not None:
+        named = {schedule.kind for schedule in runs.select(usable(runs)).schedule_tuple()}
+    else:
+        groups = getattr(law, "info", {}).get("left_out_groups", {}).get("family", {}).get("groups", ())
+        named = {str(one["group"]) for one in groups} & set(FAMILIES)
+    return frozenset(named or ({"cosine"} if _narrow(law) else ()))
 
 
 def _batches(law: Any, tokens: float, batch_tokens: float | None) -> list[float]:
@@ -303,12 +296,12 @@ def _first_guess(
 
 
 def _best(
-    task: Task, warm: Sequence[int], narrow: bool, progress: Callable[[str], None] | None
+    task: Task, warm: Sequence[int], seen: frozenset[str], progress: Callable[[str], None] | None
 ) -> tuple[Best, Ranking, FlatRange]:
     """Return what to run, the best of every family, and the near-optimal peak rates about it."""
     found = search(task, warm, standard_shapes(), progress)
     families = rank(task.runs([b.schedule for b in found]), task.law, [b.family for b in found])
-    best = _settle(found, families, narrow)
+    best = _settle(found, families, seen)
     peak, tuned = _scan_peak(task, best)
     if tuned is not best:
         found = [tuned if one is best else one for one in found]
@@ -316,14 +309,31 @@ def _best(
     return tuned, families, peak
 
 
-def _settle(found: Sequence[Best], families: Ranking, narrow: bool) -> Best:
-    """Return the best family; of a law that has seen one shape, the cosine where it cannot be told apart."""
-    best = found[int(families.best)]
-    if narrow:
-        for place, one in enumerate(found):
-            if one.family == "cosine" and families.difference_lower[place] <= 0:
-                return one
-    return best
+def _settle(found: Sequence[Best], families: Ranking, seen: frozenset[str]) -> Best:
+    """Return the best family, or the best that the law has `seen` where an unseen one cannot be told apart from it."""
+    for place in families.order.tolist():
+        one: Best = found[place]
+        known = not seen or (one.shape is not None and one.shape.kind in seen)
+        if known and (place == families.best or families.difference_lower[place] <= 0):
+            return one
+    return found[families.best]
+
+
+def _instead(families: Ranking, best: Best, seen: frozenset[str]) -> list[str]:
+    """Say why a family is recommended that is not the one of lowest predicted loss; [] where it is."""
+    lowest, place = families.names[families.best], families.names.index(best.family)
+    kind = best.shape.kind if best.shape is not None else ""
+    if place == families.best or kind not in seen:
+        return []
+    more, low, high = (
+        number_text(float(end[place]), families.decimals, sign=True)
+        for end in (families.difference, families.difference_lower, families.difference_upper)
+    )
+    return [
+        f"{best.family} is recommended, and not {lowest} of lowest predicted loss: the law was fitted to few schedules"
+        f" like that, if any, and cannot tell it from {best.family}, which it has seen ({more}, 90 % interval"
+        f" {low} .. {high})"
+    ]
 
 
 def _varied(task: Task, best: Best, peaks: FloatArray, steps: FloatArray | None = None) -> tuple[Any, Any]:
@@ -382,58 +392,13 @@ def _scan_batch(task: Task, best: Best, batches: Sequence[float], progress: Call
     return replace(flat, least=least, most=most)
 
 
-def where_lowest(prediction: Any, rows: npt.NDArray[np.intp], values: FloatArray) -> tuple[float, float]:
-    """Return the 5 % and 95 % points of where the expected loss is lowest, among the values (m,) of some rows.
-
-    By `DRAWS` draws of the expected losses, ln of them normal with the law's joint covariance, run noise left out.
-    """
-    loss = np.asarray(prediction.loss, dtype=np.float64)[rows]
-    covariance = np.asarray(prediction.covariance(rows), dtype=np.float64) / loss[:, None] / loss
-    if not covariance.diagonal().any():
-        return np.nan, np.nan
-    root = root_of(0.5 * (covariance + covariance.T))
-    drawn = np.log(loss) + np.random.default_rng(0).standard_normal((DRAWS, len(rows))) @ root.T
-    low, high = np.quantile(values[rows][drawn.argmin(axis=1)], [0.05, 0.95], method="inverted_cdf")
-    return float(low), float(high)
-
-
-def flat_range(values: FloatArray, loss: FloatArray, lower: FloatArray, upper: FloatArray) -> FlatRange:
-    """Return the range about the lowest loss in which it is at most `FLAT` higher, ends by straight lines in ln.
-
-    Parameters
-    ----------
-    values, loss : (m,), values ascending and above 0; losses NaN where nothing is allowed, one at least finite.
-
-    Examples
-    --------
-    >>> x = np.geomspace(0.1, 10, 401)
-    >>> r = flat_range(x, 2 * (1 + 0.001 * np.log(x) ** 2), x, x)
-    >>> round(r.best, 3), round(r.low, 3), round(r.high, 3), r.low_open
-    (1.0, 0.368, 2.718, False)
-    """
-    place = int(np.nanargmin(loss))
-    limit = float(loss[place]) * (1.0 + FLAT)
-    ends, opened = [], []
-    for way in (-1, 1):
-        i = place
-        while 0 <= i + way < len(values) and loss[i + way] <= limit:
-            i += way
-        j = i + way
-        if 0 <= j < len(values) and np.isfinite(loss[j]):
-            share = (limit - loss[i]) / (loss[j] - loss[i])
-            ends.append(float(values[i] ** (1 - share) * values[j] ** share))
-            opened.append(False)
-        else:
-            ends.append(float(values[i]))
-            opened.append(True)
-    return FlatRange(float(values[place]), ends[0], ends[1], opened[0], opened[1], values, loss, lower, upper)
-
-
 def _shapes(
     task: Task, params: float, tokens: float, progress: Callable[[str], None] | None
 ) -> tuple[str, Schedule, Gain] | None:
     """Return what a law that knows shapes says of WSD against cosine, at the nearest sizes that it has seen."""
     law = load_law(SHAPES_LAW)
+    discrepancy = getattr(task.law, "discrepancy", None)
+    law = law if discrepancy is None else law.on_other_corpus(discrepancy)
     sizes = (("params", params), ("tokens", tokens))
     inside: dict[str, Any] = {name: float(np.clip(value, *law.domain[name])) for name, value in sizes}
     try:

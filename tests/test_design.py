@@ -58,6 +58,56 @@ class TestPool:
         with pytest.raises(InputError, match=words):
             standard_pool(targets, sizes)
 
+    @pytest.mark.parametrize("length", [None, 512, 2000])
+    def test_batches_are_whole_sequences_near_powers_of_two(self, targets, length):
+        pool = standard_pool(targets, seq_len=length)
+        assert set(pool.seq_len.tolist()) == {length or 1024}
+        sequences = pool.batch_tokens / pool.seq_len
+        assert (sequences == sequences.astype(int)).all()
+        for count in set(sequences.astype(int).tolist()):
+            while count >= 8:
+                assert count % 2 == 0
+                count //= 2
+        free = standard_pool(targets, seq_len=1)  # all but free: the batches that the others are rounded from
+        assert len(free) == len(pool)
+        np.testing.assert_allclose(pool.batch_tokens / free.batch_tokens, 1.0, atol=0.3)
+
+    def test_the_batch_of_the_target_is_kept(self, targets):
+        """At the target's own size and tokens; it need not be whole sequences, for the user said so."""
+        pool = standard_pool(targets, [1e9])
+        assert 5e5 in pool.batch_tokens.tolist()
+        assert set(pool.batch_tokens.tolist()) - {5e5} == set(1024 * np.round(pool.batch_tokens / 1024)) - {499712.0}
+
+    def test_length_of_the_targets_or_one_that_fits_their_batch(self):
+        own, small = (
+            RunTable.build("constant:peak=1e-3,steps=90000", params=1e7, batch_tokens=batch, seq_len=length)
+            for batch, length in ((2e5, 333.0), (600.0, None))
+        )
+        assert set(standard_pool(own).seq_len.tolist()) == {333.0}
+        assert set(standard_pool(own, seq_len=64).seq_len.tolist()) == {64.0}
+        assert set(standard_pool(small).seq_len.tolist()) == {64.0}
+
+    @pytest.mark.parametrize("length", [0, -1, 2.5, float("nan"), float("inf"), True, "1024"])
+    def test_bad_length(self, targets, length):
+        with pytest.raises(InputError, match="seq_len must be a whole number of tokens above 0, got"):
+            standard_pool(targets, seq_len=length)
+
+    def test_a_sequence_that_no_batch_holds(self, targets):
+        with pytest.raises(InputError, match="seq_len must be at most the largest batch of a proposed run, 453K"):
+            standard_pool(targets, seq_len=1_000_000)
+
+    def test_what_the_targets_do_not_say_is_filled_in(self, targets):
+        def values(**said):
+            pool = standard_pool(RunTable.build(TARGETS, params=1e9, batch_tokens=5e5, **said))
+            found = [set(getattr(pool, name).tolist()) for name in ("weight_decay", "beta1", "beta2")]
+            return [set(pool.optimizer), *found]
+
+        assert values() == [{"adamw"}, {0.1}, {0.9}, {0.95}]
+        assert values(beta1=0.8, beta2=0.99, weight_decay=0.0) == [{"adamw"}, {0.0}, {0.8}, {0.99}]
+        optimizer, decay, *betas = values(optimizer="sgd")
+        assert (optimizer, decay) == ({"sgd"}, {0.0})
+        assert all(np.isnan(list(beta)).all() for beta in betas)
+
     def test_short_targets(self):
         short = RunTable.build("constant:peak=1e-3,steps=60", params=1e9, batch_tokens=5e5)
         with pytest.raises(InputError, match="proposed runs must have at least 100 steps"):
@@ -229,8 +279,37 @@ class TestCommand:
             assert cli.run([*ask, *more]) == 0
             lines = {line.get_label(): line for line in kept[-1].axes[1].lines}
             assert list(lines) == names
+        widths = kept[-1].axes[0].lines[0]
+        assert widths.get_xdata().tolist() == [0, 1, 2, 3]  # the width before the first run, too
+        assert widths.get_ydata()[0] == max(widths.get_ydata())
+        numbers = ", ".join(text.get_text() for text in kept[-1].axes[1].texts).split(", ")
+        assert sorted(numbers) == ["1", "2", "3"]
         assert lines["finished"].get_xdata().tolist() == [1e9, 1e9]
         assert lines["finished"].get_ydata().tolist() == [20e6, 40e6]
+
+    def test_runs_at_one_place_are_named_together(self):
+        from optlaws.commands.design import _together
+
+        points = np.array([[1.0, 3.0, 1.01, 1.0, -np.inf], [2.0, 2.0, 2.0, 9.0, 2.0]])
+        found = _together(points, np.array([0.1, 0.1]))
+        assert [rows for _, rows in found] == [[0, 2], [1], [3]]
+
+    def test_what_was_assumed_is_said(self, tmp_path):
+        args = (*self.SPECS, *self.SIZES, "--runs", "2", "--seq-len", "2Ki", "--weight-decay", "0.05")
+        code, out, err = self.call(tmp_path, *args)
+        assert (code, err) == (0, "")
+        said = (
+            "optimizer adamw (assumed), weight decay 0.05, beta1 0.9 (assumed), beta2 0.95 (assumed), sequences of 2048"
+        )
+        assert f"Runs with {said} tokens; assumed is" in out
+        found = json.loads(self.call(tmp_path, *args, "--format", "json")[1])
+        assert found["assumed"] == {"optimizer": "adamw", "beta1": 0.9, "beta2": 0.95}
+        assert all(row["seq_len"] == 2048 and row["batch_tokens"] % 2048 == 0 for row in found["runs"])
+        assert {(row["optimizer"], row["weight_decay"], row["beta2"]) for row in found["runs"]} == {
+            ("adamw", 0.05, 0.95)
+        }
+        text = self.call(tmp_path, *args, "--format", "csv")[1]
+        assert ",2048,adamw,0.9,0.95,0.05," in text.splitlines()[1]
 
     def test_json_from_a_pool_of_ones_own(self, tmp_path):
         rows = ["run_id,schedule,params,batch_tokens"]
@@ -253,6 +332,8 @@ class TestCommand:
             (("--runs", "0"), "runs must be a whole number from 1"),
             (("--budget", "1e3"), "budget must be at least"),
             (("--sizes", "20M,banana"), "banana"),
+            (("--seq-len", "1.5"), "seq_len must be a whole number"),
+            (("--seq-len", "512", "--pool", "pool.csv"), "--seq-len is for runs that are proposed here, got 512"),
             (("--sizes", "20M", "--pool", "pool.csv"), "--sizes is for runs that are proposed here"),
             (("-o", "x.csv", "--plot", "x.csv"), "x.csv"),
             (("--have", "missing.csv"), "missing.csv"),

@@ -14,7 +14,7 @@ LAYERS = [
     {"cli", "commands"},
     {"report", "plotting", "integrations"},
     {"recommend", "design", "compare"},
-    {"optimize"},
+    {"optimize", "_flat"},
     {"ranking", "monitor"},
     {"_advice"},
     {"law"},

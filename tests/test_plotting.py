@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -116,6 +118,41 @@ def test_names_are_shown_as_they_are(name, tmp_path):
     plotting.save_figure(figure, tmp_path / "r.png")  # a formula that is none would raise
     shown = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert shown[int(np.flatnonzero(ranking.order == 0)[0])].endswith(plotting.plain_text(name))
+
+
+@pytest.mark.parametrize("width", [30, 47, 60, 80, 110])
+def test_lines_of_a_title_are_even(width):
+    """No word alone in the last line, no number apart from its unit, nothing lost."""
+    title = (
+        "Law llama-slimpajama on another corpus, 85M parameters, 2.56B tokens, 51.2K tokens a step, weight decay 0.05"
+    )
+    lines = plotting.wrapped(title, width, 5).split("\n")
+    assert " ".join(lines) == title
+    assert len(lines) == len(textwrap.wrap(title, width))
+    assert max(map(len, lines)) <= width
+    assert min(map(len, lines)) > 0.5 * max(map(len, lines))
+    if width >= 60:
+        assert all(line.endswith(",") for line in lines[:-1])
+
+
+def test_words_are_broken_only_where_they_must_be():
+    assert plotting.wrapped("one two three four", 10).split("\n") == ["one two", "three four"]
+    assert plotting.wrapped("y" * 15, 10).split("\n") == ["y" * 10, "y" * 5]
+    assert plotting.wrapped("short", 10) == "short"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_nothing_beside_a_ranking_touches_the_edge(whole):
+    ranking = ranking_of(2)
+    ranking = replace(ranking, p_best=np.array([0.999, 0.001]))
+    figure = plotting.rank_figure(ranking) if whole else plotting.plot_ranking(ranking)[0].figure
+    figure.draw_without_rendering()
+    axes = figure.axes[-1]
+    right = max(text.get_window_extent().x1 for text in axes.texts)
+    left = min(label.get_window_extent().x0 for label in axes.get_yticklabels())
+    assert "> 99 %" in [text.get_text() for text in axes.texts]
+    assert right <= figure.bbox.x1 - 0.1 * figure.dpi
+    assert left >= 0.1 * figure.dpi
 
 
 def test_long_texts_are_cut():

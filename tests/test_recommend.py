@@ -1,6 +1,6 @@
 """Recommended settings: known optima and flat ranges, published laws beside them, bad input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -150,6 +150,63 @@ class TestBuiltIn:
         assert "plain_sgd" in found.reasons
         assert np.isnan(found.risk)
         assert "the divergence risk is not known, and nothing was left out because of it" in found.notes[0]
+
+
+@dataclass(frozen=True)
+class Informed(QuadraticLaw):
+    info: dict = field(default_factory=dict)
+
+
+def families(*names):
+    return {"left_out_groups": {"family": {"groups": [{"group": name, "n_runs": 9} for name in names]}}}
+
+
+class TestFamiliesSeen:
+    """A law of the mean rate alone: all families that reach its best one are equal but for rounding."""
+
+    def ask(self, m=0.01, info=None, domain=DOMAIN, **more):
+        law = Informed(m=m, domain=domain, info=info or {})
+        return recommend_settings(law, params=1e8, tokens=1e10, batch_tokens=BATCH, **more)
+
+    @pytest.mark.parametrize("name", ["linear", "cosine"])
+    def test_a_family_that_was_seen_is_taken_where_it_cannot_be_told_apart(self, name):
+        found = self.ask(info=families(name))
+        lowest = found.families.names[found.families.best]
+        assert found.family == name != lowest
+        row = found.families.names.index(name)
+        assert found.families.difference_lower[row] <= 0 < found.families.difference[row]
+        (why,) = (note for note in found.notes if "is recommended" in note)
+        assert why.startswith(f"{name} is recommended, and not {lowest} of lowest predicted loss")
+        assert f"cannot tell it from {name}, which it has seen (+0.00" in why
+
+    def test_the_lowest_of_those_seen_is_taken(self):
+        seen = self.ask(info=families("linear", "cosine", "two_stage"))
+        rows = [seen.families.names.index(name) for name in ("linear", "cosine", "two-stage")]
+        assert seen.families.names.index(seen.family) == min(rows, key=lambda row: seen.families.loss[row])
+
+    def test_a_difference_that_the_law_is_sure_of_counts(self):
+        found = self.ask(m=2.0, info=families("linear"))
+        row = found.families.names.index("linear")
+        assert found.families.difference_lower[row] > 0
+        assert found.families.names[found.families.best] == found.family
+        assert not any("is recommended" in note for note in found.notes)
+
+    @pytest.mark.parametrize("info", [{}, families(), families("my own words"), {"left_out_groups": {"horizon": {}}}])
+    def test_a_law_that_does_not_know_takes_the_lowest(self, info):
+        found = self.ask(info=info)
+        assert found.family == found.families.names[found.families.best]
+
+    def test_of_a_law_of_one_shape_that_does_not_know_it_is_the_cosine(self):
+        assert self.ask(m=0.1, domain=DOMAIN | {"mean_rate": (0.5, 0.55)}).family == "cosine"
+
+    def test_the_runs_themselves_say_more_than_the_file(self):
+        """A file leaves small groups out; of the runs given all completed ones count."""
+        specs = [f"{kind}:peak={p},steps=1000" for kind, p in (("linear", 1e-3), ("linear", 2e-3), ("cosine", 4e-3))]
+        runs = RunTable.build(
+            specs, params=1e8, tokens=1e9, batch_tokens=1e6, final_loss=[3.0, 2.9, np.nan],
+            status=["completed", "completed", "diverged"],
+        )  # fmt: skip
+        assert self.ask(info=families("wsd"), fitted_on=runs).family == "linear"
 
 
 class TestPublished:

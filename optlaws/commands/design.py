@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,11 +14,13 @@ from optlaws._advice import percent
 from optlaws.baselines.base import usable
 from optlaws.commands.candidates import tell_overruled
 from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, tell_kinds_of, write_text
-from optlaws.design import Design, design_runs, standard_pool, training_flops
+from optlaws.design import Design, design_runs, standard_pool, training_flops, usual_settings
+from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
 from optlaws.risk import ACCEPTED
 from optlaws.runs import RunTable, format_quantity, gather_candidates, parse_quantity, read_runs, write_runs
 
+NUMBERED = 5  # runs at one place of the figure whose numbers stand there, else how many they are
 ROUGH = 100.0  # % of the loss: wider intervals say nothing
 
 
@@ -26,6 +28,7 @@ def design(
     candidates: Sequence[str],
     pool: Sequence[str],
     sizes: str | None,
+    seq_len: float | None,
     count: int,
     have: str | None,
     budget: float | None,
@@ -36,10 +39,12 @@ def design(
     **columns: Any,
 ) -> None:
     """Choose runs, print them, and write the table and the figure that were asked for."""
-    if pool and sizes is not None:
-        raise InputError(
-            f"--sizes is for runs that are proposed here, got {sizes!r} beside --pool; leave one of them out"
-        )
+    for name, value in (("--sizes", sizes), ("--seq-len", seq_len)):
+        if pool and value is not None:
+            said = repr(value) if isinstance(value, str) else f"{value:g}"
+            raise InputError(
+                f"{name} is for runs that are proposed here, got {said} beside --pool; leave one of them out"
+            )
     if plot:
         check_figure(plot)
     check_outputs(plot, output)
@@ -49,11 +54,17 @@ def design(
     wanted = gather_candidates(candidates, columns)
     targets = wanted.runs
     accepted = ACCEPTED if max_risk is None else max_risk
+    made = None
     if pool:
         made = gather_candidates(pool, {key: columns.get(key) for key in ("weight_decay", "optimizer")})
         choice = made.runs
+        assumed = usual_settings(choice)
+        assumed.pop("beta2", None)  # nothing is filled in here, and nothing looks at it
     else:
-        made, choice = None, standard_pool(targets, None if sizes is None else _sizes(sizes))
+        choice = standard_pool(targets, None if sizes is None else _sizes(sizes), seq_len=seq_len)
+        assumed = usual_settings(targets)
+        if seq_len is None and not np.isfinite(targets.seq_len).any():
+            assumed["seq_len"] = float(choice.seq_len[0])
     done = None if have is None else read_runs(have, need_loss=True)
     if done is not None:
         tell_kinds_of(done)
@@ -72,9 +83,9 @@ def design(
     if style == "csv":
         write_runs("-", table)
     elif style == "json":
-        write_text("-", report.to_json(record(found, table)))
+        write_text("-", report.to_json(record(found, table, assumed)))
     else:
-        write_text("-", _text(found, table, targets, accepted, output))
+        write_text("-", _text(found, table, targets, accepted, output, assumed))
 
 
 def _sizes(text: str) -> list[float]:
@@ -82,7 +93,7 @@ def _sizes(text: str) -> list[float]:
     return [parse_quantity(part, "--sizes") for part in text.split(",")]
 
 
-def record(found: Design, table: RunTable) -> dict[str, Any]:
+def record(found: Design, table: RunTable, assumed: Mapping[str, Any]) -> dict[str, Any]:
     """Return what JSON says of a design."""
     rows = [
         {
@@ -92,6 +103,11 @@ def record(found: Design, table: RunTable) -> dict[str, Any]:
             "params": float(table.size[i]),
             "tokens": float(table.tokens[i]),
             "batch_tokens": float(table.batch_tokens[i]),
+            "seq_len": float(table.seq_len[i]),
+            "optimizer": table.optimizer[i],
+            "weight_decay": float(table.weight_decay[i]),
+            "beta1": float(table.beta1[i]),
+            "beta2": float(table.beta2[i]),
             "cost": float(found.cost[i]),
             "width_pct": float(found.width[i + 1]),
         }
@@ -106,6 +122,7 @@ def record(found: Design, table: RunTable) -> dict[str, Any]:
         "pool": len(found.pool),
         "left_out_for_risk": found.risky,
         "finished_runs": found.known,
+        "assumed": dict(assumed),
     }
 
 
@@ -118,20 +135,52 @@ def _quantity(value: float) -> str:
     return format_quantity(value, 3) if math.isfinite(value) else "-"
 
 
+def _sequences(value: float) -> str:
+    """Return how many sequences a batch holds, where that is a whole number."""
+    return f"{value:,.0f}" if value.is_integer() else "-"
+
+
 def _cost(value: float, unit: str) -> str:
     return f"{value:.2e}" if unit == "FLOPs" else format_quantity(value, 3)
 
 
-def _text(found: Design, table: RunTable, targets: RunTable, accepted: float, output: str | None) -> str:
+def _text(
+    found: Design,
+    table: RunTable,
+    targets: RunTable,
+    accepted: float,
+    output: str | None,
+    assumed: Mapping[str, Any],
+) -> str:
     lines = [_targets(targets) + ".", f"Chosen from {len(found.pool):,} runs{_left_out(found, accepted)}.", ""]
-    header = ["run", "params", "tokens", "batch", "schedule", found.unit, "width %"]
+    counted = np.isfinite(table.seq_len).any()
+    header = [
+        "run",
+        "params",
+        "tokens",
+        "batch",
+        *(["sequences"] if counted else []),
+        "schedule",
+        found.unit,
+        "width %",
+    ]
     rows = []
     for i, row in enumerate(range(len(table))):
         sizes = (_quantity(float(values[row])) for values in (table.size, table.tokens, table.batch_tokens))
         cost = _cost(float(found.cost[i]), found.unit)
-        rows.append([str(i + 1), *sizes, report.schedule_text(table, row, full=True), cost, _width(found.width[i + 1])])
-    lines += report.text_table(header, rows, [True, True, True, True, False, True, True]).splitlines()
-    lines += ["", _sums(found, targets)]
+        sequences = [_sequences(float(table.batch_tokens[row] / table.seq_len[row]))] if counted else []
+        rows.append(
+            [
+                str(i + 1),
+                *sizes,
+                *sequences,
+                report.schedule_text(table, row, full=True),
+                cost,
+                _width(found.width[i + 1]),
+            ]
+        )
+    lines += report.text_table(header, rows, [name != "schedule" for name in header]).splitlines()
+    lines += ["", *_settings(table, assumed), _sums(found, targets)]
     where = (
         f"put their final losses into {output}"
         if output and output != "-"
@@ -139,6 +188,21 @@ def _text(found: Design, table: RunTable, targets: RunTable, accepted: float, ou
     )
     lines += [f"Train them in this order, {where}, then: optlaws fit. What was measured may be given back with --have."]
     return "\n".join(lines) + "\n"
+
+
+def _settings(table: RunTable, assumed: Mapping[str, Any]) -> list[str]:
+    """Say what the runs are to be trained with, and what of it nobody said; [] where nothing is known."""
+    parts = []
+    for name in ("optimizer", "weight_decay", "beta1", "beta2", "seq_len"):
+        held = {value for value in getattr(table, name) if value and value == value}
+        held |= {assumed[name]} if name in assumed else set()
+        if len(held) == 1:
+            value = held.pop()
+            text = value if isinstance(value, str) else f"{value:g}"
+            said = f"sequences of {text} tokens" if name == "seq_len" else f"{name.replace('_', ' ')} {text}"
+            parts.append(said + " (assumed)" * (name in assumed))
+    way = "; assumed is what nothing says: train so, or state your own" if assumed else ""
+    return [f"Runs with {', '.join(parts)}{way}."] if parts else []
 
 
 def _targets(targets: RunTable) -> str:
@@ -171,6 +235,21 @@ def _sums(found: Design, targets: RunTable) -> str:
     )
 
 
+def _together(points: FloatArray, near: FloatArray) -> list[tuple[FloatArray, list[int]]]:
+    """Return the places of points (2, m) and who is there, those closer than `near` (2,) to the first being one."""
+    found: list[tuple[FloatArray, list[int]]] = []
+    for i, point in enumerate(points.T):
+        if not np.isfinite(point).all():  # a rate of 0 has no place on a logarithmic axis
+            continue
+        for place, rows in found:
+            if (np.abs(point - place) <= near).all():
+                rows.append(i)
+                break
+        else:
+            found.append((point, [i]))
+    return found
+
+
 def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) -> None:
     """Draw how the interval narrows, and where the runs lie beside those that are finished and the targets."""
     from matplotlib.figure import Figure
@@ -180,10 +259,9 @@ def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) ->
 
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    count = np.arange(1, len(found.picked) + 1)
-    left.plot(count, found.width[1:], "o-", color=plotting.COLOURS[0], markersize=4, linewidth=1.4)
+    left.plot(np.arange(len(found.width)), found.width, "o-", color=plotting.COLOURS[0], markersize=4, linewidth=1.4)
     left.set_yscale("log")
-    left.set_xlabel("runs made")
+    left.set_xlabel("runs made (0: none yet)")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set_ylabel("90 % interval of a target's expected loss,\n% of it, by the priors' account")
     scales = [left.yaxis, right.xaxis, right.yaxis]
@@ -192,10 +270,18 @@ def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) ->
     shown = [(runs, "o", 6, plotting.COLOURS[0], "chosen"), (targets, "*", 11, plotting.COLOURS[1], "to be predicted")]
     if done is not None:
         shown.insert(0, (done, "s", 8, plotting.GREY, "finished"))
+    places: dict[str, FloatArray] = {}
     for table, style, size, colour, name in shown:
         x = np.asarray(table.steps if flat else table.tokens, dtype=float)
         y = np.asarray(table.batch().peak, dtype=float) if flat else table.size
         right.plot(x, y, style, color=colour, markersize=size, alpha=0.75, label=name)
+        with np.errstate(divide="ignore"):
+            places[name] = np.log(np.stack([x, y]))
+    span = np.ptp(np.ma.masked_invalid(np.concatenate(list(places.values()), axis=1)), axis=1)
+    for (x, y), rows in _together(places["chosen"], span / 40):
+        text = ", ".join(str(row + 1) for row in rows) if len(rows) <= NUMBERED else f"{len(rows)} runs"
+        right.annotate(text, (math.exp(x), math.exp(y)), (5, 4), textcoords="offset points", fontsize=7.5)
+    right.set_title("numbers: places in the order of choice", fontsize=8, loc="left")
     right.set_xscale("log")
     right.set_yscale("log")
     right.set_xlabel("steps" if flat else "training tokens")

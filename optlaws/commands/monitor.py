@@ -103,7 +103,7 @@ def monitor(
         history = [vars(alarm) for alarm in watch.history]
         write_text(output, report.to_json({**status.to_dict(), "history": history}))
     else:
-        lines = [describe(status)]
+        lines = [describe(status, watch.history)]
         lines += [f"{alarm.kind.replace('_', ' ')}: {alarm.message}{_over(alarm.ended)}" for alarm in watch.history]
         if not status.in_domain:
             lines.append(f"outside the law's domain: {watch.path.reason}")
@@ -235,7 +235,7 @@ def _follow(
                 tell_assumed(assumed)
             told_step = told_step or _tell_own_step(reader)
             told, shown = alarms, status.fraction
-            click.echo(describe(status))
+            click.echo(describe(status, watch.history))
             told_away = told_away or _tell_away(watch, other_corpus)
         if _stop(status, stop_on):
             return DIVERGED

@@ -146,6 +146,12 @@ ACCEPTED_RISK = "Accepted divergence risk; exit code 3 if all are above. [defaul
 warmup_option = click.option(
     "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
 )
+seq_len_option = click.option(
+    "--seq-len",
+    type=Quantity(),
+    metavar="L",
+    help="Tokens of a sequence; proposed batches are whole ones. [default: the candidates', or 1024]",
+)
 other_corpus_option = click.option(
     "--other-corpus",
     is_flag=True,

@@ -15,6 +15,7 @@ from optlaws.baselines.advice import rival_advice as of_rival
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
+    elsewhere,
     figure_of,
     keep_inputs,
     quiet,
@@ -23,7 +24,7 @@ from optlaws.commands.shared import (
     write_text,
 )
 from optlaws.errors import InputError, LawError
-from optlaws.recommend import FLAT, FlatRange, Published, Recommendation, recommend_settings
+from optlaws.recommend import FLAT, TOO_FAR, FlatRange, Recommendation, choose_law, recommend_settings, too_far
 from optlaws.runs import RunTable, format_quantity, read_runs
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def recommend(
     params: float | None,
     tokens: float | None,
     warmup: Sequence[float],
+    other_corpus: bool,
     **settings: Any,
 ) -> None:
     """Write the recommendation, and the figure that was asked for."""
@@ -60,7 +62,7 @@ def recommend(
     with quiet(), ticking("settings") as tick:
         law = _law(law_name, table, float(params or 0), float(tokens or 0), tick)
         if isinstance(law, RivalAdvice):
-            given = {"plot": plot, "warmup": warmup or None, **settings}
+            given = {"plot": plot, "warmup": warmup or None, "other_corpus": other_corpus or None, **settings}
             for name in (key for key, value in given.items() if value is not None):
                 raise InputError(
                     f"--{name.replace('_', '-')} needs a law of the loss, got {law_name!r}, which has none; leave one"
@@ -68,6 +70,9 @@ def recommend(
                 )
             write_text(output, _rival_text(law, style, float(params or 0), float(tokens or 0)))
             return
+        if other_corpus:
+            sizes = float(params or 0), float(tokens or 0), settings["batch_tokens"]
+            law = elsewhere(choose_law(*sizes) if law is None else law, True)
         found = recommend_settings(
             law, params=float(params or 0), tokens=float(tokens or 0), warmup=warmup or None, fitted_on=table,
             progress=tick, **settings,
@@ -169,10 +174,13 @@ def _text(found: Recommendation) -> str:
     lines += [*_families(found), ""]
     if found.shapes is not None:
         lines += [_shapes_text(found), ""]
-    lines += _published_table(found.published)
+    lines += _published_table(found)
     lines += [f"Note: {note}." for note in found.notes]
     if found.law in builtin_names():
-        lines.append("Note: another corpus or kind of network may have another best rate; own runs tell (--from).")
+        asked = "" if found.families.other_corpus else "--other-corpus says how sure that leaves this, "
+        lines.append(
+            f"Note: another corpus or kind of network may have another best rate; {asked}own runs tell (--from)."
+        )
     return "\n".join([*lines, "", advice(found)]) + "\n"
 
 
@@ -204,16 +212,34 @@ def _shapes_text(found: Recommendation) -> str:
     )
 
 
-def _published_table(laws: Sequence[Published]) -> list[str]:
-    rows = []
-    for law in laws:
-        peak = f"{law.peak_lr:.3g}" if math.isfinite(law.peak_lr) else "-"
-        batch = format_quantity(law.batch_tokens, 3) if math.isfinite(law.batch_tokens) else "-"
+def _tokens(value: float) -> str:
+    return format_quantity(value, 3) if math.isfinite(value) else "-"
+
+
+def _published_table(found: Recommendation) -> list[str]:
+    """Return the table of other laws' advice, and a sentence that names what is too far off to stand in it."""
+    batch = float(found.task.columns["batch_tokens"])
+    rows, gone = [], []
+    for law in found.published:
+        note = f" ({law.note})" if law.note else ""
+        cells, told = [], False
+        for value, own, what, text in (
+            (law.peak_lr, found.schedule.peak, "peak rate", f"{law.peak_lr:.3g}"),
+            (law.batch_tokens, batch, "batch", _tokens(law.batch_tokens)),
+        ):
+            off = too_far(value, own)
+            cells.append("far off" if off else text if math.isfinite(value) else "-")
+            told |= math.isfinite(value) and not off
+            gone += [f"the {what} of {law.name}, {text}{note}"] if off else []
+        if not told:
+            continue
         cost = f"{100 * law.cost:+.2f} %" if math.isfinite(law.cost) else "-"
         risk = percent(law.risk) if math.isfinite(law.risk) else "-"
-        rows.append([law.name, peak, batch, cost, risk, law.source + (f" ({law.note})" if law.note else "")])
+        rows.append([law.name, *cells, cost, risk, law.source + note])
     header = ["published law", "peak rate", "batch", "loss there", "risk there", "source"]
-    return report.text_table(header, rows, [False, True, True, True, True, False]).splitlines()
+    lines = report.text_table(header, rows, [False, True, True, True, True, False]).splitlines()
+    left_out = f"Left out, being more than {TOO_FAR:g} times off the recommendation: {'; '.join(gone)}."
+    return lines + ([left_out] if gone else [])
 
 
 def _range_record(flat: FlatRange | None) -> dict[str, Any] | None:
@@ -235,6 +261,7 @@ def record(found: Recommendation) -> dict[str, Any]:
     ranking = found.families
     return {
         "law": found.law,
+        "other_corpus": found.families.other_corpus,
         "params": found.task.columns["params"],
         "tokens": found.task.columns["tokens"],
         "batch_tokens": found.task.columns["batch_tokens"],
@@ -356,10 +383,11 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
     ax.set_xscale("log")
     left, right = flat.values[near].min() / 1.08, flat.values[near].max() * 1.08
     ax.set_xlim(left, right)
-    low = float(flat.lower[ok].min())
+    lowest = float(flat.lower[ok].min())
+    low = max(lowest, 2.0 * least - top)  # else the curve is a line in an interval that it shares
     ax.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
     advised = sorted(((law.name, getattr(law, name)) for law in found.published), key=lambda pair: pair[1])
-    advised = [(text, at) for text, at in advised if math.isfinite(at)]
+    advised = [(text, at) for text, at in advised if math.isfinite(at) and not too_far(at, flat.best)]
     counts = name == "batch_tokens"
     for outside in ([one for one in advised if one[1] < left], [one for one in advised[::-1] if one[1] > right]):
         for place, (text, at) in enumerate(outside):  # beyond the ends: an arrow and the number, in the lower corner
@@ -378,7 +406,8 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
             textcoords="offset points", fontsize=8, color=COLOURS[1], ha="right" if last else "left",
             bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
         )  # fmt: skip
-    ax.set_ylabel("predicted final loss\n(nats per token)")
+    beyond = "; its interval\nreaches beyond the axis" if low > lowest else ""
+    ax.set_ylabel(f"predicted final loss\n(nats per token){beyond}")
     narrow = right < 5.0 * left  # else there might be one label, or none
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: format_quantity(v) if counts else f"{v:g}"))

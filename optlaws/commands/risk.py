@@ -22,6 +22,7 @@ from optlaws.risk.changes import DRIVERS, SafeChange, drivers, risk_map, safe_ch
 from optlaws.risk.quantities import WIDTH, relative_width
 from optlaws.runs import RunTable, atomic_write, format_quantity, gather_candidates
 
+RISK_DOMAIN = "in risk domain"
 AXES = {"warmup": "warmup_steps", "batch": "batch_tokens"}
 WORDS = {
     "peak_lr": ("lower the peak rate", "raise the peak rate"),
@@ -212,7 +213,7 @@ def _text(
         name != text and not name.startswith(f"{text} #") for name, text in zip(runs.run_id, texts, strict=True)
     )
     header = [*(["name"] if named else []), "schedule", *(short for _, _, short in varying)]
-    header += ["risk", "criterion", "felt rate", "driven by", "smallest safe change", "in domain"]
+    header += ["risk", "criterion", "felt rate", "driven by", "smallest safe change", RISK_DOMAIN]
     marks: dict[str, str] = {}
     rows = []
     for i in range(min(len(runs), report.TABLE_ROWS)):
@@ -240,6 +241,10 @@ def _text(
     lines += ["", f"{safe} of {len(runs)} at or below {percent_text(accepted)}."]
     if not any(text.strip() for text in runs.extra.get(WIDTH, ())):
         lines.append("Width not said: that of usual networks of the size is taken (--width, or a column width).")
+    lines.append(
+        f"{RISK_DOMAIN.capitalize()}: whether the risk model has seen such runs; the law of losses has a domain of its"
+        " own (optlaws rank)."
+    )
     lines.append("Criterion: highest felt rate over the critical one, where half of such runs diverge.")
     other = {name: unit for name, unit in zip(runs.optimizer, units, strict=True) if unit != 1}
     if other:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from optlaws.errors import InputError
-from optlaws.monitor import DIVERGENCE, OFF_TRACK, Monitor, Status
+from optlaws.monitor import DIVERGENCE, OFF_TRACK, Alarm, Monitor, Status
 
 LOGGER = logging.getLogger("optlaws.monitor")
 KINDS = (DIVERGENCE, OFF_TRACK)
 TOLD_APART = 1e-3  # share by which the end of the curve differs from the final loss, where both are said
+WIDE = 2.0  # factor between the ends of an interval from which on a loss is not told
+NAMED = 3  # alarms that are over
 
 
 class TrainingMonitor:
@@ -103,7 +105,7 @@ class TrainingMonitor:
             self.on_alarm(status)
         if self._due(status) > self._forecasts:
             self._forecasts = self._due(status)
-            LOGGER.info("%s", describe(status))
+            LOGGER.info("%s", describe(status, self.monitor.history))
         return stop
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,23 +124,47 @@ class TrainingMonitor:
         self._forecasts = self._due(self.monitor.status)
 
 
-def describe(status: Status) -> str:
+def describe(status: Status, history: Sequence[Alarm] = ()) -> str:
     """Return one line: where the run is, its forecast, and whether something is wrong.
 
     Where the curve's own last reading is expected elsewhere than the final loss as the law's runs state theirs (another
-    evaluation set, or another corpus), both are said.
+    evaluation set, or another corpus), both are said. A loss whose 90 % interval spans more than a factor of 2 is not.
+
+    Parameters
+    ----------
+    status : Status
+    history : sequence of Alarm, optional
+        `Monitor.history`: where no alarm lasts, those that are over are named.
     """
     f = status.forecast
-    alarms = "; ".join(status.reasons) or "no alarm"
+    alarms = "; ".join(status.reasons) or _no_alarm(history)
     if status.diverged:
         return f"step {status.step:g} of {status.total:g}: diverged, no forecast holds; {alarms}"
-    curve = ""
-    if abs(f.last_reading / f.loss - 1.0) > TOLD_APART:
-        curve = f" (the curve itself {f.last_reading:.4f}, {f.last_lower:.4f} .. {f.last_upper:.4f})"
-    return (
-        f"step {status.step:g} of {status.total:g}: final loss {f.loss:.4f} ({f.lower:.4f} .. {f.upper:.4f}){curve},"
-        f" before the run {f.prior_loss:.4f} ({f.prior_lower:.4f} .. {f.prior_upper:.4f}); {alarms}"
-    )
+    apart = abs(f.last_reading / f.loss - 1.0) > TOLD_APART
+    final = _loss(f.loss, f.lower, f.upper)
+    yet = "" if status.step >= status.total else " yet"
+    text = f"final loss {final}" if final else f"the curve says too little{yet} of the final loss"
+    text += " on the law's own evaluation set" if apart else ""
+    own = _loss(f.last_reading, f.last_lower, f.last_upper) if apart else ""
+    before = _loss(f.prior_loss, f.prior_lower, f.prior_upper)
+    text += f", {own} in this log's own losses" if own else ""
+    text += f", before the run {before}" if before else ""
+    return f"step {status.step:g} of {status.total:g}: {text}; {alarms}"
+
+
+def _loss(loss: float, lower: float, upper: float) -> str:
+    """Return a loss with its interval, "" where that is so wide that digits would mislead."""
+    return f"{loss:.4f} ({lower:.4f} .. {upper:.4f})" if upper <= WIDE * lower else ""
+
+
+def _no_alarm(history: Sequence[Alarm]) -> str:
+    """Say that no alarm lasts, and when there was one."""
+    over = [alarm for alarm in history if alarm.ended is not None]
+    if not over:
+        return "no alarm"
+    named = [f"{alarm.kind.replace('_', ' ')} from step {alarm.step:g} to {alarm.ended:g}" for alarm in over[-NAMED:]]
+    earlier = f", and {len(over) - NAMED} before" if len(over) > NAMED else ""
+    return f"no alarm now; {', '.join(named)}{earlier}"
 
 
 __all__ = ["LOGGER", "TrainingMonitor", "describe"]

@@ -142,6 +142,10 @@ class TestRecommend:
         for word in ("peak rate", "batch, tokens", "warm-up, steps", "step_law", "arXiv 2503.04715", "costs < 0.1 %"):
             assert word in done.stdout
         assert done.stdout.splitlines()[-1].startswith("Run cosine with peak rate 0.00")
+        assert (
+            "Note: cosine is recommended, and not wsd of lowest predicted loss: the law was fitted to few"
+            in done.stdout
+        )
         assert (tmp_path / "advice.png").stat().st_size > 10_000
 
     def test_json(self, run):
@@ -154,6 +158,40 @@ class TestRecommend:
         assert parse(found["schedule"]).peak == found["peak_lr"]
         assert all(law["source"] for law in found["published"])
 
+    def test_on_another_corpus(self, tmp_path):
+        ask = ("recommend", *RUN, "--batch-tokens", "512K", "--format", "json")
+        plain, other = (process(*ask, *more, cwd=tmp_path) for more in ((), ("--other-corpus",)))
+        assert (other.returncode, other.stderr) == (0, "")
+        here, there = (json.loads(done.stdout) for done in (plain, other))
+        assert (here["other_corpus"], there["other_corpus"]) == (False, True)
+        assert (here["law"], here["peak_lr"]) == (there["law"], there["peak_lr"])
+        assert there["upper"] / there["lower"] > 1.3 > 1.1 > here["upper"] / here["lower"]
+        ranges = [one["peak_range"] for one in (here, there)]
+        assert ranges[1]["lowest_to"] / ranges[1]["lowest_from"] > 2 * ranges[0]["lowest_to"] / ranges[0]["lowest_from"]
+        widths = [
+            max(one["difference_upper"] - one["difference_lower"] for one in found["families"])
+            for found in (here, there)
+        ]
+        assert widths[1] > widths[0]
+
+    def test_on_another_corpus_in_words(self, run):
+        ask = ("recommend", *RUN, "--batch-tokens", "512K")
+        assert "best rate; --other-corpus says how sure that leaves this, own runs tell (--from)." in run(*ask)[1]
+        out = run(*ask, "--other-corpus")[1]
+        assert out.startswith("Law steplaw-dense on another corpus, 268M parameters")
+        assert "--other-corpus" not in out
+        assert run(*ask, "--other-corpus", "--law", "steplaw-dense")[1] == out
+
+    def test_absurd_advice_is_named_and_not_shown(self, run):
+        code, out, _ = run("recommend", *RUN, "--batch-tokens", "16K")
+        assert code == 0
+        table = [line.split()[:4] for line in out.splitlines() if line.startswith(("micro", "openai", "minicpm"))]
+        assert table == [["openai_rate", "0.000532", "far", "off"]]
+        line = next(line for line in out.splitlines() if line.startswith("Left out, being more than 100 times off"))
+        assert "the peak rate of microsoft_rate, 7.68e-11 (as printed; its units are ambiguous)" in line
+        assert "the batch of openai_rate, 2.52M; " in line
+        assert line.endswith("; the batch of minicpm_batch, 3.92M.")
+
     def test_csv(self, run):
         code, out, _ = run("recommend", *RUN, "--batch-tokens", "512K", "--format", "csv")
         assert code == 0
@@ -161,6 +199,7 @@ class TestRecommend:
         assert float(rows["steplaw-dense"]["relative_cost"]) == 0
         assert all(0 <= float(rows[name]["divergence_risk"]) <= 1 for name in ("steplaw-dense", "step_law"))
         assert rows["microsoft_rate"]["batch_tokens"] == ""
+        assert float(rows["microsoft_rate"]["peak_lr"]) < 1e-10  # kept where numbers are asked for
 
     def test_own_runs(self, run):
         runs = ROOT / "examples" / "my_runs.csv"
@@ -221,6 +260,7 @@ class TestRecommend:
             ([*RUN, "--law", "chinchilla"], "law must advise peak rates or batches"),
             ([*RUN, "--law", "step_law", "--plot", "x.png"], "--plot needs a law of the loss"),
             ([*RUN, "--law", "step_law", "--max-risk", "0.1"], "--max-risk needs a law of the loss, got 'step_law'"),
+            ([*RUN, "--law", "step_law", "--other-corpus"], "--other-corpus needs a law of the loss, got 'step_law'"),
             ([*RUN, "--law", "step_law", "--warmup", "9"], "--warmup needs a law of the loss"),
             ([*RUN, "--law", "step_law", "--batch-tokens", "1M"], "--batch-tokens needs a law of the loss"),
             ([*RUN, "--law", "step_law", "--optimizer", "sgd"], "--optimizer needs a law of the loss"),
@@ -256,6 +296,23 @@ def test_narrow_axes_have_labels():
     assert shown == ["0.003", "0.004"]
 
 
+def test_a_wide_interval_does_not_squeeze_the_curve():
+    from types import SimpleNamespace
+
+    from optlaws.commands.recommend import _panel
+    from optlaws.plotting import new_axes
+    from optlaws.recommend import FlatRange
+
+    rates = np.geomspace(1e-4, 1e-2, 40)
+    loss = 3.0 + 0.02 * np.log(rates / 1e-3) ** 2
+    for width, beyond in ((0.02, False), (1.0, True)):
+        flat = FlatRange(1e-3, 8e-4, 1.2e-3, False, False, rates, loss, loss - width, loss + width)
+        _panel(ax := new_axes(), SimpleNamespace(published=()), flat, "peak_lr")
+        low, high = ax.get_ylim()
+        assert (min(loss.max(), high) - loss.min()) / (high - low) > 0.3
+        assert ("reaches beyond the axis" in ax.get_ylabel()) == beyond
+
+
 def test_every_published_law_of_the_table_is_in_the_figure():
     from types import SimpleNamespace
 
@@ -266,11 +323,18 @@ def test_every_published_law_of_the_table_is_in_the_figure():
     rates = np.geomspace(1e-4, 1e-2, 40)
     loss = 3.0 + 0.1 * np.log(rates / 1e-3) ** 2
     flat = FlatRange(1e-3, 8e-4, 1.2e-3, False, False, rates, loss, loss - 0.1, loss + 0.1)
-    advised = {"far": 1e-10, "near": 1.1e-3, "next": 9e-4, "batch": np.nan, "high": 0.5, "higher": 0.9}
+    advised = {"far": 2e-5, "near": 1.1e-3, "next": 9e-4, "batch": np.nan, "high": 0.05, "higher": 0.09}
+    advised |= {"absurd": 1e-10, "absurder": 0.2}  # more than a factor 100 off: no arrow
     published = [SimpleNamespace(name=name, peak_lr=rate) for name, rate in advised.items()]
     ax = new_axes()
     _panel(ax, SimpleNamespace(published=published), flat, "peak_lr")
-    assert sorted(text.get_text() for text in ax.texts) == ["high 0.5 →", "higher 0.9 →", "near", "next", "← far 1e-10"]
+    assert sorted(text.get_text() for text in ax.texts) == [
+        "high 0.05 →",
+        "higher 0.09 →",
+        "near",
+        "next",
+        "← far 2e-05",
+    ]
     dashed = [float(line.get_xdata()[0]) for line in ax.lines if line.get_linestyle() == "--"]
     assert sorted(dashed) == [9e-4, 1.1e-3]
     assert max(line.get_linewidth() for line in ax.lines) < 3  # no bar where it is not known where the best lies
@@ -278,4 +342,4 @@ def test_every_published_law_of_the_table_is_in_the_figure():
     bars = [line.get_xdata().tolist() for line in ax.lines if line.get_linewidth() > 3]
     assert bars == [[6e-4, 2e-3]]
     offsets = {text.get_text(): text.xyann[1] for text in ax.texts}
-    assert offsets["high 0.5 →"] != offsets["higher 0.9 →"]
+    assert offsets["high 0.05 →"] != offsets["higher 0.09 →"]

@@ -1,6 +1,7 @@
 """optlaws monitor, in a process of its own and in this one."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -210,6 +211,61 @@ def test_a_curve_of_another_corpus_is_asked_for_by_name(tmp_path, capsys):
     assert there["lower"] < 1.3 * final < there["upper"]
     assert abs(there["loss"] - 1.3 * final) < abs(here["loss"] - 1.3 * final)
     assert there["last_reading"] == pytest.approx(there["loss"], rel=1e-6)
+
+
+def scaled(path, factors):
+    """Write a log of the law's own curve times factors, by step."""
+    write_log(path, until=20_000)
+    lines = path.read_text().splitlines()
+    rows = [line.split(",") for line in lines[1:]]
+    kept = [(int(step), float(loss)) for step, loss in rows]
+    path.write_text("step,loss\n" + "".join(f"{s},{f * y:.5f}\n" for s, y in kept if (f := factors(s))))
+    return str(path)
+
+
+def process(*args):
+    done = subprocess.run([sys.executable, "-m", "optlaws", *args], capture_output=True, text=True)
+    return done.returncode, done.stdout.splitlines()
+
+
+def test_the_law_s_set_and_the_log_s_own_losses_are_told_apart(tmp_path):
+    code, lines = process(*ASK, "--log", scaled(tmp_path / "log.csv", lambda s: 1.3))
+    assert code == 0
+    first = lines[0].split("; ")[0]
+    assert re.fullmatch(
+        r"step 20000 of 20000: final loss \d\.\d{4} \(\S+ \.\. \S+\) on the law's own evaluation set,"
+        r" \d\.\d{4} \(\S+ \.\. \S+\) in this log's own losses, before the run \S+ \(\S+ \.\. \S+\)",
+        first,
+    )
+    assert "the curve itself" not in lines[0]
+
+
+def test_an_alarm_that_is_over_is_not_denied(tmp_path):
+    code, lines = process(*ASK, "--log", scaled(tmp_path / "log.csv", lambda s: 1.2 if s < 8000 else 1.0))
+    assert code == 0
+    told = re.fullmatch(r"off track: .* at step (\d+) \(over at step (\d+)\)", lines[1])
+    assert lines[0].endswith(f"; no alarm now; off track from step {told[1]} to {told[2]}")
+
+
+def test_digits_of_a_forecast_that_is_none_are_left_out(tmp_path):
+    """A few wild readings of another corpus tell nothing; JSON has the numbers."""
+    log = scaled(tmp_path / "log.csv", lambda s: 0.4 + s % 200 / 200 if s <= 300 else 0)
+    ask = (
+        "monitor",
+        "llama-slimpajama",
+        "wsd:peak=1e-3,steps=3000,warmup=300",
+        "--params",
+        "1M",
+        "--batch-tokens",
+        "512",
+    )
+    code, lines = process(*ask, "--log", log, "--other-corpus")
+    assert code == 0
+    assert lines[0].startswith("step 300 of 3000: the curve says too little yet of the final loss, before the run ")
+    assert lines[0].endswith("; no alarm")
+    code, lines = process(*ask, "--log", log, "--other-corpus", "--format", "json")
+    found = json.loads("\n".join(lines))["forecast"]
+    assert found["upper"] > 2 * found["lower"] > 0
 
 
 def write_table(path):

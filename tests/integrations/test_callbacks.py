@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 import types
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from optlaws import load_law, parse
 from optlaws.errors import InputError, TableError
 from optlaws.integrations import LiveLog, TrainingMonitor, huggingface, lightning
 from optlaws.integrations.loop import describe
-from optlaws.monitor import Monitor
+from optlaws.monitor import Alarm, Monitor
 
 TOTAL = 10_000
 STEPS = np.arange(50, TOTAL + 1, 50)
@@ -47,6 +48,17 @@ def test_plain_loop_goes_on_without_stop_on():
     assert not any(watch.step(int(s), y) for s, y in zip(STEPS, losses(6000), strict=True))
     assert watch.monitor.status.diverged
     assert "no forecast holds" in describe(watch.monitor.status)
+
+
+def test_alarms_that_are_over_are_counted():
+    watch = TrainingMonitor(monitor())
+    watch.step(100, 10.0)
+    over = [Alarm("off_track", "above", 10.0 * i, 4.0, 3.5, "high", ended=10.0 * i + 5) for i in range(1, 6)]
+    status, lasts = watch.monitor.status, Alarm("off_track", "above", 90.0, 4.0, 3.5, "high")
+    assert describe(status).endswith("; no alarm")
+    assert describe(status, over[:1]).endswith("; no alarm now; off track from step 10 to 15")
+    assert describe(status, over).endswith("off track from step 40 to 45, off track from step 50 to 55, and 2 before")
+    assert describe(replace(status, alarms=(lasts,)), over).endswith("; high")
 
 
 def test_bad_readings_never_stop_a_loop(caplog):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -54,3 +56,20 @@ def test_a_rate_that_is_always_zero_has_no_map(tmp_path, capsys):
     assert run(["risk", "llama-slimpajama", spec, "--plot", str(path)]) == 2
     assert "whose rate is above 0 at some step, got 'two_stage" in capsys.readouterr().err
     assert not path.exists()
+
+
+def test_the_domain_of_the_risk_model_is_not_called_that_of_the_law(tmp_path):
+    ask = ["llama-slimpajama", "wsd:peak=4e-3,steps=50000,warmup=300", "--params", "85M", "--batch-tokens", "51200"]
+
+    def process(*args):
+        return subprocess.run(
+            [sys.executable, "-m", "optlaws", *args], capture_output=True, text=True, check=True
+        ).stdout
+
+    out = process("risk", *ask)
+    assert "  in risk domain\n" in out
+    assert "In risk domain: whether the risk model has seen such runs; the law of losses has a domain of its own" in out
+    (found,) = json.loads(process("risk", *ask, "--format", "json"))["candidates"]
+    assert found["in_domain"] is True
+    law = json.loads(process("rank", *ask[1:], "--law", ask[0], "--format", "json"))["candidates"][0]
+    assert law["in_domain"] is False  # of this very run

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.commands.candidates import tell_overruled
+from optlaws.commands.misses import tell_misses
 from optlaws.commands.options import DEFAULT_LAW
 from optlaws.commands.shared import (
     check_figure,
@@ -341,6 +342,7 @@ def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, ou
         prediction = law.predict(table)
         tell_assumed(prediction.assumed)
         write_runs(output, table, _prediction_columns(prediction, _risks(law, table)))
+        tell_misses(law.name, table, prediction, output)
         return
     asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
     asked = known_readings(asked, table)

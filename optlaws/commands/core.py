@@ -11,7 +11,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.commands.candidates import tell_overruled
+from optlaws.commands.candidates import tell_candidates
 from optlaws.commands.misses import tell_misses
 from optlaws.commands.options import DEFAULT_LAW
 from optlaws.commands.shared import (
@@ -81,7 +81,7 @@ def rank(
     law = load_any_law(DEFAULT_LAW if law_name is None else law_name)
     tell_doubts(law)
     found = gather_candidates(candidates, sizes, law.defaults)
-    tell_overruled(found, sizes)
+    tell_candidates(found, sizes)
     if law_name is None and not set(found.assumed) & {"params", "tokens", "batch_tokens"}:
         law = _nearest(law, found.runs)
     law = elsewhere(law, other_corpus)

@@ -466,7 +466,8 @@ def _json_steps(key: Key, value: Any) -> Steps:
 
 def _parse_dict(spec: Mapping[str, Any]) -> Schedule:
     if "kind" not in spec:
-        raise ScheduleError('kind must be given, got nothing; add "kind": "cosine" or another family')
+        hint = ", in place of 'family'" if "family" in spec else ""
+        raise ScheduleError(f'kind must be given, got nothing; add "kind": "cosine" or another family{hint}')
     kind = spec["kind"]
     if kind == "chain":
         return Schedule("chain", **{str(k): v for k, v in spec.items() if k != "kind"})

@@ -251,7 +251,8 @@ def compare(**options: Any) -> None:
 def predict(**options: Any) -> None:
     """Predict the loss of every run in a table.
 
-    Adds predicted_loss, lower, upper, divergence_risk and in_domain to the columns of RUNS.
+    Adds predicted_loss, lower, upper, divergence_risk and in_domain to the columns of RUNS, and says how far the law
+    was off where these have final losses.
     """
     from optlaws.commands import core
 

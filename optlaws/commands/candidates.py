@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import click
+import numpy as np
 
 from optlaws.commands.shared import amount
-from optlaws.runs import Candidates
+from optlaws.errors import OptlawsWarning
+from optlaws.runs import Candidates, RunTable
+
+LEAST_TOKENS = 1e5  # of a run; below, a number is more likely one of millions or billions
+
+
+def tell_candidates(found: Candidates, options: Mapping[str, Any]) -> None:
+    """Say what `tell_overruled` says, and what `warn_of_small` does."""
+    tell_overruled(found, options)
+    warn_of_small(found.runs)
+
+
+def warn_of_small(runs: RunTable) -> None:
+    """Warn of sizes, tokens and tokens a step whose median is so small that a suffix must have been left out.
+
+    The limits are those that `fit` doubts its runs by, and `LEAST_TOKENS`.
+    """
+    from optlaws.law.outliers import LEAST_USUAL
+
+    limits = {
+        "params": LEAST_USUAL["params"][0],
+        "tokens": LEAST_TOKENS,
+        "batch_tokens": LEAST_USUAL["batch_tokens"][0],
+    }
+    small = []
+    for name, values in (("params", runs.size), ("tokens", runs.tokens), ("batch_tokens", runs.batch_tokens)):
+        known = values[np.isfinite(values)]
+        if len(known) and np.median(known) < limits[name]:
+            small.append(f"{name} {np.median(known):.4g}")
+    if small:
+        warnings.warn(
+            OptlawsWarning(
+                f"{', '.join(small)} {'is' if len(small) == 1 else 'are'} far smaller than any training run's; numbers"
+                " count single parameters and tokens: 85M means 85 million, 20B 20 billion"
+            ),
+            stacklevel=2,
+        )
 
 
 def tell_overruled(found: Candidates, options: Mapping[str, Any], what: str = "candidates") -> None:

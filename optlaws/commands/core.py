@@ -11,7 +11,8 @@ import click
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.commands.candidates import tell_overruled
+from optlaws.commands.candidates import tell_candidates
+from optlaws.commands.misses import tell_misses
 from optlaws.commands.options import DEFAULT_LAW
 from optlaws.commands.shared import (
     check_figure,
@@ -80,7 +81,7 @@ def rank(
     law = load_any_law(DEFAULT_LAW if law_name is None else law_name)
     tell_doubts(law)
     found = gather_candidates(candidates, sizes, law.defaults)
-    tell_overruled(found, sizes)
+    tell_candidates(found, sizes)
     if law_name is None and not set(found.assumed) & {"params", "tokens", "batch_tokens"}:
         law = _nearest(law, found.runs)
     law = elsewhere(law, other_corpus)
@@ -343,6 +344,7 @@ def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, ou
         prediction = law.predict(table)
         tell_assumed(prediction.assumed)
         write_runs(output, table, _prediction_columns(prediction, _risks(law, table)))
+        tell_misses(law.name, table, prediction, output)
         return
     asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
     asked = known_readings(asked, table)

@@ -10,6 +10,7 @@ import click
 
 from optlaws import report
 from optlaws._advice import number_text, percent
+from optlaws.commands.candidates import warn_of_small
 from optlaws.commands.core import tell_nearer
 from optlaws.commands.shared import (
     check_figure,
@@ -70,6 +71,7 @@ def optimize(
     else:
         text = _text(found, output)
     click.echo(text, nl=False, err=output == "-")
+    warn_of_small(found.ranking.runs)
     if not found.ranking.in_domain.any():
         tell_nearer(law_name, found.ranking.runs)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from optlaws import report
 from optlaws._advice import percent
-from optlaws.commands.candidates import tell_overruled
+from optlaws.commands.candidates import tell_candidates
 from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, keep_inputs, write_text
 from optlaws.dynamics.model import family
 from optlaws.dynamics.solve import effective_decay
@@ -62,7 +62,7 @@ def risk(
     found = gather_candidates(candidates, sizes, law.defaults)
     other = sum(bool(text) and float(text) != width for text in found.runs.extra.get(WIDTH, ()) if width is not None)
     stated = found.overruled | ({"width": other} if other else {})
-    tell_overruled(replace(found, overruled=stated), {**sizes, "width": width})
+    tell_candidates(replace(found, overruled=stated), {**sizes, "width": width})
     accepted = ACCEPTED if max_risk is None else max_risk
     asked = found.runs if width is None else _with_width(found.runs, width)
     runs, _ = model.complete(asked, law.defaults)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._advice import one_line
-from optlaws.commands.candidates import tell_overruled
+from optlaws.commands.candidates import tell_candidates
 from optlaws.commands.shared import (
     ERROR_NAMES,
     amount,
@@ -21,13 +21,14 @@ from optlaws.commands.shared import (
     keep_inputs,
     write_text,
 )
-from optlaws.errors import InputError
+from optlaws.errors import InputError, TableError
 from optlaws.runs import (
     RunTable,
     atomic_write,
     format_quantity,
     gather_candidates,
 )
+from optlaws.runs._read import NO_LENGTH
 
 if TYPE_CHECKING:
     from optlaws.features import Basis
@@ -52,7 +53,7 @@ def features(specs: Sequence[str], basis: str | None, style: str, output: str, *
     chosen = get_basis(basis)
     found = gather_candidates(specs, sizes)
     values = np.asarray(feature_table(found.runs, chosen), dtype=np.float64)
-    tell_overruled(found, sizes)
+    tell_candidates(found, sizes)
     names = found.runs.run_id
     fields = ("name", "group", "formula", "unit", "rescaling", "derivation")
     about = [{key: getattr(column, key) for key in fields} for column in chosen.columns]
@@ -156,7 +157,10 @@ def schedule(spec: str, style: str, plot: str | None, output: str) -> None:
         check_figure(plot)
     check_outputs(plot, output)
     keep_inputs(output, spec)
-    found = gather_candidates([spec]).runs.schedule_tuple()
+    try:
+        found = gather_candidates([spec]).runs.schedule_tuple()
+    except TableError as bad:  # there are no options for tokens here
+        raise TableError(str(bad).removesuffix(NO_LENGTH)) from None
     if len(found) != 1:
         raise InputError(f"SPEC must be one schedule, got {len(found)}; name one of them")
     chosen = found[0]

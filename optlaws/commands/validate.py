@@ -184,6 +184,7 @@ def put_to_the_test(
         One side is empty, or the law cannot be fitted.
     """
     from optlaws.law import fit_law, with_risk
+    from optlaws.law.fitting import FEWEST_RUNS
     from optlaws.risk import ACCEPTED
     from optlaws.validation import competing, configurations, finished, scores
 
@@ -196,6 +197,14 @@ def put_to_the_test(
             raise InputError("--fit-curves needs curves, got none; put curves.csv beside runs.csv")
         names = set(train.run_id)
         known = readings.select(np.array([one in names for one in readings.run_id], dtype=bool))
+    count = int(finished(train).sum())
+    if known is None and count < FEWEST_RUNS:
+        how = "the lower half of sizes and of lengths" if max_params is None and max_steps is None else "your limits"
+        raise FitError(
+            f"the small and short runs, to which a law is fitted, must be at least {FEWEST_RUNS} completed ones, got"
+            f" {count} of {len(runs)} runs (up to {format_quantity(float(train.size.max()))} parameters and"
+            f" {int(train.steps.max()):,} steps, by {how}); raise --max-params or --max-steps, or add runs"
+        )
     law = with_risk(fit_law(train, known, own_units=own_units, name=name), train)
     if law.risk is None:
         raise FitError("runs to fit must have sizes, batches and Adam or AdamW to judge divergence by")
@@ -293,13 +302,16 @@ def validate(
     plotting.save_figure(losses_figure(verdict), out[".png"])
     if verdict.curves:
         plotting.save_figure(curves_figure(verdict), out["curves"])
+    else:
+        del out["curves"]
     write_columns(out[".csv"], columns(verdict), len(runs))
     text = report(verdict)
     write_text(out[".md"], text)
     if law:
         verdict.law.save(law)
     click.echo(text.partition("## Pools")[0].rstrip())
-    click.echo(f"\nWrote {out['.md']}, validation.csv and the figures beside it" + (f", and {law}." if law else "."))
+    *wrote, last = [*out.values(), *([law] if law else [])]
+    click.echo(f"\nWrote {', '.join(wrote)} and {last}.")
 
 
 def columns(verdict: Verdict) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A grid file is YAML or JSON:
 
     base: {seq_len: 32, data: {vocab: 64}}     # a train configuration, without model and schedule
     sizes: {S: {depth: 3, width: 32}}          # model sections by name
-    schedules: {wsd: "wsd:decay=0.2"}          # short forms without peak, steps, warmup; 0.1*peak is a rate
+    schedules: {wsd: "wsd:decay=0.2"}          # short forms without peak, steps, warmup
     blocks:
       main: {sizes: [S], schedules: [wsd], peaks: [1e-3, 3e-3], horizons: [200, 400], warmups: [0.1]}
       seeds: {sizes: [S], schedules: [wsd], peaks: [3e-3], horizons: [200], warmups: [0.1], seeds: [1, 2]}
@@ -36,7 +36,6 @@ TOP = ("base", "sizes", "schedules", "blocks", *AXES[2:])
 _USUAL = {"optimizer": OptimizerConfig().name, "data": SyntheticData().kind}
 NOT_SET = ("model", "schedule", "steps", "tokens", "name")
 MOST_RUNS = 100_000
-_OF_PEAK = re.compile(r"=\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*\*\s*peak\b")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=+-]{0,39}")
 
 
@@ -146,8 +145,7 @@ def _section(name: str, given: Any) -> Any:
 
 
 def _spec(spec: str, peak: float, warmup: float) -> str:
-    """Return the short form with peak and warm-up in it, rates given as parts of the peak worked out."""
-    spec = _OF_PEAK.sub(lambda found: f"={float(found[1]) * peak!r}", spec)
+    """Return the short form with peak and warm-up in it."""
     return f"{spec}{',' if ':' in spec else ':'}peak={peak!r},warmup={warmup!r}"
 
 

@@ -20,7 +20,7 @@ from optlaws.runs._documents import WIDTH, file_names, load_document, named_entr
 from optlaws.runs._files import read_text
 from optlaws.runs._optimizers import usually_decays
 from optlaws.runs._rates import RATE_COLUMNS, is_rates, raw_from_rates
-from optlaws.runs._read import ends_itself, runs_from_raw
+from optlaws.runs._read import ends_itself, runs_from_raw, states_length
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
 from optlaws.schedules import FAMILIES
 from optlaws.schedules.quantity import parse_quantity
@@ -31,7 +31,9 @@ _DOCUMENTS = (".yaml", ".yml", ".json")
 _LINES = (".txt",)
 _SHORT = re.compile(r"\s*[A-Za-z_]\w*:\w+\s*=")
 _FILES = _DOCUMENTS + _TABLES + _LINES
-_LENGTH = ("tokens", "batch_tokens", "steps")
+_COUNTED = ("batch_tokens", "tokens")  # the one that is assumed before the other, where one is enough
+_LENGTH = (*_COUNTED, "steps")
+Mask = npt.NDArray[np.bool_]
 _FILLABLE = tuple(name for name in NUMBER_COLUMNS if name not in ("steps", "final_loss"))
 
 
@@ -53,7 +55,7 @@ class Candidates:
     """
 
     runs: RunTable
-    named: npt.NDArray[np.bool_]
+    named: Mask
     assumed: dict[str, float]
     overruled: dict[str, int] = field(default_factory=dict)
 
@@ -162,12 +164,12 @@ def gather_candidates(
     written = {name for names, (_, path) in zip(given_names, sources, strict=True) if not path for name in names}
     for names, (raw, path) in zip(given_names, sources, strict=True):
         rest = {name: value for name, value in (fallback or {}).items() if name in _FILLABLE}
-        tokens, batch, lengths = _open_counts(raw, chosen, rest)
+        tokens, batch, lengths, guessed = _open_counts(raw, chosen, rest)
         # unnamed candidates are called by their schedule once it is known; until then by a name nobody can give
         table = runs_from_raw(raw, [name or f"\0{row}" for row, name in enumerate(names)], lengths)
         if optimizer is not None:
             table = replace(table, optimizer=tuple(own or str(asked["optimizer"]) for own in table.optimizer))
-        table, used = _fill(table, raw, tokens, batch, chosen, rest)
+        table, used = _fill(table, raw, tokens, batch, guessed, chosen, rest)
         assumed.update(used)
         for name, value in asked.items():
             overruled[name] = overruled.get(name, 0) + _differ(table, name, value)
@@ -343,19 +345,28 @@ def _rename(
 
 def _open_counts(
     raw: RawTable, options: Mapping[str, float], fallback: Mapping[str, float]
-) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Return tokens and batch_tokens with open cells filled, and lengths for schedules that state none, each (n,)."""
+) -> tuple[FloatArray, FloatArray, FloatArray, dict[str, Mask]]:
+    """Return tokens and batch_tokens with open cells filled, and lengths for schedules that state none, each (n,).
+
+    The masks, by column and (n,), tell where tokens and batch_tokens are open: neither stated, nor given by a length
+    and the other one that are.
+    """
     cells = {name: raw.numbers(name) if name in raw.columns else np.full(len(raw.places), np.nan) for name in _LENGTH}
-    tokens, batch = (
-        np.where(np.isnan(cells[name]), options.get(name, fallback.get(name, np.nan)), cells[name])
-        for name in ("tokens", "batch_tokens")
+    stated = {name: np.where(np.isnan(cells[name]), options.get(name, np.nan), cells[name]) for name in _COUNTED}
+    filled = {name: np.where(np.isnan(own), fallback.get(name, np.nan), own) for name, own in stated.items()}
+    schedules = raw.columns["schedule"]
+    ends = np.array([ends_itself(cell) for cell in schedules], dtype=bool)
+    # a length that is only assumed does not count where a schedule says itself where it ends
+    lengths = np.where(
+        ends,
+        known_lengths(cells["steps"], stated["tokens"], stated["batch_tokens"]),
+        known_lengths(cells["steps"], filled["tokens"], filled["batch_tokens"]),
     )
-    lengths = known_lengths(cells["steps"], tokens, batch)
-    ends = np.array([ends_itself(cell) for cell in raw.columns["schedule"]], dtype=bool)
-    if ends.any():  # a length that is only assumed does not count there
-        stated = (np.where(np.isnan(cells[n]), options.get(n, np.nan), cells[n]) for n in ("tokens", "batch_tokens"))
-        lengths = np.where(ends, known_lengths(cells["steps"], *stated), lengths)
-    return tokens, batch, lengths
+    has_length = ends | ~np.isnan(cells["steps"]) | np.array([states_length(cell) for cell in schedules], dtype=bool)
+    lacks = {name: np.isnan(own) for name, own in stated.items()}
+    neither = lacks["tokens"] & lacks["batch_tokens"]
+    guessed = {name: lacks[name] & (~has_length | neither) for name in _COUNTED}
+    return filled["tokens"], filled["batch_tokens"], lengths, guessed
 
 
 def _differ(table: RunTable, name: str, value: float | str) -> int:
@@ -364,12 +375,17 @@ def _differ(table: RunTable, name: str, value: float | str) -> int:
         return sum(own != value for own in table.optimizer)
     if name not in NUMBER_COLUMNS:
         return 0
+    return int((~_equals(table, name, value) & ~np.isnan(getattr(table, name))).sum())
+
+
+def _equals(table: RunTable, name: str, value: float) -> Mask:
+    """Tell for each candidate whether a number is `value`, up to the rounding to whole steps, shape (n,)."""
     own = np.asarray(getattr(table, name), dtype=np.float64)
-    rounding = 1.0 / (2.0 * table.steps - 1.0) if name in ("tokens", "batch_tokens") else 0.0
-    return int((np.abs(own / value - 1.0) > rounding + 1e-9).sum()) if value else int((own > 0).sum())
+    rounding = 1.0 / (2.0 * table.steps - 1.0) if name in _COUNTED else 0.0
+    return np.asarray(np.abs(own / value - 1.0) <= rounding + 1e-9 if value else own == 0.0)
 
 
-def _may_assume(name: str, table: RunTable) -> npt.NDArray[np.bool_]:
+def _may_assume(name: str, table: RunTable) -> Mask:
     """Tell for each candidate whether a default may stand in for an open cell of that column, shape (n,)."""
     if name == "params":
         return np.isnan(table.active_params)
@@ -383,10 +399,14 @@ def _fill(
     raw: RawTable,
     tokens: FloatArray,
     batch: FloatArray,
+    guessed: Mapping[str, Mask],
     options: Mapping[str, float],
     fallback: Mapping[str, float],
 ) -> tuple[RunTable, dict[str, float]]:
-    """Fill every open cell from the options, then from the fallback; return also the fallback values that were used."""
+    """Fill every open cell from the options, then from the fallback; return also the fallback values that were used.
+
+    `tokens`, `batch` and `guessed` are those of `_open_counts`.
+    """
     columns = {name: np.array(getattr(table, name)) for name in NUMBER_COLUMNS}
     was_open = {name: np.isnan(values) for name, values in columns.items()}
     free = was_open["tokens"] & was_open["batch_tokens"]
@@ -395,8 +415,8 @@ def _fill(
         derived = free & (columns["steps"] == np.round(tokens / batch))
     columns["tokens"][derived], columns["batch_tokens"][derived] = tokens[derived], batch[derived]
     free &= ~derived
-    given = [name for name in ("batch_tokens", "tokens") if name in options]
-    assume = [name for name in ("batch_tokens", "tokens") if name in fallback][:1]
+    given = [name for name in _COUNTED if name in options]
+    assume = [name for name in _COUNTED if name in fallback][:1]
     for name in given or assume:  # one of the two is enough: the schedule's steps give the other
         columns[name][free] = options.get(name, fallback.get(name, np.nan))
     for name in NUMBER_COLUMNS:
@@ -418,11 +438,8 @@ def _fill(
         columns=table.columns,
         where=raw.where,
     )
-    assumed = {
-        name: value
-        for name, value in fallback.items()
-        if name not in options and bool((was_open[name] & (getattr(filled, name) == value)).any())
-    }
+    taken = {name: guessed.get(name, was_open[name]) & _equals(filled, name, value) for name, value in fallback.items()}
+    assumed = {name: value for name, value in fallback.items() if name not in options and bool(taken[name].any())}
     if "weight_decay" in fallback and (was_open["weight_decay"] & (filled.weight_decay == 0.0)).any():
         assumed.setdefault("weight_decay", 0.0)
     return filled, assumed

@@ -8,7 +8,7 @@ import json
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,11 +20,22 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
 from optlaws.runs._files import read_bytes, read_text
+from optlaws.schedules import FAMILIES
 from optlaws.schedules.quantity import parse_quantity
 from optlaws.schedules.schedule import no_repeats
 
 _CSV_LOCK = threading.Lock()
 _CSV_LIMIT = 2**31 - 1  # characters in one cell: a schedule of a million rates is one cell
+
+
+def schedule_keys(names: Iterable[Any]) -> list[str]:
+    """Return those of the names that only a schedule has: its family and the parameters of families but `steps`.
+
+    >>> schedule_keys(["family", "params", "peak", "steps"])
+    ['family', 'peak']
+    """
+    known = {name for family in FAMILIES.values() for key in family.keys for name in (key.name, key.json)}
+    return [name for name in names if name in (known | {"family", "kind"}) - {"steps"}]
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,10 @@ class RawTable:
             if len(self.columns) == 1 and set(";\t|") & set(only := next(iter(self.columns))):
                 other = next(mark for mark in ";\t|" if mark in only)
                 hint = f"; its cells are parted by {other!r}: write commas, or name a tab-separated file .tsv"
+            if "schedule" in lost and schedule_keys(self.columns):
+                hint = (
+                    '; write a schedule in one cell of it, like "cosine:peak=1e-3,warmup=300,steps=20000" (in quotes)'
+                )
             what = f"column{'s' if len(lost) > 1 else ''} {', '.join(map(repr, lost))}"
             raise TableError(f"{self.name}: missing {what}; {self.what} has {', '.join(self.columns)}{hint}")
 

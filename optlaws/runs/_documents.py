@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from optlaws.errors import TableError, nearest
-from optlaws.runs._cells import RawTable, as_text, clip
+from optlaws.runs._cells import RawTable, as_text, clip, schedule_keys
 from optlaws.runs._rates import RATE_COLUMNS
 from optlaws.runs._table import RUN_COLUMNS
 from optlaws.schedules.schedule import no_repeats
@@ -152,9 +152,15 @@ def _raw_from_entries(entries: Iterable[tuple[int, Any]], unit: str, name: str, 
 
 def _check_keys(entry: Mapping[Any, Any], known: Sequence[str], where: str) -> None:
     for key in entry:
-        if key not in known:
-            hint = nearest(str(key), known)
-            raise TableError(f"{where}: unknown key {as_text(key)!r}{hint} (known: {', '.join(known)})")
+        if key in known:
+            continue
+        if schedule_keys([key]):
+            raise TableError(
+                f"{where}: unknown key {as_text(key)!r}; a schedule is one entry, schedule: cosine:peak=1e-3,warmup=300"
+                " or schedule: {kind: cosine, peak: 1e-3, warmup: 300}, where kind is its family"
+            )
+        hint = nearest(str(key), known)
+        raise TableError(f"{where}: unknown key {as_text(key)!r}{hint} (known: {', '.join(known)})")
 
 
 def file_names(paths: Sequence[str]) -> dict[str, str]:

@@ -136,7 +136,7 @@ def read_schedules(cells: list[Any], steps: list[float], where: Callable[[int], 
             try:
                 schedule = seen[key] = parse_with_steps(cell, None if key[1] < 0 else key[1])
             except InputError as bad:
-                hint = _NO_LENGTH if str(bad).startswith("steps of") and not states_length(cell) else ""
+                hint = NO_LENGTH if str(bad).startswith("steps of") and not states_length(cell) else ""
                 raise TableError(f"{where(row)}: schedule: {bad}{hint}") from None
         schedules.append(schedule)
     return schedules
@@ -192,7 +192,7 @@ def parse_with_steps(cell: Any, steps: float | None) -> Schedule:
 _OWN_LENGTH = ("array", "chain")  # kinds whose length follows from their parts
 
 
-_NO_LENGTH = ", or give the number of tokens and the tokens a step"
+NO_LENGTH = ", or give the number of tokens and the tokens a step"
 
 
 def states_length(cell: Any) -> bool:

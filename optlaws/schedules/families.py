@@ -88,7 +88,7 @@ def _warm_up(v: Values) -> tuple[list[Row], Any]:
 
 
 def _floor(v: Values, top: Any, what: str = "peak") -> None:
-    way_out = "final is an absolute rate, not a fraction"
+    way_out = "final is an absolute rate; write final=10% for a share of the peak"
     need(v["final"] <= top, "final", f"a rate of at most {what}", v["final"], way_out)
 
 

@@ -8,6 +8,7 @@ other than it says.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,6 +24,7 @@ MAX_STEPS = 10**12
 MAX_RATE = 1e6  # beyond any use; keeps products of rates finite
 MAX_POINTS = 4096
 REQUIRED: Any = object()
+_OF_PEAK = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*\*\s*peak\s*", re.IGNORECASE | re.ASCII)
 Values = dict[str, Any]
 
 
@@ -135,9 +137,25 @@ def read_duration(key: Key, raw: Any, values: Values) -> Any:
     return whole(key.name, value, key.low, way_out)
 
 
+def _of_peak(key: Key, raw: Any, values: Values) -> Any:
+    """Return the rate of text like 10% or 0.1*peak, the share times the peak unrounded; anything else as it is."""
+    if not isinstance(raw, str) or not (raw.rstrip().endswith("%") or "*" in raw):
+        return raw
+    if "peak" not in values:  # it is the peak, or the rate of a point
+        raise complain(key.name, "an absolute learning rate", raw, "write the rate itself, like 1e-3")
+    found = _OF_PEAK.fullmatch(raw)
+    if found:
+        return float(found[1]) * values["peak"]
+    try:
+        return parse_percent(raw, key.name) * values["peak"]
+    except InputError:
+        rule = "a number, or a share of the peak from 0 to 100 %"
+        raise complain(key.name, rule, raw, f"write {key.name}=10% or {key.name}=0.1*peak") from None
+
+
 def read_rate(key: Key, raw: Any, values: Values) -> Any:
-    """Read an absolute learning rate, finite and not negative."""
-    value = number(key.name, raw)
+    """Read a learning rate, finite and not negative: absolute, or as a share of the peak like 10% or 0.1*peak."""
+    value = number(key.name, _of_peak(key, raw, values))
     low = key.low
     rule = f"a finite rate {'above' if low else 'of at least'} 0, at most {MAX_RATE:g}"
     way_out = f"give the absolute learning rate, as in {key.name}=0.001"
@@ -316,7 +334,7 @@ def duration(name: str, json: str, default: Any = REQUIRED, low: int = 1, **more
 
 
 def rate(name: str, json: str, default: Any = REQUIRED, **more: Any) -> Key:
-    """Return a key for an absolute learning rate."""
+    """Return a key for a learning rate, kept as an absolute one."""
     return Key(name, json, read_rate, default, **more)
 
 

@@ -34,7 +34,7 @@ class Schedule:
         A family's name, or ``"chain"`` with ``parts``.
     **parameters
         The family's parameters by their short names. Lengths are steps, or fractions of all steps where below 1; rates
-        are absolute.
+        are absolute, or text like "10%" or "0.1*peak" for a share of the peak, which is worked out.
 
     Attributes
     ----------
@@ -378,8 +378,8 @@ def parse(spec: str | Mapping[str, Any] | Schedule) -> Schedule:
     ----------
     spec : str or dict
         ``"wsd:peak=1e-3,steps=25000,warmup=300,decay=0.2"`` (lengths in steps like 300 or 20K, or fractions of all
-        steps like 0.2 or 20%; for `decay` 1 is the whole run), parts of a chain joined by ``" then "``; or the JSON
-        form of `Schedule.to_dict`.
+        steps like 0.2 or 20%, for `decay` 1 is the whole run; rates other than the peak may be shares of it, like 10%
+        or 0.1*peak), parts of a chain joined by ``" then "``; or the JSON form of `Schedule.to_dict`.
         A dict may also use the short names.
 
     Raises
@@ -466,7 +466,8 @@ def _json_steps(key: Key, value: Any) -> Steps:
 
 def _parse_dict(spec: Mapping[str, Any]) -> Schedule:
     if "kind" not in spec:
-        raise ScheduleError('kind must be given, got nothing; add "kind": "cosine" or another family')
+        hint = ", in place of 'family'" if "family" in spec else ""
+        raise ScheduleError(f'kind must be given, got nothing; add "kind": "cosine" or another family{hint}')
     kind = spec["kind"]
     if kind == "chain":
         return Schedule("chain", **{str(k): v for k, v in spec.items() if k != "kind"})

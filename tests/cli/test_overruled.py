@@ -122,3 +122,13 @@ def test_fit_says_the_weight_decay_that_it_assumes(optimizer, decay, tmp_path, c
     assert f"Assumed where the table says nothing: weight decay {decay} (36 runs)" in capsys.readouterr().out
     assert run(["fit", str(EXAMPLE), "--group", "family", "-o", str(tmp_path / "law.json")]) == 0
     assert "Assumed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["rank"], ["risk", "llama-slimpajama"]])
+def test_a_batch_that_a_file_of_candidates_leaves_open_is_said_to_be_assumed(command, run):
+    Path("candidates.yaml").write_text('params: 85M\ntokens: 2.56B\ncandidates: ["cosine:peak=1e-3,warmup=300"]\n')
+    code, out, _ = run(*command, "candidates.yaml")
+    assert code == 0
+    assert "51.2K" in out[out.index("assumed: ") :].splitlines()[0]
+    found = json.loads(run(*command, "candidates.yaml", "--format", "json")[1])
+    assert found["assumed"] == {"batch_tokens": 51200.0, "weight_decay": 0.1}

@@ -214,6 +214,31 @@ def test_bad_calls_have_code_2(tables, tmp_path, capsys, args, message):
     assert message in captured.err
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ([], "got 2 of 8 runs (up to 25M parameters and 2,000 steps, by the lower half of sizes and of lengths)"),
+        (["--max-params", "25M", "--max-steps", "2K"], "2 of 8 runs (up to 25M parameters and 2,000 steps, by your"),
+    ],
+)
+def test_few_runs_on_the_small_side_are_told_with_the_way_out(tables, tmp_path, capsys, limits, words):
+    runs = tables[0]
+    some = (runs.size < 75e6) & (runs.steps < 6000) & (runs.batch().peak == 1e-3)
+    assert some.sum() == 8
+    write_runs(tmp_path / "runs.csv", runs.select(some))
+    assert cli.run(["validate", str(tmp_path), *limits]) == 2
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err.count("\n")) == ("", 1)
+    assert "must be at least 4 completed ones, " in captured.err
+    assert words in captured.err
+    assert "; raise --max-params or --max-steps, or add runs" in captured.err
+    assert cli.run(["validate", str(tmp_path), "--max-params", "25M", "--max-steps", "4K"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.endswith(
+        f"Wrote {tmp_path}/validation.md, {tmp_path}/validation.csv and {tmp_path}/validation.png.\n"
+    )
+
+
 def test_an_empty_folder_has_code_2(tmp_path, capsys):
     assert cli.run(["validate", str(tmp_path)]) == 2
     assert "no such file" in capsys.readouterr().err
@@ -328,7 +353,9 @@ def test_several_folders_are_validated_together(tables, verdict, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert f"scored on {verdict.scores['runs']} completed runs" in done.stdout
-    assert "Wrote validation.md, validation.csv and the figures beside it, and law.json." in done.stdout
+    names = ["validation.md", "validation.csv", "validation.png", "validation_curves.png"]
+    assert done.stdout.endswith(f"\nWrote {', '.join(names)} and law.json.\n")
+    assert all((tmp_path / name).is_file() for name in (*names, "law.json"))
     assert f"mean error | {verdict.scores['error']:.2f} %" in done.stdout
     assert f"mean error along the curves | {verdict.curve_error():.2f} %" in done.stdout
     assert len((tmp_path / "validation.csv").read_text().splitlines()) == 1 + len(tables[0])

@@ -201,3 +201,59 @@ class TestPointsEndTheRun:
 @pytest.mark.parametrize("text", ["20k", "1M", "64Ki", "2.5K"])
 def test_counts_of_steps_are_read_as_counts_of_tokens_are(text):
     assert read_candidates([f"cosine:peak=1e-3,steps={text}"]).steps.tolist() == [parse_quantity(text)]
+
+
+class TestFamiliesInPlaceOfSchedules:
+    """A candidate described key by key is refused with the words for how a schedule is given."""
+
+    @pytest.mark.parametrize(
+        ("suffix", "text"),
+        [
+            ("yaml", "params: 85M\ncandidates:\n  - {family: cosine, peak: 1e-3, warmup: 300}\n"),
+            ("yaml", "candidates:\n  a: {family: cosine, peak: 1e-3}\n"),
+            ("yaml", 'family: cosine\ncandidates: ["cosine:peak=1e-3,steps=100"]\n'),
+            ("json", '[{"peak": 1e-3, "family": "cosine"}]'),
+            ("txt", '{"family": "cosine", "peak": 1e-3}\n'),
+        ],
+    )
+    def test_in_documents(self, suffix, text, tmp_path):
+        path = tmp_path / f"candidates.{suffix}"
+        path.write_text(text)
+        with pytest.raises(TableError, match=r"unknown key '(family|peak)'; a schedule is one entry") as bad:
+            read_candidates([str(path)], tokens=1e9, batch_tokens=1e5)
+        assert "schedule: cosine:peak=1e-3,warmup=300 or schedule: {kind: cosine, peak: 1e-3" in str(bad.value)
+        assert "known:" not in str(bad.value)
+
+    def test_the_advice_is_right(self, tmp_path):
+        path = tmp_path / "candidates.yaml"
+        one, two = "schedule: cosine:peak=1e-3,warmup=300", "schedule: {kind: cosine, peak: 1e-3, warmup: 300}"
+        path.write_text(f"candidates:\n  - {one}\n  - {two}\n")
+        table = read_candidates([str(path)], tokens=1e9, batch_tokens=1e5)
+        assert table.schedules[0] == table.schedules[1]
+
+    def test_in_a_mapping_of_a_schedule(self, tmp_path):
+        path = tmp_path / "candidates.yaml"
+        path.write_text("candidates: [{schedule: {family: cosine, peak: 1e-3, steps: 20000}}]\n")
+        with pytest.raises(TableError, match=r"kind must be given, .* or another family, in place of 'family'$"):
+            read_candidates([str(path)])
+
+    @pytest.mark.parametrize(("suffix", "key"), [("csv", "family"), ("csv", "kind"), ("jsonl", "family")])
+    def test_in_tables(self, suffix, key, tmp_path):
+        path = tmp_path / f"candidates.{suffix}"
+        rows = {
+            "csv": f"{key},peak,warmup,steps\ncosine,1e-3,300,20000\n",
+            "jsonl": f'{{"{key}": "cosine", "peak": 1e-3, "warmup": 300, "steps": 20000}}\n',
+        }
+        path.write_text(rows[suffix])
+        with pytest.raises(TableError, match=r"missing column 'schedule'; .* write a schedule in one cell of it, like"):
+            read_candidates([str(path)])
+
+    def test_other_unknown_keys_and_columns_are_as_before(self, tmp_path):
+        path = tmp_path / "candidates.yaml"
+        path.write_text("candidates: [{schedul: 3, params: 85M}]\n")
+        with pytest.raises(TableError, match="unknown key 'schedul'; did you mean 'schedule'"):
+            read_candidates([str(path)])
+        path = tmp_path / "candidates.csv"
+        path.write_text("schedul,steps\n3,4\n")
+        with pytest.raises(TableError, match="has schedul, steps; did you mean 'schedul'"):
+            read_candidates([str(path)])

@@ -301,6 +301,53 @@ def test_counts_in_json_and_grids() -> None:
     assert grid.warmup_steps.tolist() == [1000, 50]
 
 
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ("cosine:peak=3e-3,steps=1000,final={}", "final"),
+        ("wsd:final={},peak=3e-3,steps=1000", "final"),
+        ("inverse_sqrt:peak=3e-3,steps=1000,warmup=100,decay=0.2,final={}", "final"),
+        ("two_stage:peak=3e-3,steps=1000,switch=0.5,second={}", "second"),
+        ("cyclic:peak=3e-3,steps=1000,period=100,low={}", "low"),
+        ("constant:peak=3e-3,steps=1000,warmup=100,warmup_start={}", "warmup_start"),
+    ],
+)
+def test_rates_may_be_shares_of_the_peak_and_are_kept_as_rates(spec: str, key: str) -> None:
+    for text in ("10%", "10 %", "0.1*peak", " .1 * peak ", "1e-1*PEAK"):
+        schedule = parse(spec.format(text))
+        assert schedule[key] == 0.1 * 3e-3
+        assert schedule == parse(spec.format(repr(0.1 * 3e-3))) == parse(str(schedule)) == parse(schedule.to_json())
+        assert f"{key}={0.1 * 3e-3!r}" in schedule.short()
+
+
+def test_shares_of_the_peak_above_it_in_grids_and_in_json() -> None:
+    assert parse("two_stage:peak=1e-3,steps=10,switch=5,second=1.5*peak")["second"] == 1.5 * 1e-3
+    assert parse({"kind": "linear", "peak_lr": 2e-3, "total_steps": 10, "final_lr": "50%"})["final"] == 1e-3
+    peaks = np.array([1e-3, 4e-3])
+    grid = ScheduleBatch.grid("linear", peak=peaks, steps=11, final="50%")
+    assert [float(grid[[row]].groups[0].phases(0)[-1].stop) for row in (0, 1)] == (0.5 * peaks).tolist()
+    joint = parse("constant:peak=1e-3,steps=5 then linear:peak=4e-3,steps=5,final=0.5*peak")
+    assert joint["parts"][1]["final"] == 2e-3
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("cosine:peak=1e-3,steps=10,final=150%", "final must be a number, or a share of the peak from 0 to 100 %, got"),
+        ("cosine:peak=1e-3,steps=10,final=peak*2", "'peak.2'; write final=10% or final=0.1.peak$"),
+        ("cosine:peak=1e-3,steps=10,final=1.5*peak", "final must be a rate of at most peak, got 0.0015"),
+        ("cosine:peak=1e-3,steps=10,final=-0.1*peak", "final must be a finite rate of at least 0"),
+        ("cosine:peak=1e-3,steps=10,final=0.1", "final must be .* got 0.1; final is an absolute rate; write final=10%"),
+        ("exponential:peak=1e-3,steps=10,final=0%", "final must be a finite rate above 0"),
+        ("cosine:peak=10%,steps=10", "peak must be an absolute learning rate, got '10%'; write the rate itself"),
+        ("piecewise:points=0:10%/9:0", "rate of points must be an absolute learning rate, got '10%'"),
+    ],
+)
+def test_shares_of_the_peak_that_are_none(spec: str, message: str) -> None:
+    with pytest.raises(ScheduleError, match=message):
+        parse(spec)
+
+
 def test_points_end_the_run_they_are_given_for() -> None:
     points = [(0, 0.0), (300, 1e-3), (25000, 0.0)]
     assert piecewise(points) == piecewise(points, 25000)

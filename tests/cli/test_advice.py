@@ -209,6 +209,21 @@ class TestRecommend:
         assert "mup" in out
         assert "fitted to the runs given" in out
 
+    def test_few_runs_of_two_families_lead_to_one_of_them(self, run, tmp_path):
+        """The lowest prediction may be of a family that no run had, ahead by a fraction of its interval."""
+        specs = ("cosine:peak=5e-4,steps=10000", "wsd:peak=1e-3,steps=10000", "cosine:peak=2e-3,steps=20000")
+        specs += ("wsd:peak=1e-3,steps=20000", "cosine:peak=1e-3,steps=10000")
+        rows = zip(specs, ("30M", "30M", "30M", "110M", "110M"), (3.4216, 3.3335, 3.2240, 2.9942, 3.1794), strict=True)
+        text = "".join(f'r{i},{n},51200,"{spec},warmup=300",{y}\n' for i, (spec, n, y) in enumerate(rows))
+        (tmp_path / "five.csv").write_text(f"run_id,params,batch_tokens,schedule,final_loss\n{text}")
+        code, out, _ = run("recommend", "--params", "60M", "--tokens", "500M", "--from", tmp_path / "five.csv")
+        assert code == 0
+        lowest = out.split("family, its best")[1].splitlines()[2].split("  ")[0]
+        assert lowest not in ("cosine", "wsd")  # else this shows nothing
+        chosen = out.splitlines()[-1].split()[1]
+        assert chosen in ("cosine", "wsd")
+        assert f"Note: {chosen} is recommended, and not {lowest} of lowest predicted loss" in out
+
     def test_a_published_law(self, run):
         code, out, _ = run("recommend", *RUN, "--law", "step_law")
         assert code == 0

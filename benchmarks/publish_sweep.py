@@ -17,7 +17,8 @@ import numpy as np
 from optlaws import plotting
 from optlaws.commands.folders import measured
 from optlaws.commands.shared import write_text
-from optlaws.commands.validate import curves_figure, losses_figure, put_to_the_test, report
+from optlaws.commands.validate import put_to_the_test
+from optlaws.commands.validation_report import curves_figure, losses_figure, report
 from optlaws.runs import CurveTable, RunTable, parse_quantity, read_curves, read_runs, write_curves, write_runs
 
 ROOT = Path(__file__).resolve().parents[1]

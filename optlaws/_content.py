@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ class Content:
     """Base of frozen dataclasses with `eq=False` that hold arrays: equal where all fields are, arrays read-only.
 
     Two are equal if they are of one class and their fields are equal: arrays in shape and in every number (NaN as NaN),
-    mappings and sequences entry by entry. Equal ones have equal hashes.
+    mappings and sequences entry by entry, a list like a tuple, since files have lists alone; other values NaN as NaN.
+    Equal ones have equal hashes. Copies, and what pickles hold, are made by the constructor anew, and so are read-only.
     """
 
     def __post_init__(self) -> None:
@@ -30,6 +32,15 @@ class Content:
         """Return a hash of the texts and the numbers among the fields."""
         plain = (value for value in _fields(self).values() if isinstance(value, (str, int, float)) and value == value)
         return hash((type(self), *plain))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return the class and the fields, from which `pickle` and `copy` make it again."""
+        plain = {k: dict(v) if isinstance(v, MappingProxyType) else v for k, v in _fields(self).items()}
+        return _rebuilt, (type(self), plain)
+
+
+def _rebuilt(kind: type[Content], values: dict[str, Any]) -> Content:
+    return kind(**values)
 
 
 def read_only(array: np.ndarray) -> Any:
@@ -52,5 +63,5 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
-    return bool(a == b)
+        return len(a) == len(b) and all(map(_same, a, b))
+    return bool(a == b) or bool(a != a and b != b)

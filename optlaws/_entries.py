@@ -10,36 +10,66 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 T = TypeVar("T")
+BEYOND = "a whole number beyond floats"
+
+
+def _of_number(kind: type) -> bool:
+    """Return whether entries of a type are numbers, NumPy's included; true, false and text are none."""
+    return issubclass(kind, (int, float, np.integer, np.floating)) and kind is not bool
+
+
+def _finite(value: Any, what: str) -> float:
+    """Return an entry as a float, if it is a finite number; `what` says what it must be."""
+    if not _of_number(type(value)):
+        raise TypeError(f"{what}, got {value!r:.40}")
+    try:
+        found = float(value)
+    except OverflowError:
+        raise ValueError(f"{what}, got {BEYOND}") from None
+    if not np.isfinite(found):
+        raise TypeError(f"{what}, got {value!r:.40}")
+    return found
+
+
+def _between(least: float, most: float) -> str:
+    """Return a range in words; an infinite end is none."""
+    if most == np.inf:
+        return f"at least {least:g}"
+    return f"at most {most:g}" if least == -np.inf else f"from {least:g} to {most:g}"
 
 
 def number(value: Any, name: str, least: float = -np.inf, most: float = np.inf) -> float:
     """Return an entry as a float, if it is a finite number (true, false and text are none) in its range."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not np.isfinite(value):
-        raise TypeError(f"{name} must be a finite number, got {value!r:.40}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least:g} to {most:g}, got {value:g}")
-    return float(value)
+    found = _finite(value, f"{name} must be a finite number")
+    if not least <= found <= most:
+        raise ValueError(f"{name} must be {_between(least, most)}, got {found:g}")
+    return found
 
 
 def whole(value: Any, name: str, least: int = 0) -> int:
-    """Return an entry as an int, if it is a whole number (true, false and text are none) from `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise TypeError(f"{name} must be a whole number from {least}, got {value!r:.40}")
-    return value
+    """Return an entry as an int, if it is a whole number, 12.0 too (true, false and text are none), from `least`."""
+    what = f"{name} must be a whole number from {least}"
+    if _finite(value, what) != int(value) or value < least:
+        raise TypeError(f"{what}, got {value!r:.40}")
+    return int(value)
 
 
 def numbers(values: Any, *shape: int, name: str = "", most: float = np.inf) -> FloatArray:
     """Return a list (of lists) as an array of the given shape (-1 = any), all finite and at most `most` from 0."""
     entries, called = np.array(values, dtype=object), name or "lists of numbers"
-    if not set(map(type, entries.ravel())) <= {int, float}:  # text that looks like a number, true, false, null
+    if not all(map(_of_number, set(map(type, entries.ravel())))):  # text that looks like a number, true, false, null
         raise TypeError(f"{called} must hold numbers only")
-    array = entries.astype(np.float64)
+    if entries.ndim != len(shape) or any(
+        asked not in (-1, got) for asked, got in zip(shape, entries.shape, strict=True)
+    ):
+        asked = ", ".join("any" if length == -1 else str(length) for length in shape)
+        raise ValueError(f"{called} must have the shape ({asked}), got {entries.shape}")
     try:
-        array = array.reshape(shape)
-    except ValueError:
-        raise ValueError(f"{called} must have the shape {shape}, got {array.shape}") from None
+        array = entries.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"{called} must be finite, got {BEYOND}") from None
     if not (np.isfinite(array) & (np.abs(array) <= most)).all():
-        raise ValueError(f"{called} must be finite, at most {most:g} from 0")
+        raise ValueError(f"{called} must be finite" + (f", at most {most:g} from 0" if most < np.inf else ""))
     return array
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from optlaws.errors import InputError, TableError
+from optlaws.errors import InputError, OptlawsWarning, TableError
 from optlaws.runs import CurveTable, RunTable, read_curves, read_runs
+from optlaws.runs._names import KIND_COLUMN, KINDS
 from optlaws.sweeps import load_sweep, sweep_names
 
 
@@ -22,8 +25,10 @@ def check_folders(folders: Sequence[str]) -> None:
             )
 
 
-def read_folders(folders: Sequence[str]) -> tuple[RunTable, CurveTable | None]:
-    """Return the runs of all folders and built-in sweeps together, and their curves as `measured`.
+def read_folders(folders: Sequence[str]) -> tuple[RunTable, CurveTable | None, tuple[str, ...]]:
+    """Return the n runs of all folders and built-in sweeps together, their curves as `measured`, and n folders' names.
+
+    Where curves of one folder say of what their losses are and those of another do not, a warning names both.
 
     Raises
     ------
@@ -37,7 +42,8 @@ def read_folders(folders: Sequence[str]) -> tuple[RunTable, CurveTable | None]:
             known = (place / "curves.csv").exists()
             table = read_runs(place / "runs.csv", need_loss=True), read_curves(place / "curves.csv") if known else None
         else:
-            table = load_sweep(folder)
+            runs, readings = load_sweep(folder)
+            table = runs, replace(readings, extra={KIND_COLUMN: (KINDS["eval"],) * len(readings)})
         for other, (runs, _) in tables.items():
             known_names = set(runs.run_id)
             both = [name for name in table[0].run_id if name in known_names]
@@ -48,12 +54,36 @@ def read_folders(folders: Sequence[str]) -> tuple[RunTable, CurveTable | None]:
                     " leave one of the two out"
                 )
         tables[folder] = table
-    curves = [measured(readings) for _, readings in tables.values() if readings is not None]
-    return RunTable.concat([runs for runs, _ in tables.values()]), CurveTable.concat(curves) if curves else None
+    curves = {name: measured(readings) for name, (_, readings) in tables.items() if readings is not None}
+    _tell_unsaid(curves)
+    return (
+        RunTable.concat([runs for runs, _ in tables.values()]),
+        CurveTable.concat(list(curves.values())) if curves else None,
+        tuple(name for name, (runs, _) in tables.items() for _ in range(len(runs))),
+    )
+
+
+def _tell_unsaid(curves: Mapping[str, CurveTable]) -> None:
+    """Warn if curves of one folder say of what their losses are and those of another do not."""
+    kinds = {name: set(table.extra.get(KIND_COLUMN, ())) - {""} for name, table in curves.items()}
+    unsaid, said = ([name for name, known in kinds.items() if bool(known) == which] for which in (False, True))
+    if unsaid and said:
+        these = " and ".join(sorted(set().union(*(kinds[name] for name in said))))
+        warnings.warn(
+            OptlawsWarning(
+                f"curves of {', '.join(said)} are {these} losses, those of {', '.join(unsaid)} do not say what they"
+                " are: a law takes a difference between kinds for one of the runs; add a column loss_kind (training or"
+                f" evaluation) to the curves of {unsaid[0]}"
+            ),
+            stacklevel=2,
+        )
 
 
 def measured(curves: CurveTable) -> CurveTable:
-    """Return the curves with the validation loss as the loss, where the table has one: its noise is lower."""
+    """Return the curves with the validation loss as the loss, where the table has one: its noise is lower.
+
+    Their column `loss_kind` then says so.
+    """
     if "val_loss" not in curves.extra:
         return curves
     keep = np.array([bool(cell) for cell in curves.extra["val_loss"]], dtype=bool)
@@ -64,4 +94,4 @@ def measured(curves: CurveTable) -> CurveTable:
         loss = np.array([float(cell) for cell in some.extra["val_loss"]])
     except ValueError as bad:
         raise TableError(f"val_loss of the curves must be numbers or empty ({bad}); correct the table") from None
-    return CurveTable(some.run_id, some.step, loss)
+    return CurveTable(some.run_id, some.step, loss, {KIND_COLUMN: (KINDS["eval"],) * len(some)})

@@ -83,7 +83,7 @@ def import_logs(
     inputs = [log_file(log) for log in logs]
     for target in (output, runs):
         if target is not None:
-            keep_inputs(target, *inputs, *schedule)
+            keep_inputs(target, *inputs)
     found = read_logs(
         logs,
         run_id=run_id,
@@ -92,13 +92,17 @@ def import_logs(
         rate=rate_column,
         updates_per_step=updates_per_step or 1.0,
     )
+    schedules = [_named_schedule(text, found) for text in schedule]
+    if runs is not None:
+        for target in (output, runs):
+            keep_inputs(target, *(text for _, text in schedules))
     notes = _Notes()
     for run in found:
         _note_readings(notes, run, updates_per_step is not None, runs is not None)
     rows: list[_Row] = []
     columns: dict[str, Any] = {}
     if runs is not None:
-        columns, rows = _run_columns(found, _facts(found, schedule, given, notes), label, notes)
+        columns, rows = _run_columns(found, _facts(found, schedules, given, notes), label, notes)
     curves = CurveTable.concat([run.curve() for run in found])
     write_curves(output, curves)
     if runs is not None:
@@ -161,10 +165,10 @@ class _Row:
 
 
 def _facts(
-    found: Sequence[LoggedRun], schedule: Sequence[str], given: Mapping[str, Given[Any]], notes: _Notes
+    found: Sequence[LoggedRun], schedules: Given[str], given: Mapping[str, Given[Any]], notes: _Notes
 ) -> list[dict[str, Any]]:
     """Return what the options say of every run: schedule, optimizer and numbers, None where they say nothing."""
-    asked: dict[str, Given[Any]] = {**given, "schedule": [_named_schedule(text, found) for text in schedule]}
+    asked: dict[str, Given[Any]] = {**given, "schedule": schedules}
     values = {name: by_run("--" + name.replace("_", "-"), some, found) for name, some in asked.items()}
     facts = [{name: column[row] for name, column in values.items()} for row in range(len(found))]
     for run, fact in zip(found, facts, strict=True):

@@ -19,6 +19,7 @@ from optlaws.runs import (
     check_target,
     format_quantity,
 )
+from optlaws.runs._names import KIND_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,10 +151,10 @@ def tell_kinds(losses: Mapping[str, Mapping[str, str]]) -> None:
 def tell_kinds_of(runs: RunTable, curves: CurveTable | None = None) -> None:
     """Do so for tables that were read, by the column `loss_kind` that `optlaws import` writes."""
     losses = {}
-    if "loss_kind" in runs.extra:
-        losses[FINAL] = dict(zip(runs.run_id, runs.extra["loss_kind"], strict=True))
-    if curves is not None and "loss_kind" in curves.extra:
-        losses[CURVES] = dict(zip(curves.run_id, curves.extra["loss_kind"], strict=True))
+    if KIND_COLUMN in runs.extra:
+        losses[FINAL] = dict(zip(runs.run_id, runs.extra[KIND_COLUMN], strict=True))
+    if curves is not None and KIND_COLUMN in curves.extra:
+        losses[CURVES] = dict(zip(curves.run_id, curves.extra[KIND_COLUMN], strict=True))
     tell_kinds(losses)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +15,19 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.commands.folders import check_folders, measured, read_folders
-from optlaws.commands.shared import check_outputs, quiet, tell_kinds_of, units_text, write_text
-from optlaws.errors import FitError, InputError
+from optlaws.commands.shared import check_outputs, quiet, tell_kinds_of, write_text
+from optlaws.commands.validation_report import columns, curves_figure, levels_text, losses_figure, report
+from optlaws.errors import FitError, InputError, OptlawsWarning
 from optlaws.runs import CurveTable, RunTable, check_folder, format_quantity, write_columns
-from optlaws.validation import SMALLEST_POOL, middle
+from optlaws.validation import middle
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from optlaws.law import Law
     from optlaws.risk import RiskPrediction
 
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
-TARGETS = {"error": 0.5, "pool_spearman": 0.9, "top2": 94.0}
-NO_POOLS = f"no pool: at least {SMALLEST_POOL} held-out runs must have one size and length"
-DRAWN = 9  # held-out curves in the figure
-TITLE = 44  # letters of the name of a run above its curve
+Labels = npt.NDArray[Any]
 DRAWS = 200  # simulated predictions that are wrong by the scatter of repeats alone
 LATE = 0.125  # part of a run before which its curve is not compared, as in fits
 
@@ -47,8 +45,13 @@ class Verdict:
     predicted, lower, upper : (n,), nats per token.
     risk : risk of all runs.
     scores : of the scored runs, as `optlaws.validation.scores` gives them.
-    cells : (size, tokens, steps, scores) of every pool of scored runs; NaN tokens where they are not known, and then
-        alone all runs of a pool have these steps.
+    folder : (n,) where each run comes from, "" = not said. Runs of two folders neither compete nor are repeats.
+    pool : (n,) labels of the runs that compete: of one folder, size and budget.
+    tried : (n,) labels of configurations of one folder.
+    cells : (folder, size, tokens, steps, scores) of every pool of scored runs; NaN tokens where they are not known, and
+        then alone all runs of a pool have these steps.
+    folders : (folder, scores of its scored runs) where there are several.
+    levels : (folder a, folder b, configurations that both trained, how much higher their losses are in b, %).
     repeat_sd : standard deviation of runs that differ in the seed alone, % of their mean; NaN where there are none.
     repeats : number of runs that it is from.
     curves : rows of (run, steps, losses, predicted, lower, upper) of scored runs with a curve.
@@ -65,7 +68,12 @@ class Verdict:
     upper: FloatArray
     risk: RiskPrediction
     scores: dict[str, Any]
-    cells: list[tuple[float, float, float, dict[str, Any]]]
+    folder: Labels
+    pool: Labels
+    tried: Labels
+    cells: list[tuple[str, float, float, float, dict[str, Any]]]
+    folders: list[tuple[str, dict[str, Any]]]
+    levels: list[tuple[str, str, int, float]]
     repeat_sd: float
     repeats: int
     curves: list[tuple[int, FloatArray, FloatArray, FloatArray, FloatArray, FloatArray]]
@@ -101,10 +109,9 @@ class Verdict:
 
         Simulated: each real loss times exp(normal noise of that scatter), the mean of `DRAWS` draws.
         """
-        from optlaws.validation import competing, configurations, scores
+        from optlaws.validation import scores
 
-        runs = self.runs.select(self.scored)
-        loss, pool, tried = runs.final_loss, competing(runs), configurations(runs)
+        loss, pool, tried = (values[self.scored] for values in (self.runs.final_loss, self.pool, self.tried))
         random = np.random.default_rng(0)
         found = []
         for _ in range(DRAWS):
@@ -158,6 +165,7 @@ def put_to_the_test(
     accepted: float | None = None,
     own_units: bool = True,
     name: str = "law",
+    folder: Sequence[str] | None = None,
 ) -> Verdict:
     """Fit a law on the small and short runs and predict the others.
 
@@ -177,6 +185,8 @@ def put_to_the_test(
         Far smaller runs than language models may have units of their own, as in `fit_law`.
     name : str
         Of the law.
+    folder : sequence of n texts, optional
+        Where each run comes from. One law is fitted to the runs of all folders; pools and repeats are of one each.
 
     Raises
     ------
@@ -214,9 +224,11 @@ def put_to_the_test(
     scored = done & ~fitted
     if not scored.any():
         raise FitError("at least 1 held-out run must be completed with a loss, got none; lower the limits or add runs")
-    pools = competing(runs)
-    tried = configurations(runs)
+    places = np.array([""] * len(runs) if folder is None else list(folder), dtype=object)
+    pools, tried = per_folder(runs, places, competing), per_folder(runs, places, configurations)
     p = prediction.loss, prediction.lower, prediction.upper
+
+    names_of = list(dict.fromkeys(places.tolist()))
 
     def of(mask: Mask) -> dict[str, Any]:
         loss, guess, lower, upper = (values[mask] for values in (runs.final_loss, *p))
@@ -224,17 +236,54 @@ def put_to_the_test(
 
     cells = sorted(
         (
-            (float(runs.size[i]), float(runs.tokens[i]), float(runs.steps[i]), of(scored & (pools == pools[i])))
+            (places[i], *(float(v[i]) for v in (runs.size, runs.tokens, runs.steps)), of(scored & (pools == pools[i])))
             for i in {str(pools[i]): i for i in np.flatnonzero(scored).tolist()}.values()
         ),
-        key=lambda cell: tuple(np.nan_to_num(cell[:3])),
+        key=lambda cell: (names_of.index(cell[0]), *np.nan_to_num(cell[1:4])),
     )
+    by_folder = [(one, of(scored & (places == one))) for one in names_of if (scored & (places == one)).any()]
     sd, count = repeat_spread(runs.select(done), tried[done])
     risk = law.risk.predict(law.as_usual(runs), law.defaults)
     return Verdict(
-        runs, fitted, ~fitted, scored, law, *p, risk, of(scored), cells, sd, count,
+        runs, fitted, ~fitted, scored, law, *p, risk, of(scored), places, pools, tried, cells,
+        by_folder if len(names_of) > 1 else [], levels_of(runs.select(done), places[done]), sd, count,
         _along(law, runs, scored, readings), ACCEPTED if accepted is None else accepted,
     )  # fmt: skip
+
+
+def per_folder(runs: RunTable, folder: Labels, label: Callable[[RunTable], Labels]) -> Labels:
+    """Return labels of runs, (n,), made in each folder by itself; where there are several they name it."""
+    names = dict.fromkeys(folder.tolist())
+    if len(names) == 1:
+        return label(runs)
+    found = np.empty(len(runs), dtype=object)
+    for name in names:
+        rows = np.flatnonzero(folder == name)
+        found[rows] = [f"{text} of {name}" for text in label(runs.select(rows))]
+    return found
+
+
+def levels_of(runs: RunTable, folder: Labels) -> list[tuple[str, str, int, float]]:
+    """Return each two folders a, b that trained configurations alike, how many, and how much higher b's losses are, %.
+
+    That is the mean over these configurations of the logarithm of the ratio of their mean losses. Where it is not
+    near 0 the folders' data or networks differ in what no column says.
+    """
+    from optlaws.validation import configurations
+
+    tried = configurations(runs)
+    means: dict[str, dict[str, float]] = {}
+    for name in dict.fromkeys(folder.tolist()):
+        labels, index = np.unique(tried[folder == name], return_inverse=True)
+        mean = np.bincount(index, weights=runs.final_loss[folder == name]) / np.bincount(index)
+        means[name] = dict(zip(labels.tolist(), mean.tolist(), strict=True))
+    found = []
+    for a, b in combinations(means, 2):
+        both = [label for label in means[a] if label in means[b]]
+        if both:
+            logs = [math.log(means[b][label] / means[a][label]) for label in both]
+            found.append((a, b, len(both), 100 * math.expm1(float(np.mean(logs)))))
+    return found
 
 
 def repeat_spread(runs: RunTable, label: npt.NDArray[Any]) -> tuple[float, int]:
@@ -290,12 +339,15 @@ def validate(
     out = {suffix: str(target / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
     out["curves"] = str(target / "validation_curves.png")
     check_outputs(*(out.values() if target.is_dir() else ()), law)
-    runs, curves = read_folders(folders)
+    runs, curves, folder = read_folders(folders)
     tell_kinds_of(runs, curves)
     verdict = put_to_the_test(
         runs, curves, max_params=max_params, max_steps=max_steps, fit_curves=fit_curves, accepted=accepted,
         name=Path(law).stem if law else lone.resolve().name if lone else "+".join(Path(one).name for one in folders),
+        folder=folder,
     )  # fmt: skip
+    for text in levels_text(verdict):
+        warnings.warn(OptlawsWarning(text), stacklevel=2)
     from optlaws import plotting
 
     target.mkdir(parents=True, exist_ok=True)
@@ -312,178 +364,3 @@ def validate(
     click.echo(text.partition("## Pools")[0].rstrip())
     *wrote, last = [*out.values(), *([law] if law else [])]
     click.echo(f"\nWrote {', '.join(wrote)} and {last}.")
-
-
-def columns(verdict: Verdict) -> dict[str, Any]:
-    """Return the table of all runs: what they did and what was predicted."""
-    runs = verdict.runs
-    return {
-        "run_id": runs.run_id,
-        "params": runs.size,
-        "steps": runs.steps,
-        "schedule": [schedule.kind for schedule in runs.schedule_tuple()],
-        "peak_lr": np.asarray(runs.batch().peak, dtype=np.float64),
-        "side": ["fitted" if one else "held out" for one in verdict.fitted.tolist()],
-        "status": [status or "completed" for status in runs.status],
-        "final_loss": runs.final_loss,
-        "predicted_loss": verdict.predicted,
-        "lower": verdict.lower,
-        "upper": verdict.upper,
-        "divergence_risk": np.asarray(verdict.risk.probability, dtype=np.float64),
-        "flagged": verdict.flagged,
-    }
-
-
-def report(verdict: Verdict) -> str:
-    """Return the report as Markdown."""
-    s, runs, confusion = verdict.scores, verdict.runs, verdict.confusion()
-    repeated = s["pools"] and s["candidate_spearman"] != s["pool_spearman"]
-    train = runs.select(verdict.fitted)
-    usable = len(train) - int(verdict.diverged[verdict.fitted].sum())
-    missed = confusion["not flagged, diverged"]
-    lost = confusion["flagged, diverged"] + missed
-    rows = [
-        ("mean error", f"{s['error']:.2f} %", _judge(s["error"] <= TARGETS["error"], "at most 0.5 %")),
-        ("largest error", f"{s['worst']:.2f} %", ""),
-        ("bias", f"{s['bias']:+.2f} %", ""),
-        (
-            f"Spearman within pools (mean of {s['pools']})",
-            f"{s['pool_spearman']:.3f}" if s["pools"] else NO_POOLS,
-            _judge(s["pool_spearman"] >= TARGETS["pool_spearman"], "at least 0.9") if s["pools"] else "",
-        ),
-        *([("the same of candidates, repeats averaged", f"{s['candidate_spearman']:.3f}", "")] if repeated else []),
-        ("Spearman over all", f"{s['spearman']:.3f}", ""),
-        (
-            "Top-2: best run among the two predicted lowest",
-            f"{s['hits']} of {s['pools']} pools" if s["pools"] else NO_POOLS,
-            _judge(verdict.top2 >= TARGETS["top2"], "at least 94 %") if s["pools"] else "",
-        ),
-        (
-            "regret of the run predicted lowest",
-            f"{s['regret']:.2f} % (largest {s['worst_regret']:.2f} %)" if s["pools"] else NO_POOLS,
-            "",
-        ),
-        ("90 % intervals cover", f"{100 * s['cover']:.0f} % (mean width {s['width']:.2f} %)", ""),
-        ("diverged runs flagged", f"{lost - missed} of {lost}", _judge(missed == 0, "all") if lost else ""),
-    ]
-    calm = verdict.scored & ~verdict.flagged
-    if calm.any():
-        error = 100 * np.abs(verdict.predicted[calm] / runs.final_loss[calm] - 1)
-        rows.insert(1, (f"mean error of the {len(error)} runs that were not flagged", f"{error.mean():.2f} %", ""))
-    if verdict.curves:
-        rows.append(("mean error along the curves", f"{verdict.curve_error():.2f} %", ""))
-    lines = [
-        "# Validation",
-        "",
-        f"Fitted on {usable} completed runs of at most {format_quantity(float(train.size.max()))} parameters and "
-        f"{int(train.steps.max()):,} steps ({len(train) - usable} more diverged); scored on {s['runs']} completed runs "
-        f"that are larger or longer. Losses are {runs.final_loss[verdict.scored].min():.3f} to "
-        f"{runs.final_loss[verdict.scored].max():.3f} nats per token. {units_text(verdict.law)}".rstrip(),
-        "",
-        "| held-out runs | | target |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {value} | {judged} |" for what, value, judged in rows),
-        "",
-        f"Divergence of held-out runs, flagged above a risk of {100 * verdict.accepted:g} %:",
-        "",
-        "| | diverged | completed |",
-        "| --- | --- | --- |",
-        *(
-            f"| {which} | {confusion[f'{which}, diverged']} | {confusion[f'{which}, completed']} |"
-            for which in ("flagged", "not flagged")
-        ),
-        "",
-    ]
-    if verdict.repeats:
-        best = verdict.ceiling()
-        words = f"Runs that differ in the seed alone scatter by {verdict.repeat_sd:.2f} % (standard deviation, "
-        words += f"{verdict.repeats} runs). Predictions that are wrong by no more than that would have a mean error of "
-        words += f"{best['error']:.2f} %"
-        if s["pools"]:
-            words += f", a Spearman of {best['pool_spearman']:.3f} within pools and {best['top2']:.0f} % in Top-2"
-        lines += [words + " (simulated).", ""]
-    lines += [
-        "## Pools",
-        "",
-        "| parameters | budget | runs | error % | bias % | Spearman | Top-2 | regret % | cover % |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    for size, tokens, steps, cell in verdict.cells:
-        ranked = cell["pools"] > 0
-        top = ("yes" if cell["hits"] else "no") if ranked else "-"
-        lines.append(
-            f"| {format_quantity(size)} | {_budget(tokens, steps)} | {cell['runs']} | "
-            f"{cell['error']:.2f} | {cell['bias']:+.2f} | "
-            + (f"{cell['pool_spearman']:.3f} | {top} | {cell['regret']:.2f} | " if ranked else "- | - | - | ")
-            + f"{100 * cell['cover']:.0f} |"
-        )
-    lines += ["", "![predicted against real losses](validation.png)"]
-    if verdict.curves:
-        lines += ["", "![predicted and real curves of held-out runs](validation_curves.png)"]
-    return "\n".join(lines) + "\n"
-
-
-def _budget(tokens: float, steps: float) -> str:
-    return f"{int(steps):,} steps" if math.isnan(tokens) else f"{format_quantity(tokens)} tokens"
-
-
-def _judge(reached: bool, target: str) -> str:
-    return f"{target}: {'reached' if reached else '**missed**'}"
-
-
-def losses_figure(verdict: Verdict) -> Figure:
-    """Return the figure of predicted against real final losses."""
-    from optlaws import plotting
-
-    axes = plotting.new_axes(6.4, 6.0)
-    runs, done = verdict.runs, np.isfinite(verdict.runs.final_loss) & ~verdict.diverged
-    low = float(min(runs.final_loss[done].min(), verdict.predicted[done].min()))
-    high = float(max(runs.final_loss[done].max(), verdict.predicted[done].max()))
-    pad = 0.03 * (high - low)
-    axes.plot([low - pad, high + pad], [low - pad, high + pad], color="#4d4d4d", linewidth=0.8, zorder=1)
-    some = done & verdict.fitted
-    axes.plot(
-        runs.final_loss[some], verdict.predicted[some], "o", color=plotting.GREY, markersize=3.5, label="fitted"
-    )  # fmt: skip
-    for place, size in enumerate(np.unique(runs.size[verdict.scored]).tolist()):
-        rows = verdict.scored & (runs.size == size)
-        y = verdict.predicted[rows]
-        axes.errorbar(
-            runs.final_loss[rows], y, yerr=[y - verdict.lower[rows], verdict.upper[rows] - y], fmt="o", markersize=4.5,
-            color=plotting.colour_of(place), elinewidth=0.8, label=f"held out, {format_quantity(size)} parameters",
-        )  # fmt: skip
-    axes.set_xlabel("real final loss (nats per token)")
-    axes.set_ylabel("predicted final loss, 90 % interval")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    return axes.figure  # type: ignore[return-value]
-
-
-def curves_figure(verdict: Verdict) -> Figure:
-    """Return the figure of some held-out curves, evenly picked from the lowest to the highest final loss."""
-    from matplotlib.figure import Figure
-
-    from optlaws import plotting
-
-    ordered = sorted(verdict.curves, key=lambda entry: float(verdict.runs.final_loss[entry[0]]))
-    pick = np.unique(np.linspace(0, len(ordered) - 1, min(DRAWN, len(ordered))).round().astype(int))
-    figure = Figure(figsize=(10.5, 3.1 * math.ceil(len(pick) / 3)), layout="constrained")
-    grid = figure.subplots(math.ceil(len(pick) / 3), min(3, len(pick)), squeeze=False)
-    for axes in grid.ravel()[len(pick) :]:
-        axes.set_visible(False)
-    for axes, place in zip(grid.ravel(), pick.tolist(), strict=False):
-        i, step, loss, guess, lower, upper = ordered[place]
-        axes.fill_between(step, lower, upper, color=plotting.COLOURS[0], alpha=0.15, linewidth=0)
-        axes.plot(step, guess, color=plotting.COLOURS[0], linewidth=1.6, label="predicted, 90 %")
-        axes.plot(step, loss, "o-", color="#222222", linewidth=0.7, markersize=2.2, label="real")
-        schedule = verdict.runs.schedule_tuple()[i]
-        peak = float(verdict.runs.batch().peak[i])
-        size = format_quantity(float(verdict.runs.size[i]))
-        name = plotting.wrapped(verdict.runs.run_id[i], TITLE, 1)
-        axes.set_title(f"{name}\n{size} parameters, {schedule.kind}, peak {peak:g}", fontsize=9)
-        axes.set_xlabel("step", fontsize=9)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    grid[0][0].set_ylabel("loss (nats per token)", fontsize=9)
-    grid[0][0].legend(frameon=False, fontsize=8)
-    return figure

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from optlaws._content import Content
 from optlaws.dynamics import Dynamics, States, final_states
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError, nearest
@@ -44,8 +45,8 @@ def _plain(what: str, values: Mapping[str, float]) -> Mapping[str, float]:
     return MappingProxyType({k: v.item() if isinstance(v, np.generic) else v for k, v in values.items()})
 
 
-@dataclass(frozen=True)
-class Basis:
+@dataclass(frozen=True, eq=False)
+class Basis(Content):
     """Sixteen columns, their constants, and the coordinates in which residuals are smooth.
 
     Attributes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from scipy.special import gammaincc
@@ -150,6 +149,18 @@ def _check_place(mode: int) -> None:
         raise InputError(f"mode must be a place among the modes, 0 or more, got {mode!r}; 0 is the slowest")
 
 
+@dataclass(frozen=True)
+class _OfMode:
+    """A function of one mode, by its place: unlike partial ones, two of the same are equal."""
+
+    function: Callable[[States, Exponents, int], FloatArray]
+    mode: int
+
+    def __call__(self, s: States, e: Exponents) -> FloatArray:
+        """Return the column, shape (m,)."""
+        return self.function(s, e, self.mode)
+
+
 def variance(mode: int, prior: float) -> Column:
     """Return the variance column of one curvature, by its place 0, 1, ... among the modes; `prior` above 0.
 
@@ -167,7 +178,7 @@ def variance(mode: int, prior: float) -> Column:
         "q - gv",
         "excess loss of one curvature from gradient noise: variance of the SDE on a quadratic mode",
         prior,
-        partial(_variance, mode=mode),
+        _OfMode(_variance, mode),
         assumed=_VARIANCE_READ,
     )
 
@@ -189,7 +200,7 @@ def variance_size(mode: int, prior: float) -> Column:
         "q - gv",
         "number of noisy modes grows with the model: variance x size",
         prior,
-        partial(_variance_size, mode=mode),
+        _OfMode(_variance_size, mode),
         assumed=f"{_VARIANCE_READ}; nv between the argument's two cases, 0 and 1",
     )
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from optlaws.errors import TableError
 from optlaws.runs._cells import read_raw
+from optlaws.runs._names import KIND_COLUMN, KINDS
 from optlaws.runs._table import picked_rows
 from optlaws.runs._write import write_columns
 
@@ -125,8 +126,9 @@ class CurveTable:
 def read_curves(path: str | os.PathLike[str], need_loss: bool = True) -> CurveTable:
     """Read a curve table from CSV, JSON lines or Parquet (by suffix), or from standard input ("-").
 
-    The columns are `run_id`, `step` and `loss` (or `val_loss`); others are kept as text. Where a run has more than one
-    reading of a step, the last one counts: a run that was resumed logs those steps again.
+    The columns are `run_id`, `step` and `loss`; others are kept as text. Without `loss` it is `val_loss` that is read,
+    and a column `loss_kind` says so, unless the table has one. Where a run has more than one reading of a step, the
+    last one counts: a run that was resumed logs those steps again.
 
     Parameters
     ----------
@@ -170,6 +172,8 @@ def read_curves(path: str | os.PathLike[str], need_loss: bool = True) -> CurveTa
         message = f"{raw.where(row)}: {loss_name} must be a finite number of nats per token above 0, got {got!r}"
         raise TableError(f"{message}; drop the row or correct it")
     extra = {name: tuple(raw.texts(name)) for name in raw.columns if name not in ("run_id", "step", loss_name)}
+    if loss_name == "val_loss":
+        extra.setdefault(KIND_COLUMN, (KINDS["eval"],) * len(names))
     table = CurveTable(tuple(names), step, loss, extra)
     last: dict[tuple[str, float], int] = {}
     for row, key in enumerate(zip(names, step.tolist(), strict=True)):

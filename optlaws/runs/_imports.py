@@ -161,11 +161,19 @@ def _join(name: str, parts: list[Part], named: str | None) -> LoggedRun:
         rival_rates=() if "rate" in series else tuple(dict.fromkeys(name for part in parts for name in part.rates)),
         batch_tokens=_batch_tokens(*ordered[TOKENS][:2]),
         paths=tuple(dict.fromkeys(part.path for part in parts)),
-        loss_kind=KINDS[curve] if named is None else loss_kind(named),
+        loss_kind=_kind(parts, curve, named),
         other_units=tuple(
             dict.fromkeys(name for part in parts for name in part.other_units if columns.get("rate", name) == name)
         ),
     )
+
+
+def _kind(parts: Sequence[Part], curve: str, named: str | None) -> str:
+    """Return of what the curve is: what its log says itself, else what the name of its column tells."""
+    said = next((part.loss_kind for part in parts if curve in part.series and part.loss_kind is not None), None)
+    if said is not None:
+        return said
+    return KINDS[curve] if named is None else loss_kind(named)
 
 
 _WORDS = {"loss": "loss", "eval": "evaluation loss", "rate": "learning rate", "grad": "gradient norm"}

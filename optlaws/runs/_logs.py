@@ -29,6 +29,8 @@ from optlaws.errors import TableError
 from optlaws.runs._cells import RawTable, clip
 from optlaws.runs._log_files import Log, load_log, log_file, run_name
 from optlaws.runs._names import (
+    KIND_COLUMN,
+    KINDS,
     OWN_STEP,
     ROLES,
     STEP_NAMES,
@@ -84,6 +86,8 @@ class Part:
         Columns of a learning rate in another unit by their names, where none in plain units is read.
     reached, planned
         Steps done and planned as far as the log says so itself, NaN where it does not.
+    loss_kind
+        What the log itself says that its loss is of, "" where it says that this is not known; None: it says nothing.
     """
 
     run_id: str
@@ -95,6 +99,7 @@ class Part:
     other_units: tuple[str, ...] = ()
     reached: float = math.nan
     planned: float = math.nan
+    loss_kind: str | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +179,7 @@ def _table_parts(log: Log, names: Columns, file: str) -> list[Part]:
         raise TableError(f"{raw.name}: column {columns.get('loss', columns.get('eval'))!r} is empty; name another one")
     for part in parts.values():
         part.rates = () if "rate" in given else rivals
+        part.loss_kind = _said_kind(raw, part)
         part.other_units = tuple(name for name in other_units(raw.columns) if columns.get("rate", name) == name)
         _add_tokens(raw, part, columns["step"], runs, names.updates)
     return [part for part in parts.values() if part.series]
@@ -256,6 +262,20 @@ def _runs(raw: RawTable, columns: dict[str, str], numbers: list[dict[str, float]
         return texts.get("run_id", [""] * len(raw.places))
     columns["run"] = " and ".join(chosen)
     return ["/".join(texts[name][row] for name in chosen).strip("/") for row in range(len(raw.places))]
+
+
+def _said_kind(raw: RawTable, part: Part) -> str | None:
+    """Return what the column `loss_kind` says of a run's `loss`; None where there is none, or it speaks of others."""
+    if KIND_COLUMN not in raw.columns or "loss" not in part.series or part.columns["loss"] != "loss":
+        return None
+    cells = raw.texts(KIND_COLUMN)
+    found = sorted({cells[row] for row in part.series["loss"].row})
+    if len(found) > 1:
+        raise TableError(
+            f"{raw.name}: {KIND_COLUMN} must be one for all readings of a run, got"
+            f" {' and '.join(repr(kind) for kind in found)} for {part.run_id!r}; keep the losses of one kind"
+        )
+    return found[0] if found[0] in ("", *KINDS.values()) else None
 
 
 def _add_tokens(raw: RawTable, part: Part, step: str, runs: list[str], updates: float) -> None:

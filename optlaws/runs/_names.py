@@ -15,6 +15,9 @@ ROLES = ("loss", "eval", "rate", "grad")
 KINDS = {"loss": "training", "eval": "evaluation"}
 """Kinds of losses, by role."""
 
+KIND_COLUMN = "loss_kind"
+"""The column of a table that says of what its column `loss` is."""
+
 OWN_STEP = "_step"
 """Of W&B: counts its own log calls, so any other step goes before it."""
 

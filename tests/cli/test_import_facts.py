@@ -10,6 +10,7 @@ import pytest
 from refusal import refused
 
 from optlaws import parse
+from optlaws.errors import TableError
 from optlaws.runs import read_curves, read_logs, read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,35 @@ class TestKinds:
         assert "loss_kind" not in kinds["y"].curve().extra
         path.write_text("step,val_loss\n10,3.1\n")
         assert read_logs([path])[0].loss_kind == "evaluation"
+
+    def test_a_table_of_import_keeps_its_kinds(self, tmp_path, run):
+        for name, loss in (("a", "train/loss"), ("c", "eval/loss"), ("y", "y")):
+            write(tmp_path, name, loss=loss)
+        assert run("import", "a.csv", "c.csv", "-o", "both.csv")[0] == 0
+        assert run("import", "y.csv", "-o", "plain.csv", "--loss-column", "y")[0] == 0
+        code, _, err = run("import", "both.csv", "-o", "again.csv", "--runs", "r.csv")
+        assert code == 0
+        assert "mix evaluation losses of 'c' with training losses of 'a'" in err
+        assert (tmp_path / "again.csv").read_text() == (tmp_path / "both.csv").read_text()
+        assert read_runs(tmp_path / "r.csv").extra["loss_kind"] == ("training", "evaluation")
+        kinds = {n: read_logs([tmp_path / "both.csv"], loss=n)[1].loss_kind for n in (None, "loss")}
+        assert kinds == {None: "evaluation", "loss": "evaluation"}
+        assert read_logs([tmp_path / "plain.csv"])[0].loss_kind == "training"  # no column says anything
+
+    @pytest.mark.parametrize(("cells", "kind"), [(",", ""), ("ce,ce", "training"), ("evaluation,", None)])
+    def test_what_the_column_says(self, tmp_path, cells, kind):
+        path, kinds = tmp_path / "x.csv", cells.split(",")
+        path.write_text(f"step,loss,loss_kind\n10,3,{kinds[0]}\n20,2.9,{kinds[1]}\n")
+        if kind is None:
+            with pytest.raises(TableError, match="loss_kind must be one for all readings of a run, got '' and 'eval"):
+                read_logs([path])
+        else:
+            assert read_logs([path])[0].loss_kind == kind
+
+    def test_the_column_says_nothing_of_another_loss(self, tmp_path):
+        (tmp_path / "x.csv").write_text("step,loss,y,val_loss,loss_kind\n10,3,4,5,evaluation\n20,2,3,4,evaluation\n")
+        found = {name: read_logs([tmp_path / "x.csv"], loss=name)[0].loss_kind for name in ("loss", "y", "val_loss")}
+        assert found == {"loss": "evaluation", "y": "", "val_loss": "evaluation"}
 
 
 class TestSingleLogs:
@@ -168,3 +198,24 @@ class TestPerCent:
     def test_nothing_is_said_of_it_beside_a_plain_rate(self, tmp_path, run):
         (tmp_path / "a.csv").write_text("step,loss,lr (%),lr\n1,3,0.1,1e-3\n2,3,0.1,1e-3\n")
         assert "lr (%)" not in run("import", "a.csv", *OUT)[2]
+
+
+class TestScheduleFiles:
+    @pytest.mark.parametrize("output", ["-o", "--runs"])
+    @pytest.mark.parametrize("name", ["a=", "a.csv=", ""])
+    def test_a_schedule_that_is_read_is_not_replaced(self, tmp_path, run, output, name):
+        write(tmp_path, "a")
+        (tmp_path / "s.csv").write_text('schedule\n"linear:peak=1e-3,steps=400,warmup=40"\n')
+        kept = (tmp_path / "s.csv").read_text()
+        args = {"-o": "c.csv", "--runs": "r.csv", output: "./s.csv"}
+        result = run("import", "a.csv", *(x for pair in args.items() for x in pair), "--schedule", f"{name}s.csv")
+        refused(result, "the output must not be a file that is read, got './s.csv' for both; name another file")
+        assert (tmp_path / "s.csv").read_text() == kept
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "s.csv"]
+
+    def test_a_file_whose_name_has_the_sign_is_one_file(self, tmp_path, run):
+        write(tmp_path, "a")
+        (tmp_path / "b=s.csv").write_text('schedule\n"linear:peak=1e-3,steps=400,warmup=40"\n')
+        code, _, err = run("import", "a.csv", "-o", "c.csv", "--runs", "s.csv", "--schedule", "b=s.csv")
+        assert (code, err) == (0, "")
+        refused(run("import", "a.csv", "-o", "c.csv", "--runs", "b=s.csv", "--schedule", "b=s.csv"), "must not be a")

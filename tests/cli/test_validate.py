@@ -1,7 +1,6 @@
 """optlaws validate on made run tables: no torch, and every figure of the report worked out again."""
 
 import dataclasses
-import os
 import subprocess
 import sys
 import warnings
@@ -9,63 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_sweep import sweep_tables
 
 from optlaws import cli
 from optlaws.commands.folders import measured
-from optlaws.commands.validate import put_to_the_test, repeat_spread, report, small_and_short
+from optlaws.commands.validate import put_to_the_test, repeat_spread, small_and_short
+from optlaws.commands.validation_report import report
 from optlaws.errors import InputError
 from optlaws.law import load_law
-from optlaws.law.builtin import public_risk
-from optlaws.runs import CurveTable, RunTable, read_curves, read_runs, write_curves, write_runs
-from optlaws.schedules import parse
+from optlaws.runs import CurveTable, read_curves, read_runs, write_curves, write_runs
 from optlaws.sweeps import load_sweep
 from optlaws.validation import configurations
 
 ROOT = Path(__file__).resolve().parents[2]
-PEAKS = (2e-4, 5e-4, 1e-3, 2e-3)
-SHAPES = ("cosine:peak={},steps={},warmup=300", "wsd:peak={},steps={},warmup=300,decay=0.2")
-NOISE = 5e-4
-
-
-def sweep_tables():
-    """Return a made sweep: losses of a built-in law with noise, divergence by the public risk model, curves too."""
-    law = load_law("llama-slimpajama")
-    cases = [
-        (shape.format(peak, steps), n, 0)
-        for n in (25e6, 50e6, 100e6)
-        for steps in (2000, 4000, 8000)
-        for peak in PEAKS
-        for shape in SHAPES
-    ]
-    cases += [(SHAPES[0].format(5e-4, 2000), 25e6, seed) for seed in (1, 2)]
-    cases += [(f"constant:peak=2,steps={steps},warmup=0", 25e6, 0) for steps in (2000, 8000)]
-    runs = RunTable.build(
-        [parse(text) for text, _, _ in cases],
-        params=[n for _, n, _ in cases],
-        batch_tokens=51_200,
-        optimizer="adamw",
-        beta1=0.9,
-        beta2=0.95,
-        weight_decay=0.1,
-        extra={"seed": [str(seed) for _, _, seed in cases]},
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        loss = law.predict(runs).loss * np.exp(np.random.default_rng(0).normal(0, NOISE, len(runs)))
-        hot = public_risk().probability(runs) > 0.5
-        steps = np.array([250.0, 500.0, 1000.0, 1500.0, 2000.0])
-        readings = [law.predict_curve(runs.select([i]), steps).loss for i in range(len(runs))]
-    assert hot[-2:].all()
-    assert not hot[:-2].any()
-    loss[hot] = 9.0
-    status = tuple("diverged" if bad else "completed" for bad in hot)
-    runs = dataclasses.replace(runs, final_loss=loss, status=status)
-    names = tuple(np.repeat(runs.run_id, len(steps)).tolist())
-    wrong = np.full(len(names), 99.0)  # the training losses; the validation losses beside them are to be taken
-    curves = CurveTable(
-        names, np.tile(steps, len(runs)), wrong, {"val_loss": tuple(map(str, np.concatenate(readings).tolist()))}
-    )
-    return runs, curves
 
 
 @pytest.fixture(scope="module")
@@ -327,50 +282,4 @@ def test_without_pools_no_nan_is_printed(tables, tmp_path, capsys):
     assert cli.run(["validate", str(tmp_path), "--max-params", limits[0], "--max-steps", limits[1]]) == 0
     out = capsys.readouterr().out
     assert "nan" not in out.partition("Wrote")[0]
-    assert "no pool: at least 4 held-out runs must have one size and length" in out
-
-
-def in_folders(tables, tmp_path, rename=False):
-    """Write the larger size of a sweep into a folder of its own, and the others into another."""
-    runs, curves = tables
-    large = runs.params == runs.params.max()
-    for name, mask in (("small", ~large), ("large", large)):
-        (tmp_path / name).mkdir()
-        some = runs.select(mask)
-        names = set(some.run_id)
-        write_curves(tmp_path / name / "curves.csv", curves.select([one in names for one in curves.run_id]))
-        if rename and name == "large":
-            some = dataclasses.replace(some, run_id=(runs.run_id[0], *some.run_id[1:]))
-            (tmp_path / name / "curves.csv").unlink()
-        write_runs(tmp_path / name / "runs.csv", some)
-
-
-def test_several_folders_are_validated_together(tables, verdict, tmp_path):
-    in_folders(tables, tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-m", "optlaws", "validate", "small", "large", "--law", "law.json"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert f"scored on {verdict.scores['runs']} completed runs" in done.stdout
-    names = ["validation.md", "validation.csv", "validation.png", "validation_curves.png"]
-    assert done.stdout.endswith(f"\nWrote {', '.join(names)} and law.json.\n")
-    assert all((tmp_path / name).is_file() for name in (*names, "law.json"))
-    assert f"mean error | {verdict.scores['error']:.2f} %" in done.stdout
-    assert f"mean error along the curves | {verdict.curve_error():.2f} %" in done.stdout
-    assert len((tmp_path / "validation.csv").read_text().splitlines()) == 1 + len(tables[0])
-
-
-def test_a_run_in_two_folders_is_refused(tables, tmp_path, monkeypatch, capsys):
-    in_folders(tables, tmp_path, rename=True)
-    monkeypatch.chdir(tmp_path)
-    assert cli.run(["validate", "small", "large"]) == 2
-    assert capsys.readouterr().err == (
-        "optlaws: run_id must be another one for every run, got '1' in small and in large; rename the runs, or leave "
-        "one of the two out\n"
-    )
-    assert cli.run(["validate", "small", "small"]) == 2
-    assert "got '1' and 51 more in small and in small; rename" in capsys.readouterr().err
-    assert cli.run(["validate", "small", "nowhere"]) == 2
-    assert "DIR must be a folder with runs.csv in it" in capsys.readouterr().err
-    assert not (tmp_path / "validation.md").exists()
+    assert "no pool: at least 4 held-out runs must have one size and token budget" in out

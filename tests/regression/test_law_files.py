@@ -18,6 +18,8 @@ from optlaws.monitor.learning import with_prior
 from optlaws.runs import RunTable
 from optlaws.schedules import from_array, parse
 
+HUGE = 10**400  # no float is so large
+
 
 @pytest.fixture(scope="module")
 def law():
@@ -124,7 +126,7 @@ def edited(path, change):
         (lambda d: d["domain"].update(peak_lr=["nan", "nan"]), "domain.peak_lr must be a finite number, got 'nan'"),
         (lambda d: d["domain"].update(peak_lr=[True, 2.0]), "domain.peak_lr must be a finite number, got True"),
         (lambda d: d["domain"].update(steps=[2.0, 1.0]), "domain.steps must be two numbers, the lowest first, got 2"),
-        (lambda d: d["domain"].update(steps=[-1.0, 1.0]), "domain.steps must be from 0 to inf, got -1"),
+        (lambda d: d["domain"].update(steps=[-1.0, 1.0]), "domain.steps must be at least 0, got -1"),
         (lambda d: d["defaults"].update(params="6e7"), "defaults.params must be a finite number, got '6e7'"),
         (lambda d: d.update(peak_scale="0.75"), "peak_scale must be a finite number, got '0.75'"),
         (lambda d: d.update(peak_scale=1e-300), "peak_scale must be from 1e-12 to 1e.12, got 1e-300"),
@@ -182,6 +184,17 @@ def muon(d):
         (lambda d: d["risk"].update(scatter="0.1"), "risk.scatter must be a finite number, got '0.1'"),
         (lambda d: d["risk"].update(scatter=True), "risk.scatter must be a finite number, got True"),
         (lambda d: d["risk"].update(cell_sd=1e9), "risk.cell_sd must be from 0 to 1000, got 1e.09"),
+        (
+            lambda d: d["risk"].update(cell_sd=HUGE),
+            "risk.cell_sd must be a finite number, got a whole number beyond float",
+        ),
+        (lambda d: d["risk"].update(mean=[d["risk"]["mean"]]), r"risk.mean must have the shape .8., got .1, 8."),
+        (
+            lambda d: d["risk"]["mean"].__setitem__(0, HUGE),
+            "risk.mean must be finite, got a whole number beyond floats",
+        ),
+        (lambda d: d.update(domain={"steps": [1, HUGE]}), "domain.steps must be a finite number, got a whole number"),
+        (lambda d: d["posterior"].update(noise=0), "noise must be from 1e-12 to 1e.12, got 0"),
         (lambda d: d["risk"].update(source_sd=0), "'risk' is damaged .*standard deviations above 0"),
         (lambda d: d["risk"]["mean"].__setitem__(0, "-2.1"), "risk.mean must hold numbers only"),
         (lambda d: d["risk"]["mean"].pop(), "risk.mean must have the shape"),
@@ -207,7 +220,11 @@ def muon(d):
         (lambda d: d["joint"]["precision"][0].__setitem__(1, 3.0), "joint.precision must be symmetric and positive"),
         (lambda d: d["joint"].update(limit="18"), "joint.limit must be a finite number, got '18'"),
         (lambda d: d["joint"].update(limit=True), "joint.limit must be a finite number, got True"),
-        (lambda d: d["joint"].update(limit=-1), "joint.limit must be from 0 to inf, got -1"),
+        (lambda d: d["joint"].update(limit=-1), "joint.limit must be at least 0, got -1"),
+        (
+            lambda d: d["joint"].update(limit=-HUGE),
+            "joint.limit must be a finite number, got a whole number beyond floats",
+        ),
         (lambda d: d["joint"].update(limit=0), "joint.limit must be above 0, got 0"),
         (lambda d: d.update(optimizers="adamw"), "optimizers must be an object, got 'adamw'"),
         (lambda d: d["optimizers"].pop("own"), "optimizers must have the entry 'own'"),
@@ -263,6 +280,19 @@ def test_a_damaged_prior_of_a_monitor(full, change):
     law = store.law_from_text(json.dumps(data), "law.json")
     with pytest.raises(LawError, match=f"a monitor's prior must hold numbers, got others .{next(iter(change))}"):
         CurvePrior.of(law)
+
+
+def test_a_prior_of_numpy_numbers():
+    prior = CurvePrior(np.arange(6.0), np.eye(6), 0.01, curves=12, law_sd=0.02)
+    data = {**prior.to_dict(), "mean": list(prior.mean), "covariance": [list(row) for row in prior.covariance]}
+    assert CurvePrior.from_dict({**data, "misfit": np.float64(0.01), "curves": np.int64(12)}) == prior
+    again = CurvePrior.from_dict({**data, "curves": 12.0, "covariance": prior.covariance})
+    assert (again, type(again.curves)) == (prior, int)
+    for change in ({"curves": True}, {"mean": [np.bool_(True)] * 6}, {"misfit": np.array([0.01])}):
+        with pytest.raises(LawError, match="a monitor's prior must hold numbers, got others"):
+            CurvePrior.from_dict({**data, **change})
+    with pytest.raises(LawError, match=r"spread must be at least 1e-\d+, got 0"):
+        CurvePrior.from_dict({**data, "spread": 0})
 
 
 @pytest.mark.parametrize("number", ["1e999", "9" * 400, "9" * 5000, "NaN", "-Infinity"])

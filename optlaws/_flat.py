@@ -27,7 +27,7 @@ class FlatRange:
     best, low, high : the best value, and the ends of the range about it.
     low_open, high_open : whether the range reaches the end of what was looked at (the law's domain, or a bound).
     least, most : the 5 % and 95 % points of where, among the values, the expected loss is lowest; NaN where the law
-        states no error of expected losses.
+        states no error of expected losses, or a single value was looked at.
     values, loss, lower, upper : the scan, (m,): losses in nats per token with their 90 % interval; NaN where nothing
         is allowed.
     """
@@ -44,6 +44,16 @@ class FlatRange:
     least: float = np.nan
     most: float = np.nan
 
+    @property
+    def least_open(self) -> bool:
+        """Whether `least` is the lowest value that was allowed, and the best may lie lower."""
+        return bool(self.least <= self.values[np.isfinite(self.loss)].min())
+
+    @property
+    def most_open(self) -> bool:
+        """Whether `most` is the highest value that was allowed, and the best may lie higher."""
+        return bool(self.most >= self.values[np.isfinite(self.loss)].max())
+
 
 def where_lowest(prediction: Any, rows: npt.NDArray[np.intp], values: FloatArray) -> tuple[float, float]:
     """Return the 5 % and 95 % points of where the expected loss is lowest, among the values (m,) of some rows.
@@ -52,7 +62,7 @@ def where_lowest(prediction: Any, rows: npt.NDArray[np.intp], values: FloatArray
     """
     loss = np.asarray(prediction.loss, dtype=np.float64)[rows]
     covariance = np.asarray(prediction.covariance(rows), dtype=np.float64) / loss[:, None] / loss
-    if not covariance.diagonal().any():
+    if len(rows) < 2 or not covariance.diagonal().any():
         return np.nan, np.nan
     root = root_of(0.5 * (covariance + covariance.T))
     drawn = np.log(loss) + np.random.default_rng(0).standard_normal((DRAWS, len(rows))) @ root.T

@@ -1,6 +1,6 @@
 """Recommended settings: known optima and flat ranges, published laws beside them, bad input."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,7 @@ from scipy.special import ndtr
 from optlaws import RunTable, load_law, parse, recommend_settings
 from optlaws.baselines import REGISTRY, get_baseline
 from optlaws.baselines.step_law import StepLaw
+from optlaws.commands.recommend import _range_texts
 from optlaws.errors import InputError, LawError, RiskError
 from optlaws.law.baseline import fit_baseline
 from optlaws.recommend import FLAT, choose_law, flat_range, published_laws, rival_advice, where_lowest
@@ -70,6 +71,14 @@ class TestWhereTheLowestLies:
         loss = np.array([2.0, 2.01, 2.02])
         shared = Drawn(loss, 0.1 * np.outer(loss, loss))
         assert where_lowest(shared, np.arange(3), np.arange(3.0)) == (0.0, 0.0)
+
+    def test_an_end_of_the_scan_is_open(self):
+        values, loss = np.array([1.0, 2.0, 3.0, 4.0]), np.array([2.0, 1.9, 1.9, np.nan])
+        flat = replace(flat_range(values, loss, loss, loss), least=2.0, most=3.0)
+        assert (flat.least_open, flat.most_open) == (False, True)  # at 4 nothing is allowed
+        assert _range_texts(flat, counts=False)[0] == "2 .. 3 or higher"
+        assert _range_texts(replace(flat, least=1.0, most=2.0), counts=False)[0] == "or lower 1 .. 2"
+        assert np.isnan(where_lowest(Drawn(np.ones(1), np.ones((1, 1))), np.arange(1), np.ones(1))).all()
 
     def test_a_law_that_states_no_error_does_not_say(self):
         assert np.isnan(where_lowest(Drawn(np.ones(3), np.zeros((3, 3))), np.arange(3), np.arange(3.0))).all()

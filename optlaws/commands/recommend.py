@@ -125,7 +125,8 @@ def _range_texts(flat: FlatRange, counts: bool) -> list[str]:
     low, high = text(flat.low), text(flat.high)
     ends = [word for word, is_open in (("low", flat.low_open), ("high", flat.high_open)) if is_open]
     open_text = f" (the {' and the '.join(ends)} end is as far as domain and accepted risk allow)" if ends else ""
-    where = "-" if math.isnan(flat.least) else f"{text(flat.least)} .. {text(flat.most)}"
+    below, above = ("or lower " if flat.least_open else ""), (" or higher" if flat.most_open else "")
+    where = "-" if math.isnan(flat.least) else f"{below}{text(flat.least)} .. {text(flat.most)}{above}"
     return [where, f"{low} .. {high}{open_text}"]
 
 
@@ -248,6 +249,7 @@ def _range_record(flat: FlatRange | None) -> dict[str, Any] | None:
     ends = {"low_open": flat.low_open, "high_open": flat.high_open}
     scan = {name: getattr(flat, name).tolist() for name in ("values", "loss", "lower", "upper")}
     where = {"lowest_from": flat.least, "lowest_to": flat.most}
+    where |= {"lowest_from_open": flat.least_open, "lowest_to_open": flat.most_open}
     return {"best": flat.best, "low": flat.low, "high": flat.high, **ends, **where, "scan": scan}
 
 

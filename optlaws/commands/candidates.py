@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 import numpy as np
+import numpy.typing as npt
 
 from optlaws.commands.shared import amount
 from optlaws.errors import OptlawsWarning
-from optlaws.runs import Candidates, RunTable
+from optlaws.runs import Candidates
 
 LEAST_TOKENS = 1e5  # of a run; below, a number is more likely one of millions or billions
 
@@ -19,13 +20,18 @@ LEAST_TOKENS = 1e5  # of a run; below, a number is more likely one of millions o
 def tell_candidates(found: Candidates, options: Mapping[str, Any]) -> None:
     """Say what `tell_overruled` says, and what `warn_of_small` does."""
     tell_overruled(found, options)
-    warn_of_small(found.runs)
+    warn_of_small(found.runs.size, found.runs.tokens, found.runs.batch_tokens)
 
 
-def warn_of_small(runs: RunTable) -> None:
-    """Warn of sizes, tokens and tokens a step whose median is so small that a suffix must have been left out.
+def warn_of_small(*sizes: npt.ArrayLike) -> None:
+    """Warn of parameters, tokens and tokens a step whose median is so small that a suffix must have been left out.
 
     The limits are those that `fit` doubts its runs by, and `LEAST_TOKENS`.
+
+    Parameters
+    ----------
+    sizes
+        Parameters, tokens and tokens a step, in this order, a number or an array each; NaN = not known.
     """
     from optlaws.law.outliers import LEAST_USUAL
 
@@ -35,9 +41,10 @@ def warn_of_small(runs: RunTable) -> None:
         "batch_tokens": LEAST_USUAL["batch_tokens"][0],
     }
     small = []
-    for name, values in (("params", runs.size), ("tokens", runs.tokens), ("batch_tokens", runs.batch_tokens)):
-        known = values[np.isfinite(values)]
-        if len(known) and np.median(known) < limits[name]:
+    for (name, limit), values in zip(limits.items(), sizes, strict=True):
+        known = np.asarray(values, dtype=np.float64)
+        known = known[np.isfinite(known)]
+        if known.size and np.median(known) < limit:
             small.append(f"{name} {np.median(known):.4g}")
     if small:
         warnings.warn(

@@ -22,7 +22,11 @@ TITLES = {
 NO_SPLIT = {"horizon": "longer runs", "size": "larger models", "family": "kinds of schedules", "peak": "peak rates"}
 HEAD = ("law", "runs", "error %", "beside ours", "worst %", "Spearman", "Top-2", "regret %", "90 % covers", "fit s")
 LEGEND = (
-    "* lowest error or regret, highest Spearman or Top-2, of those that predicted all held-out runs. Beside ours: mean"
+    "* lowest error or regret, highest Spearman or Top-2, of those that predicted all held-out runs. Spearman: rank"
+    " correlation within pools, their mean. Top-2: pools whose best candidate is among the two predicted lowest; where"
+    " a law predicts candidates alike, their order is drawn many times, and the mean may be a fraction, like 1.2 of 2."
+    " Regret: how far the candidate predicted lowest ends above the best. -: the law does not say, as one that predicts"
+    " all candidates of a pool alike does not rank them; rivals have intervals with --intervals only. Beside ours: mean"
     " error minus that of optlaws on the same runs, and half the width of its 90 % interval. (...): no law, a line to"
     " compare with."
 )

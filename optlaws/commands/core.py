@@ -30,6 +30,7 @@ from optlaws.commands.shared import (
     units_text,
     write_text,
 )
+from optlaws.commands.words import unknown_effects
 from optlaws.errors import InputError, OptlawsWarning, RiskError, TableError, nearest
 from optlaws.runs import (
     CurveTable,
@@ -313,8 +314,7 @@ def _fit_summary(law: Law, output: str) -> list[str]:
             " usual width."
         )
     if law.info.get("undetermined"):
-        names = ", ".join(law.info["undetermined"])
-        lines.append(f"Not told apart by these runs from the other columns: {names} (the priors share them out).")
+        lines.append(unknown_effects(law.info["undetermined"]))
     risk = getattr(getattr(law, "risk", None), "info", {})
     if "n_runs" in risk and "n_diverged" in risk:
         total, bad = risk["n_runs"], risk["n_diverged"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -21,6 +22,7 @@ from optlaws.commands.shared import (
     ticking,
     write_text,
 )
+from optlaws.errors import RiskError
 from optlaws.optimize import FREE, Gain, Optimum, optimize_schedule, record
 
 DRAWN = 6  # schedules in the figure, more where the cosine that the text compares with comes later
@@ -50,12 +52,18 @@ def optimize(
     law = elsewhere(load_any_law(law_name), other_corpus)
     if caution is not None:
         settings["caution"] = caution
+    asked = [math.nan if settings[key] is None else settings[key] for key in ("params", "tokens", "batch_tokens")]
     with quiet(), ticking("schedules") as tick:
-        found = optimize_schedule(
-            law, warmup=warmup or None, outside=outside_domain, monotone=not rising, progress=tick, **settings
-        )
+        try:
+            found = optimize_schedule(
+                law, warmup=warmup or None, outside=outside_domain, monotone=not rising, progress=tick, **settings
+            )
+        except RiskError:  # which such sizes may be the cause of
+            warn_of_small(*asked)
+            raise
         if law_name in builtin_names():
             found = replace(found, ranking=with_elsewhere(found.ranking, law))
+    warn_of_small(*asked)
     if plot:
         from optlaws import plotting
 
@@ -71,7 +79,6 @@ def optimize(
     else:
         text = _text(found, output)
     click.echo(text, nl=False, err=output == "-")
-    warn_of_small(found.ranking.runs)
     if not found.ranking.in_domain.any():
         tell_nearer(law_name, found.ranking.runs)
 

@@ -21,6 +21,7 @@ from optlaws.commands.shared import (
     keep_inputs,
     write_text,
 )
+from optlaws.commands.words import QUANTITIES, quantities_text
 from optlaws.errors import InputError, TableError
 from optlaws.runs import (
     RunTable,
@@ -211,7 +212,7 @@ def laws(name: str | None, style: str, output: str) -> None:
             rows.append([*first, *(some[place] if place < len(some) else "" for some in (domain, means))])
     header = ["law", "runs", "domain", "mean error, group left out"]
     table = report.text_table(header, rows, [False, True, False, False])
-    write_text(output, f"{table}\n\noptlaws laws NAME shows one of them.\n")
+    write_text(output, f"{table}\n\n{quantities_text()}\n\noptlaws laws NAME shows one of them.\n")
 
 
 def _law_record(law: Law | BaselineFit) -> dict[str, Any]:
@@ -233,8 +234,8 @@ def _law_text(law: Law | BaselineFit) -> str:
         from optlaws.law.outliers import outliers_text
 
         lines.append(f"Runs that stand apart: {outliers_text(info['outliers'])}")
-    rows = [[key, _range(key, ends)] for key, ends in law.domain.items()]
-    lines += ["", text_table(["domain", "range of training"], rows, [False, False])]
+    rows = [[key, _range(key, ends), QUANTITIES.get(key, "")] for key, ends in law.domain.items()]
+    lines += ["", text_table(["domain", "range of training", "what it is"], rows, [False] * 3)]
     defaults = [f"{key} {amount(key, value)}" for key, value in law.defaults.items()]
     lines += ["", f"Assumed where a candidate says nothing: {', '.join(defaults) or 'nothing'}"]
     errors = info.get("leave_group_out") or {}

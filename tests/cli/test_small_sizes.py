@@ -50,15 +50,20 @@ def test_in_a_process_of_its_own(tmp_path):
 def test_what_counts_as_small(given, words):
     runs = RunTable.build([SPEC] * np.size(given["params"]), **given)
     with pytest.warns(OptlawsWarning, match=words):
-        warn_of_small(runs)
+        warn_of_small(runs.size, runs.tokens, runs.batch_tokens)
 
 
 def test_small_networks_and_what_is_not_said_pass(recwarn):
-    warn_of_small(RunTable.build([SPEC], params=1000.0, batch_tokens=256.0))
-    warn_of_small(RunTable.build([SPEC], params=[np.nan]))
-    warn_of_small(RunTable.build([SPEC], tokens=LEAST_TOKENS * 100, params=[85e6]))
-    warn_of_small(RunTable.build([SPEC] * 3, params=[85.0, 85e6, 85e6], batch_tokens=1e5))
+    warn_of_small(1000.0, LEAST_TOKENS, 256.0)
+    warn_of_small(np.nan, [np.nan, 2e9], np.nan)
+    warn_of_small([85.0, 85e6, 85e6], 2e9, 1e5)
     assert not recwarn.list
+
+
+def test_a_plan_for_such_sizes_is_warned_of(run):
+    code, out, err = run("optimize", "--params", "85", "--tokens", "20", "--steps", "20000")
+    assert (code, out) == (3, "")  # nothing is safe there
+    assert err.startswith("optlaws: warning: params 85, tokens 20 are far smaller than any training run's;")
 
 
 def test_a_schedule_without_a_length_is_told_to_state_it(run):

@@ -392,11 +392,13 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
     advised = [(text, at) for text, at in advised if math.isfinite(at) and not too_far(at, flat.best)]
     counts = name == "batch_tokens"
     for outside in ([one for one in advised if one[1] < left], [one for one in advised[::-1] if one[1] > right]):
-        for place, (text, at) in enumerate(outside):  # beyond the ends: an arrow and the number, in the lower corner
+        for place, (text, at) in enumerate(outside):  # beyond the ends: an arrow and the number, off the curve's end
             value, below = format_quantity(at, 3) if counts else f"{at:.3g}", at < left
+            high = flat.loss[near][0 if below else -1] > 0.5 * (low + top)
             ax.annotate(
                 f"\N{LEFTWARDS ARROW} {text} {value}" if below else f"{text} {value} \N{RIGHTWARDS ARROW}",
-                (0.0 if below else 1.0, 0.0), xycoords="axes fraction", xytext=(4 if below else -4, 5 + 11 * place),
+                (0.0 if below else 1.0, 0.0 if high else 1.0), xycoords="axes fraction",
+                xytext=(4 if below else -4, 13 + 11 * place if high else -46 - 11 * place),
                 textcoords="offset points", fontsize=8, color=COLOURS[1], ha="left" if below else "right",
                 bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
             )  # fmt: skip

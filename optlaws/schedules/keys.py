@@ -138,19 +138,22 @@ def read_duration(key: Key, raw: Any, values: Values) -> Any:
 
 
 def _of_peak(key: Key, raw: Any, values: Values) -> Any:
-    """Return the rate of text like 10% or 0.1*peak, the share times the peak unrounded; anything else as it is."""
+    """Return the rate of text like 10% (to 12 digits) or 0.1*peak (the product as it is); anything else as it is."""
     if not isinstance(raw, str) or not (raw.rstrip().endswith("%") or "*" in raw):
         return raw
     if "peak" not in values:  # it is the peak, or the rate of a point
         raise complain(key.name, "an absolute learning rate", raw, "write the rate itself, like 1e-3")
-    found = _OF_PEAK.fullmatch(raw)
-    if found:
-        return float(found[1]) * values["peak"]
+    product = _OF_PEAK.fullmatch(raw)
+    if product:
+        return float(product[1]) * values["peak"]
     try:
-        return parse_percent(raw, key.name) * values["peak"]
+        share = parse_percent(raw, key.name)
     except InputError:
         rule = "a number, or a share of the peak from 0 to 100 %"
         raise complain(key.name, rule, raw, f"write {key.name}=10% or {key.name}=0.1*peak") from None
+    found = share * np.asarray(values["peak"], dtype=np.float64)
+    digits = np.array([float(f"{x:.12g}") for x in found.ravel().tolist()]).reshape(found.shape)
+    return digits if isinstance(values["peak"], np.ndarray) else float(digits)
 
 
 def read_rate(key: Key, raw: Any, values: Values) -> Any:

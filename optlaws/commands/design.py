@@ -12,7 +12,7 @@ import numpy as np
 from optlaws import report
 from optlaws._advice import percent
 from optlaws.baselines.base import usable
-from optlaws.commands.candidates import tell_overruled
+from optlaws.commands.candidates import tell_candidates, tell_overruled
 from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, tell_kinds_of, write_text
 from optlaws.design import Design, design_runs, standard_pool, training_flops, usual_settings
 from optlaws.dynamics.model import FloatArray
@@ -70,7 +70,7 @@ def design(
         tell_kinds_of(done)
     with quiet():
         found = design_runs(targets, choice, count, have=done, budget=budget, max_risk=accepted)
-    tell_overruled(wanted, columns)
+    tell_candidates(wanted, columns)
     if made is not None:
         tell_overruled(made, columns, "runs of --pool")
     table = found.runs

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from optlaws.commands.candidates import tell_overruled
+from optlaws.commands.candidates import tell_candidates
 from optlaws.commands.shared import NAMED, check_outputs, keep_inputs, quiet, tell_assumed, write_text
 from optlaws.errors import InputError, nearest
 from optlaws.runs import RunTable, gather_candidates, log_file
@@ -82,7 +82,7 @@ def monitor(
         unnamed=len(found.runs) > 1,
     )
     if follow:
-        tell_overruled(found, sizes)
+        tell_candidates(found, sizes)
         told_step = updates_per_step is not None
         return _follow(watch, reader, every, stop_on, found.assumed, other_corpus=other_corpus, told_step=told_step)
     seen, back = _feed(watch, reader, whole=log == STDIN)
@@ -93,7 +93,7 @@ def monitor(
         place = "standard input" if log == STDIN else log
         raise InputError(f"--log must hold at least one reading{chosen}, got none in {place}; check its columns")
     tell_assumed(found.assumed)
-    tell_overruled(found, sizes)
+    tell_candidates(found, sizes)
     _tell_back(back)
     if updates_per_step is None:
         _tell_own_step(reader)

@@ -12,6 +12,7 @@ from optlaws import report
 from optlaws._advice import number_text, percent
 from optlaws.baselines.advice import BAND, RivalAdvice, advice_of
 from optlaws.baselines.advice import rival_advice as of_rival
+from optlaws.commands.candidates import warn_of_small
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
@@ -59,6 +60,7 @@ def recommend(
     table = None if runs is None else read_runs(runs, need_loss=True)
     if table is not None:
         tell_kinds_of(table)
+    warn_of_small(float(params or 0), float(tokens or 0), settings["batch_tokens"] or math.nan)
     with quiet(), ticking("settings") as tick:
         law = _law(law_name, table, float(params or 0), float(tokens or 0), tick)
         if isinstance(law, RivalAdvice):

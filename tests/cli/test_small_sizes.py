@@ -29,6 +29,15 @@ def test_numbers_without_their_suffix(command, run):
     assert run(*command, SPEC, "--params", "85M", "--tokens", "2.56B")[2] == ""
 
 
+@pytest.mark.parametrize("command", ["recommend", "design"])
+def test_commands_that_plan_warn_as_well(command, run):
+    specs = [SPEC] if command == "design" else []
+    more = ["--batch-tokens", "51200", "--runs", "2"] if command == "design" else []
+    _, _, err = run(command, *specs, "--params", "85", "--tokens", "1.024B", *more)
+    assert "warning: params 85 is far smaller than any training run's" in err
+    assert "85M means 85 million" in err
+
+
 def test_in_a_process_of_its_own(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "optlaws", "rank", SPEC, "--params", "85M", "--tokens", "20"],

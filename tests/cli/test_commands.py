@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fake_law import FakeLaw
 
+import optlaws.law as real_law
 from optlaws.errors import ExtrapolationWarning, FitError, LawError, OptlawsWarning
 from optlaws.runs import RunTable, read_runs, write_runs
 from optlaws.schedules import parse
@@ -23,6 +24,7 @@ SIZES = ["--params", "85M", "--tokens", "2.56B", "--batch-tokens", "51200"]
 def laws(monkeypatch):
     """Put a module with made-up laws in the place of the real one."""
     module = types.ModuleType("optlaws.law")
+    module.__path__ = real_law.__path__  # its modules are the real ones
     fitted = {}
 
     def load_law(name):

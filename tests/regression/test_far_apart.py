@@ -49,7 +49,7 @@ def test_formula():
     batch, steps = FAR_APART["batch_tokens"][2], FAR_APART["steps"][2]
     assert sd(batch_tokens=5e5) == pytest.approx([batch * np.log(10 / 1.05), 0.0])
     assert sd(batch_tokens=5e3) == sd(batch_tokens=5e5)
-    both = np.hypot(batch * np.log(10 / 1.05), steps * np.log(80 / 2))
+    both = np.hypot(batch * np.log(10 / 1.05), steps * np.log(80 / 4))
     assert sd(batch_tokens=5e5, steps=640e3) == pytest.approx([both, 0.0])
     assert sd(restarts=1.0) == pytest.approx([FAR_APART["restarts"][2] * np.log(2 / 1.05), 0.0])
     assert sd(batch_tokens=np.nan) is None
@@ -67,6 +67,23 @@ def test_intervals_and_covariances_agree(law):
     np.testing.assert_allclose(np.diag(p.covariance(slice(None))), p.sd**2 - p.noise**2, rtol=1e-6)
     np.testing.assert_allclose(p.covariance_with(1), p.covariance(slice(None))[:, 1], rtol=1e-9)
     np.testing.assert_allclose(p.covariance([1, 0]), p.covariance(slice(None))[::-1, ::-1], rtol=1e-9)
+
+
+def test_twin(law, monkeypatch):
+    """A Matern 3/2 field over the coordinates with the sds of the runs, beside all that there is without it."""
+    runs = RunTable.build(
+        [f"{shape}:peak=1e-3,steps={steps},warmup=300" for shape in ("cosine", "constant") for steps in (6000, 90000)],
+        params=6e7, batch_tokens=[51200.0, 51200.0, 409600.0, 51200.0], optimizer="adamw", weight_decay=0.1,
+    )  # fmt: skip
+    p = law.predict(runs)
+    places, found = p._view.coordinates, p.covariance(slice(None)) / np.outer(p.loss, p.loss)
+    monkeypatch.setattr("optlaws.law.model.far_apart", lambda values, domain: None)
+    plain = law.predict(runs).covariance(slice(None)) / np.outer(p.loss, p.loss)
+    sd = np.array([0.0, np.log(90000 / 12000 / 4), np.log(8 / 1.05), np.log(90000 / 12000 / 4)])
+    sd *= [0, FAR_APART["steps"][2], FAR_APART["batch_tokens"][2], FAR_APART["steps"][2]]
+    apart = np.sqrt(3 * np.square(places[:, None] - places[None]).sum(axis=2))
+    np.testing.assert_allclose(found - plain, np.outer(sd, sd) * (1 + apart) * np.exp(-apart), atol=1e-10)
+    assert (np.diag(found - plain) > 0).tolist() == [False, True, True, True]
 
 
 def test_the_built_in_law_is_not_sure_of_shapes_at_ten_times_its_batch():

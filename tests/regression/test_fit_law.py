@@ -227,12 +227,6 @@ class TestCovariance:
         for values, most in ((mixed.steps, runs.steps.max()), (mixed.params, runs.params.max())):
             beyond = 0.003 * np.maximum(np.log(values / most / 16.0), 0.0)
             covariance += np.outer(beyond, beyond)
-        # a field over the coordinates, of runs more than twice as long as the longest
-        beyond = 0.003 * np.maximum(np.log(mixed.steps / runs.steps.max() / 2.0), 0.0)
-        assert (beyond > 0).any()
-        places = p._view.coordinates
-        apart = np.sqrt(3 * np.square(places[:, None] - places[None]).sum(axis=2))
-        covariance += np.outer(beyond, beyond) * (1 + apart) * np.exp(-apart)
         covariance *= np.outer(loss, loss)
         np.testing.assert_allclose(p.covariance(slice(None)), covariance, rtol=2e-5, atol=1e-9)
 

@@ -261,7 +261,7 @@ def record(found: Recommendation) -> dict[str, Any]:
     if found.shapes is not None:
         name, schedule, gain = found.shapes
         shapes = {"law": name, "schedule": schedule.to_dict(), "over": "cosine", "gain": gain.gain}
-        shapes |= {"lower": gain.lower, "upper": gain.upper, "p_real": gain.p_real}
+        shapes |= {"lower": gain.lower, "upper": gain.upper, "p_real": gain.p_real, "of_single_runs": True}
     ranking = found.families
     return {
         "law": found.law,

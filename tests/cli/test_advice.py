@@ -157,6 +157,11 @@ class TestRecommend:
         assert found["peak_range"]["low"] < found["peak_lr"] < found["peak_range"]["high"]
         assert parse(found["schedule"]).peak == found["peak_lr"]
         assert all(law["source"] for law in found["published"])
+        where = found["peak_range"]
+        assert where["lowest_from"] <= found["peak_lr"] <= where["lowest_to"]
+        assert (where["lowest_from_open"], where["lowest_to_open"]) == (False, False)
+        assert found["shapes"]["lower"] < found["shapes"]["gain"] < found["shapes"]["upper"]
+        assert found["shapes"]["of_single_runs"] is True
 
     def test_on_another_corpus(self, tmp_path):
         ask = ("recommend", *RUN, "--batch-tokens", "512K", "--format", "json")

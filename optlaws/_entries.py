@@ -62,7 +62,7 @@ def numbers(values: Any, *shape: int, name: str = "", most: float = np.inf) -> F
     if entries.ndim != len(shape) or any(
         asked not in (-1, got) for asked, got in zip(shape, entries.shape, strict=True)
     ):
-        asked = ", ".join("any" if length == -1 else str(length) for length in shape)
+        asked = ", ".join("any" if length == -1 else str(length) for length in shape) + "," * (len(shape) == 1)
         raise ValueError(f"{called} must have the shape ({asked}), got {entries.shape}")
     try:
         array = entries.astype(np.float64)

@@ -188,7 +188,7 @@ def muon(d):
             lambda d: d["risk"].update(cell_sd=HUGE),
             "risk.cell_sd must be a finite number, got a whole number beyond float",
         ),
-        (lambda d: d["risk"].update(mean=[d["risk"]["mean"]]), r"risk.mean must have the shape .8., got .1, 8."),
+        (lambda d: d["risk"].update(mean=[d["risk"]["mean"]]), r"risk.mean must have the shape .8,., got .1, 8."),
         (
             lambda d: d["risk"]["mean"].__setitem__(0, HUGE),
             "risk.mean must be finite, got a whole number beyond floats",

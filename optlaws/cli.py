@@ -488,14 +488,7 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: Any = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Print a warning of this package as one line on standard error; others only where tracebacks are wanted."""
     if issubclass(category, OptlawsWarning) or os.environ.get(DEBUG, "") not in ("", "0"):
         click.echo(f"optlaws: warning: {_one_line(str(message))}", err=True)

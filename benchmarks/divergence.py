@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from accuracy import splice
 from build_risk import build
+from divergence_beyond import WIDTHS, beyond_rows
 from divergence_labels import LABELS_PAGE, RULE, curve_rows, labels_page, status_rows, table, verdicts
 from divergence_runs import load_wide, other_widths, steplaw
 from divergence_scores import (
@@ -38,6 +39,7 @@ from optlaws.dynamics import Dynamics
 from optlaws.features import get_basis
 from optlaws.plotting import new_axes, save_figure
 from optlaws.risk import PARAMETERS, Prior, RiskFit, fit_risk, run_labels
+from optlaws.risk.model import FAR
 from optlaws.runs import RunTable
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -283,6 +285,8 @@ def page(scored: dict[str, Scored], spread: dict[str, dict[str, float]], rivals:
         apart=apart, without=without,
         parameters=table(["number", "prior", "fitted on all public runs"], parameter_rows(fit)),
         basis=get_basis().id, changed=changed_constants(), near=" and ".join(f"{k:g}" for k in near),
+        far=FAR,
+        beyond=table(["quantity", "runs", "parts", "ln likelihood", *(f"{w:g}" for w in WIDTHS[1:])], beyond_rows()),
         evidence=table(["choice", "Step Law", "Step Law and Marin"], evidence_rows()),
         runs=f"{len(runs):,}", rows=fit.rows, diverged=int(run_labels(runs).sum()),
         by_status=table(["source", "runs", "diverged", "by size", "not known"], status_rows()),
@@ -344,6 +348,18 @@ critical peak rate like 1 / (width depth^p), p fitted; it did no better and had 
 A further power of the warm-up's length was tried and left out: the public runs are indifferent to it (marginal
 likelihood, 0 ± 0.1 as its prior), and our own sweeps of tiny networks, which ask for one of about -0.1 (a longer
 warm-up helps less than the felt rate says), are not better predicted with it where a size or a length is left out.
+
+### Beyond the runs seen
+
+Half of the values of a quantity held out, those above or below its middle, and each public source by the other. The
+likelihood of the labels held out, from the posterior alone (ln), and what a further standard deviation of ln u_c adds
+to it, one for every factor of e by which a row lies beyond those fitted (steps: those at half the peak rate or more):
+
+{beyond}
+So the posterior knows what it does not know of lengths. Of sizes the public runs, which reach a factor of two, say
+nothing, and our sweeps of tiny networks ask for some width, by less than is significant; of batches the public runs ask
+for some. The model takes {far[params]:g} for sizes and {far[batch_tokens]:g} for batches beyond those of a source's own
+runs (`FAR`), chosen with this table in view: accepted risks are held at lower rates there.
 
 The rule of the decision threshold was not changed. The plug-in rule was looked at, as the previous inner choice had
 been worse on Step Law than .5: it is better there and worse on Marin. All these differences are those of a few runs.

@@ -27,7 +27,7 @@ from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import FitError
 from optlaws.risk.criterion import PARAMETERS, Prior, log_critical
 from optlaws.risk.labels import run_labels
-from optlaws.risk.model import RiskModel, known_runs, range_values
+from optlaws.risk.model import FAR, RiskModel, known_runs, range_values
 from optlaws.risk.quantities import Quantities, quantities, strange
 from optlaws.runs import RunTable
 
@@ -112,6 +112,7 @@ class RiskFit:
         left out, so that fits of one `scatter_sd` alone can be compared.
     prior : what it started from.
     rows : number of rows.
+    source_ranges : of the quantities of `FAR` among the runs, by which the model knows what lies beyond them.
     """
 
     mean: FloatArray
@@ -124,6 +125,7 @@ class RiskFit:
     dynamics: Dynamics
     domain: dict[str, tuple[float, float]]
     typical: dict[str, float]
+    source_ranges: dict[str, tuple[float, float]]
 
     def model(self, source: str | None = None, **about: object) -> RiskModel:
         """Return the model for runs of one of the sources, or of a source not seen (None); `about` becomes its `info`.
@@ -156,6 +158,7 @@ class RiskFit:
             dynamics=self.dynamics,
             domain=self.domain,
             typical=self.typical,
+            source_ranges=self.source_ranges,
             info=dict(about),
         )
 
@@ -221,7 +224,7 @@ def fit_risk(
     scatter = float(np.exp(found.x))
     state, _, hessian = _maximum(rows, scatter, center, precision, state)
     covariance = np.linalg.inv(hessian)
-    keep = k + len(rows.sources)
+    keep, seen = k + len(rows.sources), _ranges(table, units)
     return RiskFit(
         mean=state[:keep],
         covariance=0.5 * (covariance + covariance.T)[:keep, :keep],
@@ -231,8 +234,9 @@ def fit_risk(
         rows=len(rows.low),
         sources=rows.sources,
         dynamics=units,
-        domain=_joined(_ranges(table, units), start.domain if start else {}),
+        domain=_joined(seen, start.domain if start else {}),
         typical=dict(start.typical) if start else _typical(table, units),
+        source_ranges={name: seen[name] for name in FAR},
     )
 
 

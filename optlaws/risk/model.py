@@ -28,6 +28,14 @@ UNIT = len(PARAMETERS)  # place of the offset
 SDS = ("scatter", "cell_sd", "source_sd")
 WIDEST = 1e3  # a standard deviation of ln rate above this is a damaged entry
 
+FAR = {"params": 0.04, "batch_tokens": 0.02}
+"""Quantity: sd of ln u_c for every factor of e beyond the range of the source's own runs, on either side.
+
+The exponents of size and batch are those of the public runs, which are of two laboratories; other networks need not
+share them. By judgement, with the table "Beyond the runs seen" of docs/divergence.md in view. Of a run's length the
+posterior knew what it did not know.
+"""
+
 
 @dataclass(frozen=True, eq=False)
 class RiskPrediction:
@@ -70,6 +78,8 @@ class RiskModel(Content):
     dynamics : constants of the felt rate, and units.
     domain : ranges of the runs that it was fitted on.
     typical : medians of those that went well, of the half of them that felt most.
+    source_ranges : lowest and highest value of the quantities of `FAR` among the source's own runs; of a source not
+        seen, among all.
     info : number of runs and of diverged ones, sources, digest, scores, how to rebuild it.
     """
 
@@ -81,6 +91,7 @@ class RiskModel(Content):
     dynamics: Dynamics
     domain: Mapping[str, tuple[float, float]]
     typical: Mapping[str, float]
+    source_ranges: Mapping[str, tuple[float, float]]
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def complete(
@@ -148,7 +159,12 @@ class RiskModel(Content):
         ln_u, slopes = log_critical(q, self.mean[:UNIT])
         slopes = np.concatenate([slopes, np.ones((len(ln_u), 1))], axis=1)
         known = ((slopes @ self.covariance) * slopes).sum(axis=1)
-        sd = np.sqrt(self.scatter**2 + self.cell_sd**2 + known)
+        units = {"params": self.dynamics.params_ref, "batch_tokens": self.dynamics.batch_ref}
+        far = np.zeros(len(ln_u))
+        for (name, width), values in zip(FAR.items(), (q.n, q.b), strict=True):
+            low, high = np.log(np.array(self.source_ranges[name]) / units[name])
+            far += (width * np.maximum(np.maximum(np.log(values) - high, low - np.log(values)), 0.0)) ** 2
+        sd = np.sqrt(self.scatter**2 + self.cell_sd**2 + known + far)
         ratio = np.log(q.felt) - ln_u - self.mean[UNIT]
         return ratio, np.asarray(ndtr(ratio / sd))
 
@@ -184,6 +200,7 @@ class RiskModel(Content):
             "dynamics": self.dynamics.to_dict(),
             "domain": {name: list(ends) for name, ends in self.domain.items()},
             "typical": dict(self.typical),
+            "source_ranges": {name: list(ends) for name, ends in self.source_ranges.items()},
             "info": dict(self.info),
         }
 
@@ -218,17 +235,20 @@ class RiskModel(Content):
             if domain and typical:  # files written before widths counted: all of theirs were the usual ones
                 domain.setdefault("relative_width", (1.0, 1.0))
                 typical.setdefault("relative_width", 1.0)
+            if set(domain) != set(RANGES) or set(typical) != set(RANGES):
+                raise ValueError(f"domain and typical must have the entries {', '.join(RANGES)}")
+            own = ranges(data.get("source_ranges", {name: domain[name] for name in FAR}), "risk.source_ranges")
+            if set(own) != set(FAR) or not all(low > 0 for low, _ in own.values()):
+                raise ValueError(f"risk.source_ranges must have {', '.join(FAR)}, above 0")
             absent = sorted(set(Dynamics().to_dict()) - set(mapping(data["dynamics"], "risk.dynamics")))
             if absent:
                 raise ValueError(f"dynamics must have the entry {absent[0]!r}")
             model = cls(
                 mean=mean, covariance=covariance, dynamics=Dynamics.from_dict(data["dynamics"]), domain=domain,
-                typical=typical, info=dict(mapping(data["info"], "risk.info")), **sds,
+                typical=typical, source_ranges=own, info=dict(mapping(data["info"], "risk.info")), **sds,
             )  # fmt: skip
             if np.linalg.eigvalsh(covariance).min() <= -1e-12 or not all(sds.values()):
                 raise ValueError("risk must have a covariance and standard deviations above 0")
-            if set(domain) != set(RANGES) or set(typical) != set(RANGES):
-                raise ValueError(f"domain and typical must have the entries {', '.join(RANGES)}")
             if not (all(typical[name] > 0 for name in ABOVE_ZERO) and typical["beta1"] < 1):
                 raise ValueError(f"risk.typical must have {', '.join(ABOVE_ZERO)} above 0 and beta1 below 1")
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:

@@ -15,6 +15,7 @@ from optlaws.errors import FitError, InputError, LawError
 from optlaws.risk import PARAMETERS, Prior, RiskModel, fit_risk, quantities, run_labels, usable
 from optlaws.risk.criterion import log_critical
 from optlaws.risk.fitting import interval_terms, rows_of
+from optlaws.risk.model import FAR
 from optlaws.runs import RunTable
 from optlaws.schedules import cosine, parse
 
@@ -219,6 +220,27 @@ class TestModel:
             data[part] = {k: v for k, v in data[part].items() if k != "relative_width"}
         assert RiskModel.from_dict(data).to_dict() == model.to_dict()
 
+    def test_files_from_before_source_ranges(self, model):
+        data = model.to_dict()
+        del data["source_ranges"]
+        assert RiskModel.from_dict(data).source_ranges == {name: model.domain[name] for name in FAR}
+
+    @pytest.mark.parametrize("name", FAR)
+    def test_beyond_the_runs_of_its_source_it_is_less_sure(self, model, runs, name):
+        """Nothing changes within; beyond, a sd for every factor of e, to either side, that moves no run over 1/2."""
+        values = {"params": runs.size, "batch_tokens": runs.batch_tokens}[name]
+        middle = float(np.median(np.unique(values)))
+        inside = model.predict(runs)
+        for ends, within in (((values.min(), middle), values <= middle), ((middle, values.max()), values >= middle)):
+            outside = replace(model, source_ranges={**model.source_ranges, name: ends}).predict(runs)
+            assert np.array_equal(outside.criterion, inside.criterion)
+            assert np.array_equal(outside.probability[within], inside.probability[within])
+            far = ~within & (np.abs(np.log(inside.criterion)) > 0.01) & (np.abs(inside.probability - 0.5) < 0.4999)
+            assert far.sum() > 10
+            sds = [np.log(inside.criterion[far]) / norm.ppf(p.probability[far]) for p in (inside, outside)]
+            added = (FAR[name] * np.log(values[far] / middle)) ** 2
+            assert sds[1] ** 2 - sds[0] ** 2 == pytest.approx(added, rel=1e-6)
+
     def test_round_trip(self, model, runs):
         again = RiskModel.from_dict(model.to_dict())
         assert np.array_equal(again.probability(runs), model.probability(runs))
@@ -238,6 +260,13 @@ class TestModel:
             ({"covariance_upper_triangle": 0.0}, "the entry 'risk' is damaged"),
             ({"scatter": 1e308}, "risk.scatter must be from 0 to 1000, got 1e.308"),
             ({"dynamics": {"kappa": 0.35}}, "dynamics must have the entry"),
+            ({"source_ranges": {"params": [1e6, 1e9]}}, "source_ranges must have params, batch_tokens"),
+            (
+                {"source_ranges": {"params": [0, 1e9], "batch_tokens": [1, 2]}},
+                "must have params, batch_tokens, above 0",
+            ),
+            ({"source_ranges": {"params": [2, 1], "batch_tokens": [1, 2]}}, "must be two numbers, the lowest first"),
+            ({"source_ranges": None}, "risk.source_ranges must be an object"),
         ],
     )
     def test_damaged(self, model, change, message):

@@ -32,3 +32,14 @@ def test_the_way_out_of_a_law_without_a_risk_model():
 def test_with_risk_of_something_else(args, message):
     with pytest.raises(InputError, match=message):
         with_risk(*args)
+
+
+def test_the_level_is_known_where_the_own_runs_are():
+    """The public runs' ranges say where the risk was fitted, the own ones where the source's level is known."""
+    made = read_runs(RUNS)
+    risk = with_risk(fit_law(made), made).risk
+    for name, values in (("params", made.size), ("batch_tokens", made.batch_tokens)):
+        assert risk.source_ranges[name] == pytest.approx((values.min(), values.max()), rel=1e-12)
+        assert risk.domain[name][1] > 2 * risk.source_ranges[name][1]
+    public = load_law("steplaw-dense").risk
+    assert public.source_ranges == {name: public.domain[name] for name in public.source_ranges}

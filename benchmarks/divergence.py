@@ -353,13 +353,13 @@ warm-up helps less than the felt rate says), are not better predicted with it wh
 
 Half of the values of a quantity held out, those above or below its middle, and each public source by the other. The
 likelihood of the labels held out, from the posterior alone (ln), and what a further standard deviation of ln u_c adds
-to it, one for every factor of e by which a row lies beyond those fitted (steps: those at half the peak rate or more):
+to it, one for every factor of e by which a row lies beyond 1.5 times the range of those fitted (steps: those at half
+the peak rate or more):
 
 {beyond}
-So the posterior knows what it does not know of lengths. Of sizes the public runs, which reach a factor of two, say
-nothing, and our sweeps of tiny networks ask for some width, by less than is significant; of batches the public runs ask
-for some. The model takes {far[params]:g} for sizes and {far[batch_tokens]:g} for batches beyond those of a source's own
-runs (`FAR`), chosen with this table in view: accepted risks are held at lower rates there.
+The rows held out ask for a little of it, by less than what would settle it; sizes of the public runs reach a factor of
+two and say nothing. The model takes {far:g} beyond 1.5 times what a source's own runs reach (`FAR`), chosen with this
+table in view: other networks need not share the exponents, and accepted risks are held at lower rates there.
 
 The rule of the decision threshold was not changed. The plug-in rule was looked at, as the previous inner choice had
 been worse on Step Law than .5: it is better there and worse on Marin. All these differences are those of a few runs.

@@ -1,7 +1,7 @@
 """How sure the risk model is beyond the runs that it was fitted on: half of the values of a quantity held out, in turn.
 
 The likelihood of the labels held out, over the posterior, with and without a further standard deviation of
-ln u_c for every factor of e by which a run lies beyond those fitted (`FAR`).
+ln u_c for every factor of e by which a run lies beyond the reach of those fitted (`FAR`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,15 @@ from optlaws.errors import OptlawsWarning
 from optlaws.risk import PARAMETERS, RiskModel, fit_risk, usable
 from optlaws.risk.criterion import log_critical
 from optlaws.risk.fitting import interval_terms, rows_of
-from optlaws.risk.model import known_runs, range_values
+from optlaws.risk.model import SLACK_OF_REACH, known_runs, range_values, reach_values
 from optlaws.runs import RunTable
 
 SWEEPS = ("cpu_sweep", "cpu_sweep_long", "cpu_sweep_rich", "cpu_sweep_wide", "cpu_sweep_repeats", "cpu_sweep_seeds")
-QUANTITIES = {"params": "n", "steps": "high", "batch_tokens": "b"}  # column that is split: what of it the criterion has
+QUANTITIES = {
+    "params": "params",
+    "steps": "high_steps",
+    "batch_tokens": "batch_tokens",
+}  # column split: its reach
 WIDTHS = (0.0, 0.02, 0.04, 0.06, 0.1)
 FEWEST = (20, 8)  # runs fitted and held out
 Fit = Callable[[RunTable], RiskModel]
@@ -38,7 +42,7 @@ class Part:
     public : a part of the public runs, not of our sweeps.
     low, high : (m,) brackets of the rows in ln u, less the ln u_c that the model expects.
     slopes : (m, 8) of ln u_c by what the model does not know, in units of its posterior (independent, sd 1 each).
-    beyond : how far out the rows lie above and below, in factors of e, by quantity, (m, 2).
+    beyond : how far out of reach the rows lie above and below, in factors of e, by quantity, (m, 2).
     sd : from row to row.
     """
 
@@ -80,8 +84,9 @@ def held_out(public: bool, train: RunTable, test: RunTable, fit: Fit) -> Part:
     root = np.linalg.cholesky(model.covariance)
     beyond = {}
     for name, key in QUANTITIES.items():
-        fitted, asked = (np.log(getattr(r.quantities, key)) for r in (seen, rows))
-        beyond[name] = np.maximum(np.stack([asked - fitted.max(), fitted.min() - asked], axis=1), 0.0)
+        fitted, asked = (np.log(reach_values(r.quantities, model.dynamics)[key]) for r in (seen, rows))
+        sides = np.stack([asked - fitted.max(), fitted.min() - asked], axis=1)
+        beyond[name] = np.maximum(sides - np.log(SLACK_OF_REACH), 0.0)
     sd = float(np.hypot(model.scatter, model.cell_sd))
     return Part(public, rows.low - center, rows.high - center, slopes @ root, beyond, sd)
 

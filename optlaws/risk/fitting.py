@@ -27,7 +27,7 @@ from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import FitError
 from optlaws.risk.criterion import PARAMETERS, Prior, log_critical
 from optlaws.risk.labels import run_labels
-from optlaws.risk.model import FAR, RiskModel, known_runs, range_values
+from optlaws.risk.model import RiskModel, known_runs, range_values, reach_values
 from optlaws.risk.quantities import Quantities, quantities, strange
 from optlaws.runs import RunTable
 
@@ -112,7 +112,7 @@ class RiskFit:
         left out, so that fits of one `scatter_sd` alone can be compared.
     prior : what it started from.
     rows : number of rows.
-    source_ranges : of the quantities of `FAR` among the runs, by which the model knows what lies beyond them.
+    reach : ranges of `reach_values` among the runs.
     """
 
     mean: FloatArray
@@ -125,7 +125,7 @@ class RiskFit:
     dynamics: Dynamics
     domain: dict[str, tuple[float, float]]
     typical: dict[str, float]
-    source_ranges: dict[str, tuple[float, float]]
+    reach: dict[str, tuple[float, float]]
 
     def model(self, source: str | None = None, **about: object) -> RiskModel:
         """Return the model for runs of one of the sources, or of a source not seen (None); `about` becomes its `info`.
@@ -158,7 +158,7 @@ class RiskFit:
             dynamics=self.dynamics,
             domain=self.domain,
             typical=self.typical,
-            source_ranges=self.source_ranges,
+            reach=self.reach,
             info=dict(about),
         )
 
@@ -224,7 +224,7 @@ def fit_risk(
     scatter = float(np.exp(found.x))
     state, _, hessian = _maximum(rows, scatter, center, precision, state)
     covariance = np.linalg.inv(hessian)
-    keep, seen = k + len(rows.sources), _ranges(table, units)
+    keep = k + len(rows.sources)
     return RiskFit(
         mean=state[:keep],
         covariance=0.5 * (covariance + covariance.T)[:keep, :keep],
@@ -234,9 +234,9 @@ def fit_risk(
         rows=len(rows.low),
         sources=rows.sources,
         dynamics=units,
-        domain=_joined(seen, start.domain if start else {}),
+        domain=_joined(_ends(range_values(table, units)), start.domain if start else {}),
         typical=dict(start.typical) if start else _typical(table, units),
-        source_ranges={name: seen[name] for name in FAR},
+        reach=_ends(reach_values(rows.quantities, units)),
     )
 
 
@@ -305,8 +305,7 @@ def _joined(
     }
 
 
-def _ranges(runs: RunTable, dynamics: Dynamics) -> dict[str, tuple[float, float]]:
-    values = range_values(runs, dynamics)
+def _ends(values: Mapping[str, FloatArray]) -> dict[str, tuple[float, float]]:
     return {name: (float(column.min()), float(column.max())) for name, column in values.items()}
 
 

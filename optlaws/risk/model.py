@@ -28,13 +28,14 @@ UNIT = len(PARAMETERS)  # place of the offset
 SDS = ("scatter", "cell_sd", "source_sd")
 WIDEST = 1e3  # a standard deviation of ln rate above this is a damaged entry
 
-FAR = {"params": 0.04, "batch_tokens": 0.02}
-"""Quantity: sd of ln u_c for every factor of e beyond the range of the source's own runs, on either side.
+FAR = 0.04
+"""Sd of ln u_c for every factor of e by which a run's size, steps at a high rate or batch lies beyond `SLACK_OF_REACH`
+times what the runs of its source reach.
 
-The exponents of size and batch are those of the public runs, which are of two laboratories; other networks need not
-share them. By judgement, with the table "Beyond the runs seen" of docs/divergence.md in view. Of a run's length the
-posterior knew what it did not know.
+The exponents are those of the public runs, which are of two laboratories; other networks need not share them. By
+judgement, with the table "Beyond the runs seen" of docs/divergence.md in view.
 """
+SLACK_OF_REACH = 1.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +79,7 @@ class RiskModel(Content):
     dynamics : constants of the felt rate, and units.
     domain : ranges of the runs that it was fitted on.
     typical : medians of those that went well, of the half of them that felt most.
-    source_ranges : lowest and highest value of the quantities of `FAR` among the source's own runs; of a source not
+    reach : lowest and highest value of each quantity of `reach_values` among the source's own runs; of a source not
         seen, among all.
     info : number of runs and of diverged ones, sources, digest, scores, how to rebuild it.
     """
@@ -91,7 +92,7 @@ class RiskModel(Content):
     dynamics: Dynamics
     domain: Mapping[str, tuple[float, float]]
     typical: Mapping[str, float]
-    source_ranges: Mapping[str, tuple[float, float]]
+    reach: Mapping[str, tuple[float, float]]
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def complete(
@@ -159,11 +160,11 @@ class RiskModel(Content):
         ln_u, slopes = log_critical(q, self.mean[:UNIT])
         slopes = np.concatenate([slopes, np.ones((len(ln_u), 1))], axis=1)
         known = ((slopes @ self.covariance) * slopes).sum(axis=1)
-        units = {"params": self.dynamics.params_ref, "batch_tokens": self.dynamics.batch_ref}
         far = np.zeros(len(ln_u))
-        for (name, width), values in zip(FAR.items(), (q.n, q.b), strict=True):
-            low, high = np.log(np.array(self.source_ranges[name]) / units[name])
-            far += (width * np.maximum(np.maximum(np.log(values) - high, low - np.log(values)), 0.0)) ** 2
+        for name, values in reach_values(q, self.dynamics).items():
+            low, high = self.reach[name]
+            beyond = np.log(np.maximum(values / high, low / values) / SLACK_OF_REACH)
+            far += (FAR * np.maximum(beyond, 0.0)) ** 2
         sd = np.sqrt(self.scatter**2 + self.cell_sd**2 + known + far)
         ratio = np.log(q.felt) - ln_u - self.mean[UNIT]
         return ratio, np.asarray(ndtr(ratio / sd))
@@ -200,7 +201,7 @@ class RiskModel(Content):
             "dynamics": self.dynamics.to_dict(),
             "domain": {name: list(ends) for name, ends in self.domain.items()},
             "typical": dict(self.typical),
-            "source_ranges": {name: list(ends) for name, ends in self.source_ranges.items()},
+            "reach": {name: list(ends) for name, ends in self.reach.items()},
             "info": dict(self.info),
         }
 
@@ -237,15 +238,15 @@ class RiskModel(Content):
                 typical.setdefault("relative_width", 1.0)
             if set(domain) != set(RANGES) or set(typical) != set(RANGES):
                 raise ValueError(f"domain and typical must have the entries {', '.join(RANGES)}")
-            own = ranges(data.get("source_ranges", {name: domain[name] for name in FAR}), "risk.source_ranges")
-            if set(own) != set(FAR) or not all(low > 0 for low, _ in own.values()):
-                raise ValueError(f"risk.source_ranges must have {', '.join(FAR)}, above 0")
+            reach = ranges(data.get("reach", {name: domain[old] for name, old in REACH.items()}), "risk.reach")
+            if set(reach) != set(REACH) or not all(low > 0 for low, _ in reach.values()):
+                raise ValueError(f"risk.reach must have {', '.join(REACH)}, above 0")
             absent = sorted(set(Dynamics().to_dict()) - set(mapping(data["dynamics"], "risk.dynamics")))
             if absent:
                 raise ValueError(f"dynamics must have the entry {absent[0]!r}")
             model = cls(
                 mean=mean, covariance=covariance, dynamics=Dynamics.from_dict(data["dynamics"]), domain=domain,
-                typical=typical, source_ranges=own, info=dict(mapping(data["info"], "risk.info")), **sds,
+                typical=typical, reach=reach, info=dict(mapping(data["info"], "risk.info")), **sds,
             )  # fmt: skip
             if np.linalg.eigvalsh(covariance).min() <= -1e-12 or not all(sds.values()):
                 raise ValueError("risk must have a covariance and standard deviations above 0")
@@ -266,6 +267,16 @@ def known_runs(runs: RunTable) -> RunTable:
 RANGES = (
     "peak_lr", "warmup_steps", "steps", "params", "batch_tokens", "beta1", "weight_decay", "restarts", "relative_width",
 )  # fmt: skip
+
+
+REACH = {"params": "params", "high_steps": "steps", "batch_tokens": "batch_tokens"}
+"""Quantities of `reach_values`: entry of the domain that stands in for one in files written before they had it."""
+
+
+def reach_values(q: Quantities, dynamics: Dynamics) -> dict[str, FloatArray]:
+    """Return size, steps at half the peak rate or more, and tokens a step of n runs, (n,) each, named as in `REACH`."""
+    scales = (q.n * dynamics.params_ref, q.high * dynamics.steps_ref, q.b * dynamics.batch_ref)
+    return dict(zip(REACH, scales, strict=True))
 
 
 ABOVE_ZERO = ("peak_lr", "steps", "params", "batch_tokens", "relative_width")

@@ -15,7 +15,7 @@ from optlaws.errors import FitError, InputError, LawError
 from optlaws.risk import PARAMETERS, Prior, RiskModel, fit_risk, quantities, run_labels, usable
 from optlaws.risk.criterion import log_critical
 from optlaws.risk.fitting import interval_terms, rows_of
-from optlaws.risk.model import FAR
+from optlaws.risk.model import REACH, reach_values
 from optlaws.runs import RunTable
 from optlaws.schedules import cosine, parse
 
@@ -220,25 +220,30 @@ class TestModel:
             data[part] = {k: v for k, v in data[part].items() if k != "relative_width"}
         assert RiskModel.from_dict(data).to_dict() == model.to_dict()
 
-    def test_files_from_before_source_ranges(self, model):
+    def test_files_from_before_reach(self, model):
         data = model.to_dict()
-        del data["source_ranges"]
-        assert RiskModel.from_dict(data).source_ranges == {name: model.domain[name] for name in FAR}
+        del data["reach"]
+        ends = [model.domain[name] for name in ("params", "steps", "batch_tokens")]
+        assert list(RiskModel.from_dict(data).reach.values()) == ends
 
-    @pytest.mark.parametrize("name", FAR)
+    @pytest.mark.parametrize("name", REACH)
     def test_beyond_the_runs_of_its_source_it_is_less_sure(self, model, runs, name):
         """Nothing changes within; beyond, a sd for every factor of e, to either side, that moves no run over 1/2."""
-        values = {"params": runs.size, "batch_tokens": runs.batch_tokens}[name]
-        middle = float(np.median(np.unique(values)))
+        values = reach_values(quantities(runs, model.dynamics), model.dynamics)[name]
+        assert (values.min(), values.max()) == pytest.approx(model.reach[name])
+        middle, slack = float(np.median(np.unique(values))), 1.5
         inside = model.predict(runs)
-        for ends, within in (((values.min(), middle), values <= middle), ((middle, values.max()), values >= middle)):
-            outside = replace(model, source_ranges={**model.source_ranges, name: ends}).predict(runs)
+        for ends, within in (
+            ((values.min(), middle), values <= slack * middle),
+            ((middle, values.max()), values >= middle / slack),
+        ):
+            outside = replace(model, reach={**model.reach, name: ends}).predict(runs)
             assert np.array_equal(outside.criterion, inside.criterion)
             assert np.array_equal(outside.probability[within], inside.probability[within])
             far = ~within & (np.abs(np.log(inside.criterion)) > 0.01) & (np.abs(inside.probability - 0.5) < 0.4999)
             assert far.sum() > 10
             sds = [np.log(inside.criterion[far]) / norm.ppf(p.probability[far]) for p in (inside, outside)]
-            added = (FAR[name] * np.log(values[far] / middle)) ** 2
+            added = (0.04 * (np.abs(np.log(values[far] / middle)) - np.log(slack))) ** 2
             assert sds[1] ** 2 - sds[0] ** 2 == pytest.approx(added, rel=1e-6)
 
     def test_round_trip(self, model, runs):
@@ -260,13 +265,13 @@ class TestModel:
             ({"covariance_upper_triangle": 0.0}, "the entry 'risk' is damaged"),
             ({"scatter": 1e308}, "risk.scatter must be from 0 to 1000, got 1e.308"),
             ({"dynamics": {"kappa": 0.35}}, "dynamics must have the entry"),
-            ({"source_ranges": {"params": [1e6, 1e9]}}, "source_ranges must have params, batch_tokens"),
+            ({"reach": {"params": [1e6, 1e9]}}, "risk.reach must have params, high_steps, batch_tokens, above 0"),
             (
-                {"source_ranges": {"params": [0, 1e9], "batch_tokens": [1, 2]}},
-                "must have params, batch_tokens, above 0",
+                {"reach": dict.fromkeys(REACH, [0.0, 1e9])},
+                "risk.reach must have params, high_steps, batch_tokens, above 0",
             ),
-            ({"source_ranges": {"params": [2, 1], "batch_tokens": [1, 2]}}, "must be two numbers, the lowest first"),
-            ({"source_ranges": None}, "risk.source_ranges must be an object"),
+            ({"reach": {name: [2.0, 1.0] for name in REACH}}, "must be two numbers, the lowest first"),
+            ({"reach": None}, "risk.reach must be an object"),
         ],
     )
     def test_damaged(self, model, change, message):

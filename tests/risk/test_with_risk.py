@@ -39,7 +39,9 @@ def test_the_level_is_known_where_the_own_runs_are():
     made = read_runs(RUNS)
     risk = with_risk(fit_law(made), made).risk
     for name, values in (("params", made.size), ("batch_tokens", made.batch_tokens)):
-        assert risk.source_ranges[name] == pytest.approx((values.min(), values.max()), rel=1e-12)
-        assert risk.domain[name][1] > 2 * risk.source_ranges[name][1]
+        assert risk.reach[name] == pytest.approx((values.min(), values.max()), rel=1e-12)
+        assert risk.domain[name][1] > 2 * risk.reach[name][1]
+    assert 0.49 * made.steps.min() < risk.reach["high_steps"][0] < risk.reach["high_steps"][1] <= made.steps.max()
     public = load_law("steplaw-dense").risk
-    assert public.source_ranges == {name: public.domain[name] for name in public.source_ranges}
+    for name in ("params", "batch_tokens"):
+        assert public.reach[name] == pytest.approx(public.domain[name])

@@ -124,10 +124,12 @@ def page(draws: int) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Print the page; with --write also into docs/design.md, and its summary into the README."""
+    """Print the page; with --write also into docs/design.md, and its summary into docs/planning_guide.md."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--draws", type=int, default=DRAWS, help="how often runs are drawn (default: %(default)s)")
-    parser.add_argument("--write", action="store_true", help="write docs/design.md and the README's summary")
+    parser.add_argument(
+        "--write", action="store_true", help="write docs/design.md and the summary in docs/planning_guide.md"
+    )
     options = parser.parse_args()
     if options.draws < 1:
         parser.error(f"--draws must be at least 1, got {options.draws}; leave it out for {DRAWS}")
@@ -135,7 +137,8 @@ def main() -> None:
     print(text)
     if options.write:
         write_page(ROOT / "docs" / "design.md", text)
-        splice(ROOT / "README.md", "design", f"Written by `python benchmarks/design.py --write`. {short}")
+        text = f"Written by `python benchmarks/design.py --write`. {short}"
+        splice(ROOT / "docs" / "planning_guide.md", "design", text)
 
 
 if __name__ == "__main__":

@@ -326,6 +326,12 @@ INTRO = (
     " where its paired difference over the folds has a 90 % interval that holds 0. A dash: the law does not answer that"
     " question, cannot be fitted there, or was left out for its time."
 )
+IN_SHORT = (
+    "Every law on the same runs, splits and process, each fitted by its own procedure with its defaults inside every"
+    " fold, written by `python benchmarks/rivals.py --write`. The best of a column is bold. A dash: the law does not"
+    " answer that question, cannot be fitted there, or was left out for its time. More columns, standard deviations"
+    " over the folds, and which laws are not told apart: [docs/rivals.md](docs/rivals.md)."
+)
 NOTES = (
     "All laws are given final losses, and curves only in the first table; laws that read a schedule but no size are"
     " fitted for each size by itself. Laws that read no rate predict one loss"
@@ -370,7 +376,7 @@ def report(results: dict[str, dict[str, Any]]) -> tuple[str, str]:
     shown = {name: f for name, f in results.items() if any(value(f, c) is not None for c in losses)}
     rest = {name: f for name, f in results.items() if name not in shown}
     advisers = [name for name, f in rest.items() if any(value(f, c) is not None for c in SHORT)]
-    short = f"{INTRO} All figures: [docs/rivals.md](docs/rivals.md).\n\n{text_table(shown, SHORT)}\n\n"
+    short = f"{IN_SHORT}\n\n{text_table(shown, SHORT)}\n\n"
     short += f"Where ours is not ahead: {'; '.join(behind) or 'nowhere in this table'}."
     short += " Columns with rivals that their folds do not tell apart from ours, named there:"
     short += f" {'; '.join(heads) or 'none'}."

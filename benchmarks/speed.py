@@ -1,7 +1,7 @@
 """Wall-clock times of whole processes and of the Python API: python benchmarks/speed.py [--write] [--repeat N].
 
 Each command runs as a fresh process, once to warm the disk cache and then N times; median, smallest and largest are
-printed. --write puts the table into README.md. The last line is JSON.
+printed. --write puts the table into docs/speed.md. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def million(low: int, high: int) -> tuple[float, float]:
 def main() -> None:
     """Run everything."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the README's table")
+    parser.add_argument("--write", action="store_true", help="write docs/speed.md")
     parser.add_argument("--repeat", type=int, default=5)
     arguments = parser.parse_args()
     optlaws = [sys.executable, "-m", "optlaws"]
@@ -135,7 +135,7 @@ def main() -> None:
     )
     print(text)
     if arguments.write:
-        splice(ROOT / "README.md", "speed", text)
+        splice(ROOT / "docs" / "speed.md", "speed", text)
     print(json.dumps({"benchmark": "speed", "seconds": seconds, "gib": memory, "million_long": long_runs}))
 
 

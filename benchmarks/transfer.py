@@ -8,7 +8,7 @@ remains when each size's own level is taken out, in hindsight, from its runs her
 state their batch, so several are assumed. The last columns are the share of runs that the law itself holds to be in its
 domain (where it is 0, `rank` marks every line), and for these how far the level is off and how many of them lie in
 their 90 % intervals: the domain is one of sizes, lengths, batches and schedules, and cannot know another corpus.
-Nothing in the laws was chosen by these figures. --write puts them into docs/transfer.md and README.md.
+Nothing in the laws was chosen by these figures. --write puts them into docs/transfer.md, a summary into ranking.md.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def odds(law: Law, mine: list[Differences]) -> list[Pool]:
 
 
 def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, str]:
-    """Return the part on `Law.on_other_corpus`, each source with what the other sources ask for, and README's lines."""
+    """Return the part on `Law.on_other_corpus`, each source with what the others ask for, and ranking.md's lines."""
     rows, covers, chances = [], [], []
     every: tuple[list[Pool], list[Pool]] = ([], [])
     for (law, source), mine in found.items():
@@ -202,7 +202,7 @@ def other_corpus(found: dict[tuple[str, str], list[Differences]]) -> tuple[str, 
         source {worst} %; their widths were set with the other sources, their form with all in view. The candidates that
         together have 90 % of P(best) held the best run in {chances[-2][5]} pools without the option and in
         {chances[-1][5]} with it, fewest {fewest[5]} ({fewest[0]} on runs of {fewest[1].split(",")[0]}): still too sure
-        ([docs/transfer.md](docs/transfer.md), `python benchmarks/transfer.py --write`)."""
+        ([transfer.md](transfer.md), `python benchmarks/transfer.py --write`)."""
     part = f"## Differences on another corpus\n\n{' '.join(about.split())}\n\n{table(OTHER_HEAD, rows)}"
     text = f"""
         With the same discrepancies, P(best) in the pools: how many candidates must be kept for the best to be among
@@ -227,7 +227,7 @@ def with_batch(runs: RunTable, batch: float) -> RunTable:
 
 
 def page() -> tuple[str, str]:
-    """Return the page, and README's lines on other corpora."""
+    """Return the page, and docs/ranking.md's lines on other corpora."""
     step, marin, nqs, schaipp, mpl = (completed(load(name)) for name in ("steplaw", "marin", "nqs", "schaipp", "mpl"))
     kinds = np.array(step.source)
     dense, experts = step.select(kinds == "steplaw-dense"), step.select(kinds != "steplaw-dense")
@@ -256,15 +256,15 @@ def page() -> tuple[str, str]:
 
 
 def main() -> None:
-    """Print the page; with --write also into docs/transfer.md and README.md."""
+    """Print the page; with --write also into docs/transfer.md and docs/ranking.md."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--write", action="store_true", help="write docs/transfer.md and README.md")
+    parser.add_argument("--write", action="store_true", help="write docs/transfer.md and docs/ranking.md")
     write = parser.parse_args().write
     text, short = page()
     print(text)
     if write:
         write_page(ROOT / "docs" / "transfer.md", text)
-        splice(ROOT / "README.md", "transfer", "\n".join(textwrap.wrap(short, 118)))
+        splice(ROOT / "docs" / "ranking.md", "transfer", "\n".join(textwrap.wrap(short, 118)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the README shows is there and works."""
+"""What the README and the pages of the manual show is there and works."""
 
 import doctest
 import importlib.util
@@ -13,8 +13,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
-OWN_FILES = "# your files"  # ends a line of the README whose command needs files that the reader has
+MANUAL = (  # pages of docs/ that are written by hand, beside docs/validation.md
+    "compare", "fitting", "formats", "glossary", "limits", "monitoring", "planning_guide", "ranking", "risk", "speed",
+    "training",
+)  # fmt: skip
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *(f"docs/{each}.md" for each in MANUAL))
+}
+TEXT = PAGES["README.md"]
+OWN_FILES = "# your files"  # ends a line of a page whose command needs files that the reader has
+SPLICED = {  # the blocks that benchmarks write into pages
+    "README.md": ("ranking", "accuracy", "extrapolation", "rivals", "risk"),
+    "docs/ranking.md": ("transfer",),
+    "docs/planning_guide.md": ("design",),
+    "docs/speed.md": ("speed",),
+}
 TEST_COMMAND = (
     "python3 -m venv .venv && .venv/bin/pip install -q -e '.[dev]' && .venv/bin/python -m pytest -n 2 --dist loadfile"
 )
@@ -25,7 +38,15 @@ def blocks(language, text=TEXT):
 
 
 def shell_lines():
-    return [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    """Every line of a command, the README's first; one that several pages show comes once."""
+    lines = [
+        line
+        for text in PAGES.values()
+        for block in blocks("sh", text)
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip()
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def commands():
@@ -34,6 +55,20 @@ def commands():
     words = [shlex.split(part.removesuffix(OWN_FILES)) for part in shown]
     run = [w[1:] for w, part in zip(words, shown, strict=True) if not part.endswith(OWN_FILES)]
     return run, [w[1:] for w, part in zip(words, shown, strict=True) if part.endswith(OWN_FILES)]
+
+
+def test_commands_of_every_page_are_looked_at():
+    run, own = (len(each) for each in commands())
+    assert run >= 17
+    assert own >= 8
+    assert all(text.count("```sh") == len(blocks("sh", text)) for text in PAGES.values())
+    assert not [name for name in MANUAL if not (ROOT / "docs" / f"{name}.md").is_file()]
+
+
+def test_a_page_is_of_the_manual_or_says_what_wrote_it():
+    for path in (ROOT / "docs").glob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        assert "ritten by `python benchmarks/" in text or path.stem in (*MANUAL, "validation"), path.name
 
 
 def optlaws(folder, *args):
@@ -51,7 +86,7 @@ def optlaws(folder, *args):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the examples, in which the page's commands run one after the other."""
+    """A folder with the examples, in which the pages' commands run one after the other."""
     place = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "examples", place / "examples")
     return place
@@ -104,6 +139,7 @@ def test_commands_on_own_files_have_known_options(folder, args):
         pytest.skip("torch is here: the command would train for minutes (tests/cli does so for less)")
     done = optlaws(folder, *args)
     assert done.returncode == 2
+    assert "No such option" not in done.stderr
     missing = "runs/cpu" if args[0] == "validate" else r"\b\w+\.csv: "
     assert re.search("needs torch" if training else missing, done.stderr)
 
@@ -127,21 +163,60 @@ def test_the_ranking_is_what_the_command_prints(done_in_order):
     assert found == pytest.approx(expected, abs=1.5e-4), "run benchmarks/readme_ranking.py"
 
 
-def test_the_python_example_runs(monkeypatch):
+@pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "```python" in text])
+def test_the_python_examples_run(page, monkeypatch):
     monkeypatch.chdir(ROOT)
     parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
-    examples = blocks("python")
-    assert examples
-    for text in examples:
-        runner.run(parser.get_doctest(text, {}, "README.md", "README.md", 0))
-    assert runner.tries > 5
+    for text in blocks("python", PAGES[page]):
+        runner.run(parser.get_doctest(text, {}, page, page, 0))
+    assert runner.tries >= 5
     assert runner.failures == 0
+
+
+def test_the_readme_and_the_page_on_fitting_have_python_examples():
+    assert len(blocks("python")) == 1
+    assert len(blocks("python", PAGES["docs/fitting.md"])) == 1
+
+
+def test_the_table_shown_is_one_that_a_fit_reads(tmp_path):
+    from optlaws import read_runs
+
+    path = tmp_path / "runs.csv"
+    path.write_text(blocks("csv")[0], encoding="utf-8")
+    runs = read_runs(path)
+    assert list(runs.run_id) == ["a1", "a2", "a3", "a4"]
+    assert runs.steps.tolist() == [10_000, 20_000, 10_000, 10_000]
+    assert runs.params.tolist() == [30e6, 30e6, 85e6, 85e6]
+    assert list(runs.status) == ["completed"] * 3 + ["diverged"]
+
+
+def test_the_readme_is_short():
+    assert len(TEXT.splitlines()) <= 320
+    assert len(TEXT.encode()) <= 24_000
+
+
+def test_benchmarks_find_their_markers():
+    """Every block that a benchmark writes has its markers in the page that it is written to, and in no other."""
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        name = page.relative_to(ROOT).as_posix()
+        text = page.read_text(encoding="utf-8")
+        assert sorted(re.findall(r"<!-- ([\w-]+):begin -->", text)) == sorted(SPLICED.get(name, ())), name
+        assert sorted(re.findall(r"<!-- ([\w-]+):end -->", text)) == sorted(SPLICED.get(name, ())), name
+    calls = r'splice\((?:ROOT / "(?:docs" / ")?([\w.]+)"|README), "([\w-]+)"'
+    found = {
+        (page or "README.md", key)
+        for path in (ROOT / "benchmarks").glob("*.py")
+        for page, key in re.findall(calls, path.read_text(encoding="utf-8"))
+    }
+    pages = {(name.split("/")[-1], key) for name, keys in SPLICED.items() for key in keys}
+    assert found - {("README.md", "rivals-speed")} == pages - {("README.md", "ranking")}  # that one has its own pattern
 
 
 def tree():
     """Paths of the commented tree: two spaces more are one folder deeper, names may share a line."""
     stack: list[str] = []
-    for line in blocks("text", TEXT.split("\n## Files\n")[1])[0].splitlines():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    for line in blocks("text", text.split("\n## Files\n")[1])[0].splitlines():
         names = re.split(r"\s{2,}", line.strip())[0].split(", ")
         depth = (len(line) - len(line.lstrip())) // 2
         stack = [*stack[:depth], names[-1].rstrip("/")]
@@ -160,12 +235,45 @@ def test_the_tree_leaves_out_no_layer():
             assert f"optlaws/{part.name}" in shown
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def anchors(path):
+    """The names by which GitHub links the headings of a page."""
+    heads = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+def links(path):
+    """What a page links or shows; in formulas and programs brackets may stand beside parentheses, too."""
+    text = re.sub(r"^```.*?^```$|\$[^$\n]*\$", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+LINKED = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "theory").rglob("*.md"))
+)
+
+
+@pytest.mark.parametrize("page", LINKED)
 def test_links_lead_somewhere(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if "://" not in target:
-            assert (ROOT / target).exists(), target
+    for target in links(ROOT / page):
+        name, _, anchor = target.partition("#")
+        path = (ROOT / page).parent / name if name else ROOT / page
+        assert path.exists(), target
+        if anchor:
+            assert anchor in anchors(path), target
+
+
+def test_the_readme_links_every_page():
+    """In the table of pages, straight or by way of the pages on the sweeps and the published tables."""
+    table = TEXT.split("\n## Which page answers what\n")[1]
+    shown = set(re.findall(r"\]\(docs/([\w/]+)\.md\)", table))
+    for path in (ROOT / "docs").glob("*.md"):
+        if not path.stem.startswith("validation_") and path.stem != "divergence_labels":
+            assert path.stem in shown, path.name
+    sweeps = (ROOT / "docs" / "validation.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs").glob("validation_*.md"):
+        assert f"({path.name})" in sweeps
+    assert "divergence_labels.md" in (ROOT / "docs" / "divergence.md").read_text(encoding="utf-8")
 
 
 def test_the_basis_of_the_contributing_page_can_be_made():

@@ -1,5 +1,6 @@
 """The table of all laws: the best is marked, a column in which ours is behind is named, folds are whole groups."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -28,18 +29,61 @@ FIGURES = {
 }
 
 
+EVERY = tuple(column for columns in rivals.LONG.values() for column in columns)
+
+
 def test_the_best_is_bold_and_what_is_missing_is_a_dash():
+    text = rivals.text_table(FIGURES, EVERY)
+    assert "| optlaws | 0.200 ± 0.050 | **3 of 4** | **0.50** | **0.2000** |" in text
+    assert "| chinchilla | **0.100 ± 0.020 (60 % of runs)** | - | 1.00 | - |" in text
+
+
+def test_the_short_table_has_no_spreads():
     text = rivals.text_table(FIGURES, rivals.SHORT)
-    assert "| optlaws | 0.200 ± 0.050 | **0.50** | **0.2000** |" in text
-    assert "| chinchilla | **0.100 ± 0.020 (60 % of runs)** | 1.00 | - |" in text
+    assert "| optlaws | 0.200 | **0.50** | **0.2000** |" in text
+    assert "| chinchilla | **0.100 (60 % of runs)** | 1.00 | - |" in text
+    assert "±" not in rivals.report(FIGURES)[1]
+
+
+def tables(text):
+    """Every Markdown table of a text: {(row, head of the column): cell}, bold type and spreads dropped."""
+    for block in re.findall(r"(?:^\|.*\n?)+", text, flags=re.MULTILINE):
+        head, _, *rows = [[part.strip() for part in line.strip("| \n").split(" | ")] for line in block.splitlines()]
+        if head[0] == "law":
+            yield {
+                (row[0], name): re.sub(r" ± [\d.]+", "", part.strip("*"))
+                for row in rows
+                for name, part in zip(head[1:], row[1:], strict=False)  # formulas have bars of their own
+            }
+
+
+def test_the_table_of_the_readme_says_what_the_page_says():
+    root = Path(__file__).resolve().parents[2]
+    readme = (root / "README.md").read_text(encoding="utf-8")
+    block = readme.split("<!-- rivals:begin -->\n")[1].split("\n<!-- rivals:end -->")[0]
+    assert block.startswith(f"{rivals.IN_SHORT}\n\n| law | " + " | ".join(column[0] for column in rivals.SHORT) + " |")
+    (shown,) = tables(block)
+    page = {}
+    for found in tables((root / "docs" / "rivals.md").read_text(encoding="utf-8")):
+        page |= found
+    of_the_page = {column[1:3]: column[0] for column in EVERY}
+    compared = 0
+    for head, task, key, _, _ in rivals.SHORT:
+        if (task, key) in of_the_page:  # ranks over all splits together are the README's alone
+            for law in (name for name, column in shown if column == head):
+                assert shown[law, head] == page.get((law, of_the_page[task, key]), "-"), (law, head)
+                compared += 1
+    assert compared > 100
 
 
 def test_where_ours_is_behind_is_said():
-    behind = rivals.ahead(FIGURES, rivals.SHORT)
-    assert behind == ["family, error %: chinchilla 0.100 ± 0.020 (60 % of runs), ours 0.200 ± 0.050"]
+    behind = rivals.ahead(FIGURES, EVERY)
+    assert behind == ["family error %: chinchilla 0.100 ± 0.020 (60 % of runs), ours 0.200 ± 0.050"]
     long, short = rivals.report(FIGURES)
+    assert f"## Where ours is not ahead\n\n- {behind[0]}\n" in long
+    behind = rivals.ahead(FIGURES, rivals.SHORT)
+    assert behind == ["family, error %: chinchilla 0.100 (60 % of runs), ours 0.200"]
     assert behind[0] in short
-    assert "## Where ours is not ahead\n\n- " in long
     assert "- chinchilla, curves: no curves" in long
     assert "| `chinchilla` | E + A N^-alpha + B D^-beta |" in long
 

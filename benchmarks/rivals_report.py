@@ -20,6 +20,8 @@ SHORT: tuple[Column, ...] = (  # the README's: what a ranking needs first, witho
     ("size, error %", "schedules size", "error", None, 3),
     ("Step Law cell, error %", "Step Law cell left out", "error", None, 3),
     ("Step Law cell, regret %", "Step Law cell left out", "regret", None, 3),
+    ("N = 537M, MAE nats", "Step Law N = 537M", "mae", None, 4),
+    ("curves 25M, PredE x 1e5", "curves 25M", "pred_e", None, 1),
     ("curves 100M, PredE x 1e5", "curves 100M", "pred_e", None, 1),
     ("few steps, RMSLE %", "few steps from 1/15.6", "rmsle", None, 2),
     ("fit, s", "speed", "fit", None, 2),

@@ -125,7 +125,8 @@ def text_table(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) 
 def alike(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) -> list[str]:
     """Return a sentence for every column with laws that are not told apart from ours.
 
-    Those whose differences from ours, fold by fold, have a mean of which the 90 % interval (Student) holds 0.
+    Those whose differences from ours, fold by fold and over the runs that both predict, have a mean of which the 90 %
+    interval (Student) holds 0.
     """
     out = []
     for column in columns:
@@ -136,10 +137,11 @@ def alike(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) -> li
             continue
         near = []
         for name, values in folds.items():
-            theirs = np.array(values, dtype=float)
-            if name == OURS or len(theirs) != len(ours):
+            if name == OURS or len(values) != len(ours):
                 continue
-            gap = theirs - ours
+            gap = _gaps(
+                results[name].get(task, {}), results[OURS].get(task, {}), key, np.array(values, dtype=float) - ours
+            )
             gap = gap[np.isfinite(gap)]
             if len(gap) < 2:
                 continue
@@ -149,6 +151,13 @@ def alike(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) -> li
         if near:
             out.append(f"{column[0]} (ours {cell(results[OURS], column)}): {', '.join(near)}")
     return out
+
+
+def _gaps(theirs: dict[str, Any], ours: dict[str, Any], key: str, whole: np.ndarray) -> np.ndarray:
+    """Return the differences of the folds, each of the runs that both predict where these are known."""
+    pairs = zip(theirs.get("each", {}).get(key, []), ours.get("each", {}).get(key, []), strict=True)
+    gaps = [np.nanmean(np.array(a, dtype=float) - np.array(b, dtype=float)) for a, b in pairs]
+    return np.array(gaps) if gaps else whole
 
 
 __all__ = ["LONG", "OURS", "SHORT", "Column", "ahead", "alike", "cell", "text_table", "value"]

@@ -49,8 +49,13 @@ class TestVerdict:
             in text
         )
         part = row("kaplan", "rival", 0.3, near, runs=4)
-        assert "On the part of the runs" in verdict(comparison(rows[0], part))
-        assert "On the part of the runs" not in verdict(comparison(rows[0], part, *more))
+        assert "that they predict, ahead of optlaws" in verdict(comparison(rows[0], part))
+        text = verdict(comparison(rows[0], part, *more))
+        assert "ahead of optlaws" not in text
+        assert (
+            "On the part of the runs that they predict, lower than, but not told apart from, optlaws in mean error:"
+            " kaplan (size, by 0.2 ± 0.2)." in text
+        )
 
     @pytest.mark.parametrize("spread", [Difference(0.2, -0.1, 0.5), Difference(0.2, np.nan, np.nan)])
     def test_nothing_within_the_spread_is_claimed(self, spread):

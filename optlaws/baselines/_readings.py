@@ -6,7 +6,7 @@ Step convention as everywhere: update k = 0 .. T-1 uses the rate eta_k; "after n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,12 @@ from optlaws.baselines.base import HUBER, FloatArray, Progress, training, usable
 from optlaws.baselines.optimise import huber
 from optlaws.errors import FitError, InputError
 from optlaws.runs import CurveTable, RunTable
+from optlaws.schedules import Schedule
 
 ELEMENTS = 2_000_000  # numbers in one pass over readings x changes
 PREDICTED_FLOOR = 1e-9  # a predicted loss is not taken below this in logarithms
+REACHED = 0.99  # share of its run at which a curve's last reading is one of the end
+THINNED = 16  # readings of a curve beside runs that have none
 POLISHED = 4  # starts that are followed to the end
 BEYOND = 2.0  # of ln theta: so far outside of the starts' box they may be followed
 
@@ -47,13 +50,17 @@ class Readings:
 
 
 def gather(law: Any, runs: RunTable, curves: CurveTable | None, fewest: int) -> list[Readings]:
-    """Return what a law is fitted on: the curves where given, else the final losses.
+    """Return what a law is fitted on: the final losses, and curves where there are some.
+
+    Curves are brought to the level of the final losses (`level_of`), which may be of another evaluation. Where some
+    runs have no curve, a curve gives `THINNED` readings at most, evenly spaced, and a final loss counts as often as
+    their median, so that neither speaks for all. Where each has one, all readings are taken, and no final loss.
 
     Parameters
     ----------
     law : the law's class, for messages.
     runs : n runs; diverged ones and those without a loss are left out.
-    curves : readings; those before the end of the warm-up are left out, runs without a curve too.
+    curves : readings; those before the end of the warm-up are left out.
     fewest : least number of readings.
 
     Raises
@@ -61,36 +68,65 @@ def gather(law: Any, runs: RunTable, curves: CurveTable | None, fewest: int) -> 
     FitError
         There are too few readings, or a curve goes beyond the end of its run.
     """
-    found: list[Readings] = []
-    steps: list[npt.NDArray[np.int64]] = []
-    losses: list[FloatArray] = []
     if curves is None:
         kept = training(law, runs, fewest)
-        steps += [np.array([s.total_steps]) for s in kept.schedule_tuple()]
-        losses += [np.array([loss]) for loss in kept.final_loss]
-    else:
-        where = curves.runs()
-        good = [i for i, name in enumerate(runs.run_id) if name in where and runs.status[i] in (None, "completed")]
-        kept = runs.select(np.array(good, dtype=np.intp))
-        for schedule, name in zip(kept.schedule_tuple(), kept.run_id, strict=True):
-            step, loss = curves.step[where[name]], curves.loss[where[name]]
-            if step[-1] > schedule.total_steps:
-                raise FitError(
-                    f"curve of run {name!r} must end at step {schedule.total_steps}, the run's last, got step"
-                    f" {step[-1]:g}; correct the schedule or drop those readings"
-                )
-            seen = (step >= max(schedule.warmup_steps, 1)) & np.isfinite(loss) & (loss > 0)
-            steps.append(step[seen].astype(np.int64))
-            losses.append(loss[seen])
-    for schedule, at, values, size in zip(kept.schedule_tuple(), steps, losses, kept.size, strict=True):
-        if len(at):
-            found.append(Readings(schedule.array(), at, values, float(size), int(schedule.warmup_steps)))
+        return [_last(*one) for one in zip(kept.schedule_tuple(), kept.final_loss, kept.size, strict=True)]
+    where, ended, schedules = curves.runs(), usable(runs), runs.schedule_tuple()
+    level, found, alone = level_of(runs, curves), [], []
+    for i in np.flatnonzero(_finished(runs)):
+        name, schedule = runs.run_id[i], schedules[i]
+        step, loss = (curves.step[where[name]], curves.loss[where[name]]) if name in where else (np.empty(0),) * 2
+        if len(step) and step[-1] > schedule.total_steps:
+            raise FitError(
+                f"curve of run {name!r} must end at step {schedule.total_steps}, the run's last, got step"
+                f" {step[-1]:g}; correct the schedule or drop those readings"
+            )
+        seen = (step >= max(schedule.warmup_steps, 1)) & np.isfinite(loss) & (loss > 0)
+        if seen.any():
+            rates, warm = schedule.array(), int(schedule.warmup_steps)
+            found.append(Readings(rates, step[seen].astype(np.int64), level * loss[seen], float(runs.size[i]), warm))
+        elif ended[i]:
+            alone.append(i)
+    if alone and found:
+        found = [_thinned(readings) for readings in found]
+    times = max(int(np.median([len(r.loss) for r in found])), 1) if found else 1
+    found += [_last(schedules[i], runs.final_loss[i], runs.size[i], times) for i in alone]
     count = sum(len(r.loss) for r in found)
     if count < fewest:
         raise FitError(
             f"law {law.name!r} needs at least {fewest} losses of completed runs, got {count}; add runs or curves"
         )
     return found
+
+
+def level_of(runs: RunTable, curves: CurveTable) -> float:
+    """Return final losses over the last readings of curves, the median of the completed runs that have both.
+
+    1 where no run has a final loss and a curve that reaches `REACHED` of it: curves then speak for themselves.
+    """
+    where, ended, shares = curves.runs(), usable(runs), []
+    for i in np.flatnonzero(ended):
+        rows = where.get(runs.run_id[i], np.empty(0, dtype=np.intp))
+        rows = rows[np.isfinite(curves.loss[rows]) & (curves.loss[rows] > 0)]
+        if len(rows) and curves.step[rows[-1]] >= REACHED * runs.steps[i]:
+            shares.append(float(runs.final_loss[i] / curves.loss[rows[-1]]))
+    return float(np.median(shares)) if shares else 1.0
+
+
+def _last(schedule: Schedule, loss: float, size: float, times: int = 1) -> Readings:
+    """Return a final loss as readings at the last step, `times` alike."""
+    steps = np.full(times, schedule.total_steps)
+    return Readings(schedule.array(), steps, np.full(times, float(loss)), float(size), int(schedule.warmup_steps))
+
+
+def _thinned(readings: Readings) -> Readings:
+    """Return a run with `THINNED` of its readings, the first and the last among them."""
+    keep = np.unique(np.linspace(0, len(readings.loss) - 1, min(THINNED, len(readings.loss))).round().astype(int))
+    return replace(readings, steps=readings.steps[keep], loss=readings.loss[keep])
+
+
+def _finished(runs: RunTable) -> npt.NDArray[np.bool_]:
+    return np.array([status in (None, "completed") for status in runs.status], dtype=bool)
 
 
 def asked(runs: RunTable, steps: Any) -> Readings:
@@ -129,7 +165,7 @@ def logged(runs: RunTable, curves: CurveTable | None) -> npt.NDArray[np.bool_]:
     if curves is None:
         return usable(runs)
     names = set(curves.run_id)
-    return np.array([n in names and s in (None, "completed") for n, s in zip(runs.run_id, runs.status, strict=True)])
+    return np.asarray(usable(runs) | (_finished(runs) & np.array([name in names for name in runs.run_id], dtype=bool)))
 
 
 @dataclass(frozen=True, eq=False)

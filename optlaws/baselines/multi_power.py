@@ -27,7 +27,8 @@ from optlaws.errors import InputError
 from optlaws.runs import CurveTable, RunTable
 
 STARTS = 64
-STARTING = {"alpha": (0.1, 1.5), "beta": (0.1, 2.0), "gamma": (0.05, 1.5)}
+STARTING = {"alpha": (0.1, 1.5), "beta": (0.1, 2.0), "gamma": (0.05, 6.0)}
+SCALED = (0.05, 3e4)  # C for rates over the peak and sums over the longest run's
 FIT_CHANGES, COARSE_CHANGES = 1500, 200
 TINY = 1e-300
 Slopes = Callable[[FloatArray], tuple[float, FloatArray]]
@@ -146,7 +147,7 @@ class MultiPowerLaw(Parametric):
         # theta = (alpha, C', beta, gamma) with C x = C' (eta / peak)^-gamma S / total
         fine = _Features(readings, peak, total, FIT_CHANGES)
         rough = _Features(readings, peak, total, COARSE_CHANGES)
-        starting = {"alpha": STARTING["alpha"], "C": (3.0, 3e4), **STARTING}
+        starting = {"alpha": STARTING["alpha"], "C": SCALED, **STARTING}
         lower, upper = np.array(list(starting.values())).T
         c, theta = fit_separable(
             fine, lower, upper, loss, seed=seed, starts=starts or STARTS, coarse=rough, progress=progress

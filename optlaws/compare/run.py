@@ -39,8 +39,9 @@ def compare_laws(
     runs : RunTable
         Runs; those that did not complete, or have no loss, are left out.
     curves : CurveTable, optional
-        Losses along some of them. Laws that read curves are fitted on those of the training runs; what is predicted
-        are final losses all the same.
+        Losses along some of them. Laws that read curves are fitted on those of the training runs, brought to the level
+        of the final losses, and on the final losses of training runs without one; what is predicted are final losses
+        all the same.
     laws : sequence of str, optional
         Rivals, see `optlaws.baselines.baseline_names`; default: all. Ours and two lines to compare with (`MeanLoss`,
         `NearestRun`) are always there.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from optlaws.compare.contenders import OURS
 from optlaws.compare.figures import Comparison, Difference, Row, SplitResult
 from optlaws.validation import SMALLEST_POOL
@@ -21,7 +23,7 @@ def verdict(found: Comparison) -> str:
     Of a split of one fold, where every law was fitted once, that is said: what a fit owes to the runs that it was given
     is not seen there. Ours is behind a rival only where it would be at the level of as many rivals as there are, any of
     which could have been the best by luck; where that alone makes the difference it is said. Only laws that predicted
-    every held-out run of a split (or rank in every pool of it) count there.
+    every held-out run of a split (or rank in every pool of it) count there; what others are lower in is said apart.
     """
     parts = [_about(found.splits, key, words) for key, words in MEASURES]
     narrow = [
@@ -43,15 +45,20 @@ def verdict(found: Comparison) -> str:
     if simple:
         parts.append(f"No law has a lower error than a simple line: {', '.join(simple)}.")
     for key, words in MEASURES:
-        partly = [
-            f"{row.law} ({split.name}, by {-apart.mean:.3g} ± {apart.upper - apart.mean:.2g})"
-            for split in found.splits
-            for row in split.rows
-            if row.kind == "rival" and not _whole(row, split, key)
-            if (apart := getattr(row, f"{key}_difference")) is not None and apart.behind(_rivals(split))
-        ]
-        if partly:
-            parts.append(f"On the part of the runs that they predict, ahead of {OURS} in {words}: {', '.join(partly)}.")
+        partly: dict[bool, list[str]] = {True: [], False: []}
+        for split in found.splits:
+            for row in split.rows:
+                apart: Difference | None = getattr(row, f"{key}_difference")
+                if row.kind != "rival" or _whole(row, split, key) or apart is None or not apart.mean < 0:
+                    continue
+                by = f"{-apart.mean:.3g}" + (f" ± {apart.upper - apart.mean:.2g}" if np.isfinite(apart.upper) else "")
+                partly[apart.behind(_rivals(split))].append(f"{row.law} ({split.name}, by {by})")
+        for told, which in partly.items():
+            if which:
+                what = "ahead of" if told else "lower than, but not told apart from,"
+                parts.append(
+                    f"On the part of the runs that they predict, {what} {OURS} in {words}: {', '.join(which)}."
+                )
     return " ".join(part for part in parts if part)
 
 

@@ -25,7 +25,7 @@ from optlaws._entries import number, ranges
 from optlaws._normal import NORMAL_90
 from optlaws._ranges import outside
 from optlaws.baselines import get_baseline
-from optlaws.baselines._readings import logged
+from optlaws.baselines._readings import level_of, logged
 from optlaws.baselines.advice import bootstrap
 from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_kind, not_above_zero, usable
 from optlaws.errors import FitError, InputError, LawError, OptlawsError
@@ -486,7 +486,7 @@ def _training(law: Any, kept: RunTable, runs: RunTable, curves: CurveTable | Non
     if curves is None or not hasattr(law, "predict_curve"):
         residuals = np.log(kept.final_loss / law.predict(kept)) if len(kept) else np.empty(0)
     else:
-        row_of, parts = {name: i for i, name in enumerate(runs.run_id)}, []
+        row_of, parts, level = {name: i for i, name in enumerate(runs.run_id)}, [], level_of(runs, curves)
         for name, index in curves.runs().items():
             rows = index[(curves.step[index] > 0) & np.isfinite(curves.loss[index])]
             if name not in row_of or len(rows) < 2:
@@ -494,6 +494,6 @@ def _training(law: Any, kept: RunTable, runs: RunTable, curves: CurveTable | Non
             rows = rows[len(rows) // 4 :]  # what comes after the warm-up
             rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(READINGS, len(rows))).astype(int))]
             predicted = law.predict_curve(runs.select([row_of[name]]), curves.step[rows])
-            parts.append(np.log(curves.loss[rows] / predicted))
+            parts.append(np.log(level * curves.loss[rows] / predicted))
         residuals = np.concatenate(parts) if parts else np.empty(0)
     return np.asarray(residuals[np.isfinite(residuals)])

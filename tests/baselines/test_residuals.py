@@ -187,7 +187,7 @@ class TestDifferences:
 
     def test_runs_of_one_curve_share(self):
         steps = np.arange(100.0, 2001.0, 100.0)
-        some = table([1e8, 1e8], 1e9, run_id=["a", "b"], status="completed", loss=3.0)
+        some = table([1e8, 1e8], 1e9, run_id=["a", "b"], status="completed", loss=[3.005, 3.105])
         loss = np.concatenate([3.0 + 10 / steps, 3.1 + 10 / steps])
         curves = CurveTable(tuple(["a"] * len(steps) + ["b"] * len(steps)), np.tile(steps, 2), loss)
         fitted = fit_baseline("annealing", some, curves)

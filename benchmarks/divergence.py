@@ -209,6 +209,13 @@ def marin_apart(fit: RiskFit) -> float:
     return float(100 * np.expm1(offsets["marin2025-adamw"] - offsets["steplaw-dense"]))
 
 
+def growth_by_warm_up(runs: RunTable) -> np.ndarray:
+    """Return c = kappa x^2 W / 3 of each run, by which its squared norm grows over the warm-up, (n,)."""
+    units, batch = Dynamics(), runs.batch()
+    x = batch.peak / units.lr_ref * (runs.size / units.params_ref) ** units.size_exponent
+    return np.asarray(units.kappa * x**2 * batch.warmup_steps / 3.0)
+
+
 def changed_constants() -> str:
     """Return the constants of the loss laws' basis that the risk model has otherwise."""
     mine, others = Dynamics().to_dict(), get_basis().dynamics.to_dict()
@@ -256,6 +263,8 @@ def page(scored: dict[str, Scored], spread: dict[str, dict[str, float]], rivals:
     apart = marin_apart(fit)
     near = sorted({Dynamics().kappa, get_basis().dynamics.kappa})
     without = marin_apart(fit_risk(other_widths(RunTable.concat([dense, marin]), 0.0)))
+    grown = growth_by_warm_up(load_wide("steplaw"))
+    least = min(growth_by_warm_up(some)[run_labels(some) == 1].min() for some in (dense, marin))
     rows = []
     for name in TARGETS | {k: {} for k in scored}:
         row = scored[name].scores()
@@ -276,6 +285,7 @@ def page(scored: dict[str, Scored], spread: dict[str, dict[str, float]], rivals:
         table(["source", "run", "verdict", "since step", "rise", "status"], flagged) if flagged else "None.\n"
     )
     return PAGE_TEXT.format(
+        short=f"{(grown < 2).mean():.0%}".replace("%", " %"), least=f"{least:.0f}",
         scores=table(header, rows),
         ceiling=table(["runs", "F1", "AUC", "Brier", "ECE"], ceiling),
         pairs=f"{pairs:,}", flips=flips,
@@ -305,8 +315,13 @@ Written by `python benchmarks/divergence.py --write` from the public runs; no ro
 ## The criterion
 
 A run is judged by the highest *felt* rate u = x / R on its way: the scaled rate over the weight norm, which grows
-during the warm-up and so bounds u (`theory/stability.py`: for a linear warm-up that is not very short, u depends on the
-slope peak / warm-up alone, as its cube root). It is held against a critical rate
+during the warm-up and so bounds u. It is computed for the run's own schedule. `theory/stability.py` has closed forms
+for a linear warm-up of W steps to the scaled rate x, c = kappa x^2 W / 3: where c is 2 or more, u is highest inside
+the warm-up and depends on its slope x / W alone, as the cube root; with less (a low or a short one: at kappa .35 and
+n = 1 fewer than 3,860 steps to a rate of .001, or 43,000 to .0003) it is highest at the end, x (1 + c)^-1/2. After
+the warm-up a constant rate settles at u = sqrt(2 wd rate / kappa), which is the highest where it lies above these.
+{short} of Step Law's runs have c < 2; of the runs that diverged none has, the least is {least}. It is held against a
+critical rate
 
     ln u_c = level + size ln n - 1/3 ln a + recovery ln(1 + h / h0) - ln(1 + (s / b) h / (h + h1))
              + momentum ln((1 - beta1) / .1)
@@ -318,6 +333,7 @@ source that was never seen).
 
 What is derived and what is not: the felt rate, its maximum, and the edge 1 / (1 + s / b) of a mode under multiplicative
 noise are. The power of a is: peak rates go like 1 / width (arXiv 2203.03466), the highest felt rate as their cube root.
+That holds where c is 2 or more; with less the power is -1 / (1 + c), from -1/3 to -1, and the criterion keeps -1/3.
 The width (d_model) is the column `width` of a table of runs or candidates; where it is not said, a = 1, and the usual
 width is 800 n^(1/3), 64 times the depth. That a run which blew up early can recover (h0), that noise needs time (h1),
 and the exponents are read off runs. How beta1 enters is open: linear theory moves the edge up and the growth beyond it

@@ -14,7 +14,7 @@ from latex2mathml.converter import convert
 from optlaws.features import get_basis
 from theory import contradictions
 from theory.figures import drawn
-from theory.index import COLUMN_HEAD, DRAWN, FOLDER, ORACLE, PICTURES, STANDING, column_rows, results
+from theory.index import COLUMN_HEAD, DRAWN, FOLDER, ORACLE, PICTURES, SIMULATED, STANDING, column_rows, results
 from theory.result import Result, Step
 
 STYLE = """
@@ -43,8 +43,9 @@ summary { cursor: pointer; font-family: 'Helvetica Neue', Arial, sans-serif; fon
 """
 
 INTRODUCTION = (
-    "Each result below is derived by a module of `theory/` that checks every step with sympy when this page is built."
-    " Proved: follows from the stated assumptions. Scaling argument: the algebra is checked, the claim about"
+    "Each result below is derived by a module of `theory/` that checks its steps with sympy when this page is built."
+    " Proved: follows from the stated assumptions; theorems of the textbooks are named and used. Scaling"
+    " argument: the algebra is checked, the claim about"
     " training is"
     " not derived. Notation: step $t$, learning rate $\\eta(t)$, $S(s,T) = \\int_s^T\\eta$, scaled rate $x ="
     " (\\eta/\\eta_{ref})\\,n^{c_N}$, weight norm $R$, felt rate $u = x/R$, intrinsic time $\\tau$, temperature"
@@ -160,7 +161,7 @@ def html(pictures: Path | None = None) -> str:
         f"<p>{prose(STANDING.format(basis=get_basis().id).replace('*', ''))}</p>",
         table(COLUMN_HEAD, column_rows(found)),
         '<h2 id="contradictions">What theory says and data contradicts</h2>',
-        "<p>Constants of the default basis, read from the code. <i>Agrees</i>: within 10 %.</p>",
+        "<p>Constants of the default basis, read from the code. <i>Agrees</i>: less than 10 % off theory's value.</p>",
         table(
             ("constant", "enters", "theory", "theory's value", "fitted", "verdict", "consequence"),
             contradictions.rows(),
@@ -173,7 +174,7 @@ def html(pictures: Path | None = None) -> str:
         "</div>",
     ]
     if simulated:
-        body += ["<h2>Simulations</h2>", '<div class="figures">']
+        body += ["<h2>Simulations</h2>", f"<p>{prose(SIMULATED.replace('*', ''))}</p>", '<div class="figures">']
         for path in simulated:
             body.append(_figure(captions.get(path.stem, re.sub("[-_]", " ", path.stem)), path.read_bytes()))
         body.append("</div>")

@@ -10,8 +10,8 @@ import sympy as sp
 PROVED = "proved"
 HEURISTIC = "scaling argument"
 STANDINGS = (PROVED, HEURISTIC)
-"""`PROVED`: follows from the stated assumptions, every step checked. `HEURISTIC`: a scaling argument whose algebra is
-checked, but whose claim about training is not derived."""
+"""`PROVED`: follows from the stated assumptions, algebra and calculus checked, textbook theorems named. `HEURISTIC`: a
+scaling argument whose algebra is checked, but whose claim about training is not derived."""
 
 
 class ProofError(Exception):

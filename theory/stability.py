@@ -21,7 +21,7 @@ NOISE = sp.Symbol("s_b", positive=True)  # batch below which multiplicative nois
 
 
 def warm_up(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-    """Return u at the share s of a linear warm-up, the share at which it is highest, and its highest value."""
+    """Return u at the share s of a linear warm-up, the share at which it is highest, and its highest value, c >= 2."""
     p = proof or Proof()
     y = sp.Symbol("y", positive=True)
     square = 1 + KAPPA * sp.integrate((PEAK * y / WARM) ** 2, (y, 0, s * WARM))
@@ -51,6 +51,30 @@ def warm_up(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
     bend = sp.diff(sp.log(felt.subs(s, at * sp.exp(logarithm))), logarithm, 2).subs(logarithm, 0)
     p.equal("Curvature of $\\log u$ in $\\log s$ at the top", sp.simplify(bend), sp.Integer(-1))
     return felt, at, sp.root(cubed, 3)
+
+
+def gentle(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
+    """Return the highest u of a warm-up with c < 2, that at its end, and its power of the peak rate, 1 / (1 + c)."""
+    p = proof or Proof()
+    square = 1 + KAPPA * PEAK**2 * WARM / 3
+    end = PEAK / sp.sqrt(square)
+    at_end = sp.simplify(sp.diff(PEAK * s / sp.sqrt(1 + C * s**3), s).subs(s, 1))
+    slack = sp.Symbol("z", nonnegative=True)  # c = 2 - z
+    p.at_least(
+        "With $c = 2 - z$, $z \\ge 0$, $u$ still rises at the end of the warm-up, where it is highest: $(1 +"
+        " c)^{3/2}u'/x_p$ there",
+        sp.simplify(at_end * (1 + C) ** sp.Rational(3, 2) / PEAK).subs(C, 2 - slack),
+        sp.Integer(0),
+        slack / 2,
+    )
+    power = p.equal(
+        "It then grows with the peak rate, at a given length, as the power",
+        sp.simplify(PEAK * sp.diff(sp.log(end), PEAK)),
+        1 / square,
+        shown=r"x_p\,\partial_{x_p}\log u(1) = \tfrac{1}{1+c}",
+    )
+    p.equal("from 1 without a warm-up to the cube root's at $c = 2$", (1 / (1 + C)).subs(C, 2), sp.Rational(1, 3))
+    return end, power
 
 
 def after(proof: Proof | None = None) -> sp.Expr:
@@ -127,24 +151,32 @@ def size(proof: Proof | None = None) -> sp.Expr:
     felt = (critical * n**power) ** sp.Rational(1, 3)
     return p.equal(
         "Critical peak rate $\\propto 1/\\text{width}$, $N \\propto \\text{width}^k$, $x = \\eta n^{c_N}$, and $u^*$ as"
-        " the cube root of $x_p$",
+        " the cube root of $x_p$ ($c \\ge 2$)",
         sp.simplify(n * sp.diff(felt, n) / felt),
         (power - 1 / k) / 3,
         shown=r"\frac{d\log u_c}{d\log n}",
     )
 
 
-def width(proof: Proof | None = None) -> sp.Expr:
-    """Return the exponent of the width in u_c at equal N, if the critical peak rate falls as one over the width."""
+def width(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
+    """Return the exponents of the width in u_c at equal N, critical peak rate as one over it: c >= 2, and any less."""
     p = proof or Proof()
     wide, power, n = sp.symbols("w c_N n", positive=True)
     felt = (n**power / wide) ** sp.Rational(1, 3)
-    return p.equal(
-        "The same at equal $N$, for a network that is wider or narrower than is usual for its size",
+    end = gentle()[0]
+    other = p.equal(
+        "With a gentler warm-up, $c < 2$, the width counts for more, up to one over it",
+        sp.simplify(wide * sp.diff(sp.log(end.subs(PEAK, PEAK / wide)), wide)).subs(wide, 1),
+        -1 / (1 + KAPPA * PEAK**2 * WARM / 3),
+        shown=r"\frac{\partial\log u_c}{\partial\log w} = -\tfrac{1}{1+c}",
+    )
+    strong = p.equal(
+        "The same at equal $N$, for a network that is wider or narrower than is usual for its size, $c \\ge 2$",
         sp.simplify(wide * sp.diff(felt, wide) / felt),
         -sp.Rational(1, 3),
         shown=r"\frac{\partial\log u_c}{\partial\log w}",
     )
+    return strong, other
 
 
 @cache
@@ -152,22 +184,29 @@ def result() -> Result:
     """Return the checked result."""
     p = Proof()
     felt, at, top = warm_up(p)
+    end, power = gentle(p)
     settled = after(p)
     edge, growth = momentum_edge(p)
     noisy = noisy_edge(p)
     gain = excursion(p)
     exponent = size(p)
-    narrow = width(p)
+    narrow, narrower = width(p)
     return Result(
         "stability",
         "Stability of the fastest mode during and after the warm-up",
-        "The felt rate $u = x/R$ has a highest value, $(2x_p / (\\sqrt3\\,\\kappa W))^{1/3}$ for a linear warm-up that"
-        " is not very short: the slope of the warm-up alone. A mode of curvature $\\lambda$ is stable while"
-        " $\\eta\\lambda < 2$, with multiplicative noise while $\\eta\\lambda < 2/(1+s/b)$; beyond the edge its"
+        "The felt rate $u = x/R$ has a highest value. With $c = \\kappa x_p^2W/3$ that of a linear warm-up is $u^* ="
+        " (2x_p / (\\sqrt3\\,\\kappa W))^{1/3}$ if $c \\ge 2$: the slope of the warm-up alone. If $c < 2$ (a low or a"
+        " short one: at $\\kappa = .35$, $n = 1$ fewer than 3,860 steps to a rate of .001, or 43,000 to .0003) it is"
+        " that at its end, $x_p(1 + c)^{-1/2}$. The run's highest is this one where it is above"
+        " $\\sqrt{2\\omega\\eta/\\kappa}$, to which a constant rate settles. A mode of curvature $\\lambda$ is stable"
+        " while $\\eta\\lambda < 2$, with multiplicative noise while $\\eta\\lambda < 2/(1+s/b)$; beyond the edge its"
         " covariance grows exponentially. As the growth a step is large and a warm-up long, an excursion of a per cent"
         " is enough: the threshold is sharp, $u^* > u_c$.",
         (
             "Weight decay is left out over the warm-up.",
+            "The powers of $u_c$ in size and width are those of $c \\ge 2$, the case of every public run that diverged"
+            " (docs/divergence.md). In general the width's is between $-1$ and $-1/3$. The code, which integrates $u$"
+            " itself, needs neither condition for $u$.",
             "The curvature that matters is the same function of size and batch in all runs; the fastest mode is at its"
             " full curvature before the top of $u$ is reached.",
             "Gradient noise of the fastest mode is proportional to the excursion.",
@@ -176,6 +215,8 @@ def result() -> Result:
             "felt": felt,
             "share": at,
             "top": top,
+            "end": end,
+            "end_power": power,
             "settled": settled,
             "momentum_edge": edge,
             "momentum_growth": growth,
@@ -183,6 +224,7 @@ def result() -> Result:
             "excursion": gain,
             "size": exponent,
             "width": narrow,
+            "width_gentle": narrower,
         },
         tuple(p.steps),
         ("risk criterion",),

@@ -65,7 +65,8 @@ class Dynamics:
     kappa : float
         Growth of the squared weight norm per step and squared scaled rate (1/step).
     temperature_exponent : float
-        q in Theta ~ u^q. The SDE of SGD gives 1; Adam's noise-dominated regime between 0 and 1.
+        q in Theta ~ u^q. The SDEs give 1, that of SGD and that of Adam where noise dominates; a value below 1 is read
+        off runs and used for adaptive optimizers only.
     size_exponent : float
         cN in x ~ eta n^cN: a wider network feels the same rate more.
     relaxation : float

@@ -18,7 +18,10 @@ CONSTANT_UNITS = {"lc": "1 / thousand of intrinsic time", "t0": "steps_ref"}
 """Units of the constants of the columns that have one."""
 _AGED = f"(tau/{TAU_UNIT:g})^-gv"
 _HEAT_READ = "q below 1 in Theta"
-_VARIANCE_READ = f"(u / u_max)^(s - 1) and {_AGED}, which are 1 in the derivation, and {_HEAT_READ}: read off runs"
+_TAU_READ = "in tau: n^cN, bc ~ d^gD, and x / R for SGD, too (derived: x / R^2)"
+_VARIANCE_READ = (
+    f"(u / u_max)^(s - 1) and {_AGED}, which are 1 in the derivation, and {_HEAT_READ}: read off runs; {_TAU_READ}"
+)
 GROUPS = ("convergence", "escape", "mixed")
 
 
@@ -103,7 +106,11 @@ def _variance_size(s: States, e: Exponents, mode: int) -> FloatArray:
 
 
 def _escape(s: States, e: Exponents) -> FloatArray:
-    """Return the bound on having escaped."""
+    """Return 1 - (1 + C)^-1/2: 0 without noise, 1 for a long escape.
+
+    It has the form of 1 less the bound on staying, whose factor sqrt(e) is set to 1, and so is no bound: at small C
+    (in squared radii) fewer have escaped than it says, in one dimension .0016 for .047 at C = .1.
+    """
     return 1.0 - (1.0 + s.escape) ** -0.5
 
 
@@ -222,6 +229,7 @@ def size(centre: float, prior: float) -> Column:
         prior,
         _size,
         centre,
+        assumed="aN of its own: derived is aN = r aT, which the fitted exponents contradict",
     )
 
 
@@ -237,6 +245,7 @@ def bias(centre: float, prior: float) -> Column:
         prior,
         _bias,
         centre,
+        assumed=_TAU_READ,
     )
 
 
@@ -248,10 +257,10 @@ def escape_probability(prior: float) -> Column:
         f"1 - 1 / sqrt(1 + C),  {equation('C')}",
         "Theta at u = 1, h = 1",
         "q + 1 (small C)",
-        "anti-concentration bound on staying near a saddle, through the covariance there",
+        "form of the anti-concentration bound on staying near a saddle, through the covariance there",
         prior,
         _escape,
-        assumed=f"{_HEAT_READ}: read off runs; 1 for the bound's factor sqrt(e)",
+        assumed=f"{_HEAT_READ}: read off runs; {_TAU_READ}; 1 for the bound's factor sqrt(e)",
     )
 
 
@@ -266,7 +275,7 @@ def peak_time(prior: float) -> Column:
         "escape by the highest rate: undone as t^-1/2 while the walk spreads, as 1/t once it has mixed (t > t0)",
         prior,
         _peak_time,
-        assumed="n^-pn, which is 1 in the argument: read off runs; the form between the two limits of the repair",
+        assumed="n^-pn, which is 1 in the argument: read off runs; n^cN in x; the form between the repair's limits",
     )
 
 
@@ -282,6 +291,7 @@ def peak_tokens(prior: float) -> Column:
         prior,
         _peak_tokens,
         of_data=True,
+        assumed="all of it: no argument leads to a repair by 1 / d; n^cN in x",
     )
 
 
@@ -296,6 +306,7 @@ def peak_fourth(prior: float) -> Column:
         "escape by the highest rate, second order in its temperature: escape x size",
         prior,
         _peak_fourth,
+        assumed="its sign, the opposite of the second order's, and a repair by t^-1/2 alone; n^cN in x",
     )
 
 
@@ -311,6 +322,7 @@ def batch_noise(prior: float) -> Column:
         prior,
         _batch_noise,
         of_data=True,
+        assumed="its factor, the bias, left out (derived: tau^-aT b / bc, a relative change to first order); gD = 1/2",
     )
 
 
@@ -325,6 +337,7 @@ def inverse_norm(prior: float) -> Column:
         "curvature of a scale-invariant loss at weight norm R",
         prior,
         _inverse_norm,
+        assumed="that the loss has such a term; n^cN in R",
     )
 
 
@@ -339,6 +352,7 @@ def transient(prior: float) -> Column:
         "bias of the fast modes, mean squared gradient bound O(1/T)",
         prior,
         _transient,
+        assumed="steps for intrinsic time (derived: 1 / (2 L tau), L the largest curvature): the same at one rate",
     )
 
 
@@ -354,4 +368,5 @@ def tokens(prior: float) -> Column:
         prior,
         _tokens,
         of_data=True,
+        assumed="that it adds to the bias, of which it is a part in one pass",
     )

@@ -37,7 +37,9 @@ PARAMETERS = ("level", "size", "recovery", "ln_recovery_steps", "ln_noise", "ln_
 SPREADS = ("scatter", "scatter_sd", "cell_sd", "source_sd")
 
 WIDTH_POWER = -1.0 / 3.0
-"""Power of the relative width in u_c: peak rates like 1 / width (arXiv 2203.03466), u as their cube root."""
+"""Power of the relative width in u_c: peak rates like 1 / width (arXiv 2203.03466), u as their cube root, which it is
+where a warm-up has c >= 2 (`optlaws.risk.quantities`), as that of every public run that diverged. With a shorter or
+gentler one it would be -1 / (1 + c), up to -1 without a warm-up; it is not carried there."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ with the squared rate, so that u has a maximum: for a linear warm-up of W steps 
     R^2 = 1 + c (t / W)^3,  c = kappa x_p^2 W / 3,  highest u = x_p 2^(1/3) 3^(-1/2) c^(-1/3) at t = W (2 / c)^(1/3)
 
 where c >= 2, that is (2 x_p / (3^(1/2) kappa W))^(1/3): it depends on the slope x_p / W of the warm-up alone. With a
-shorter or gentler one u is highest at its end, x_p (1 + c)^(-1/2), and without a warm-up it is x_p at the first step.
+shorter or gentler one u is highest at its end, x_p (1 + c)^(-1/2), and without a warm-up it is x_p at the first step;
+at a constant rate eta it settles at (2 wd eta / kappa)^(1/2), which is the highest where it lies above these. The code
+follows R cell by cell, whatever c is.
 
 How wide the network is (d_model, column `width` of a run table) counts relative to what is usual for its size.
 """

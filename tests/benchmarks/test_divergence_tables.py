@@ -76,3 +76,16 @@ def test_the_plug_in_threshold_is_the_best_of_right_probabilities(folder):
     best = expected(plug_in_threshold(p))
     assert best >= max(expected(t) for t in np.linspace(0.0, 0.99, 400)) - 1e-12
     assert plug_in_threshold(p) == pytest.approx(best / 2)
+
+
+def test_how_gentle_the_public_warm_ups_are(reads):
+    """The two numbers of the page's first section, whose text tests/benchmarks/test_pages.py compares."""
+    from divergence import growth_by_warm_up
+    from divergence_runs import load_wide
+
+    from optlaws.risk import run_labels
+
+    runs = [load_wide(name) for name in ("steplaw", "marin")]
+    grown = [growth_by_warm_up(some) for some in runs]
+    assert f"{(grown[0] < 2).mean():.0%}" == "34%"
+    assert f"{min(c[run_labels(some) == 1].min() for c, some in zip(grown, runs, strict=True)):.0f}" == "19"

@@ -74,6 +74,21 @@ def test_nested_errors_are_held_against_the_targets_of_the_accuracy_page(folder)
     )
 
 
+def test_the_divergence_page_says_how_its_runs_were_warmed_up(folder):
+    from divergence import PAGE_TEXT, growth_by_warm_up
+
+    from optlaws.dynamics import Dynamics
+    from optlaws.runs import RunTable
+    from optlaws.schedules import parse
+
+    two = RunTable.build([parse("wsd:peak=1.5e-2,steps=8000,decay=.2,warmup=60"), parse("constant:peak=1,steps=9")],
+                         params=1e8)  # fmt: skip
+    assert growth_by_warm_up(two) == pytest.approx([20 * Dynamics().kappa, 0.0])
+    text = (ROOT / "docs" / "divergence.md").read_text(encoding="utf-8")
+    start = PAGE_TEXT.partition("{scores}")[0]
+    assert text.startswith(start.format(short="34 %", least="19"))
+
+
 def test_the_divergence_page_says_which_constants_its_model_has(folder):
     from divergence import changed_constants
 

@@ -30,6 +30,32 @@ def test_the_top_of_a_warm_up():
     assert q.at[0] == pytest.approx(warm * float(proved["share"].subs(C, growth)), rel=0.05)
 
 
+@pytest.mark.parametrize(("peak", "warm"), [(3e-4, 2000), (1e-3, 500), (1e-3, 3000)])
+def test_a_gentle_warm_up_is_highest_at_its_end(peak, warm):
+    c = Dynamics()
+    values = {PEAK: peak / c.lr_ref, KAPPA: c.kappa, WARM: warm}
+    growth = c.kappa * values[PEAK] ** 2 * warm / 3
+    assert growth < 2
+    proved = result().expressions
+    low, q, high = (felt(f"constant:peak={peak * f},steps=20000,warmup={warm}", 0.0) for f in (0.99, 1.0, 1.01))
+    assert q.felt[0] == pytest.approx(float(proved["end"].subs(values)), rel=4e-3)
+    assert q.at[0] == pytest.approx(warm, rel=0.02)
+    power = np.log(high.felt[0] / low.felt[0]) / np.log(1.01 / 0.99)
+    assert power == pytest.approx(float(proved["end_power"].subs(values)), rel=0.02)
+    assert power == pytest.approx(-float(proved["width_gentle"].subs(values)), rel=0.02)
+
+
+def test_powers_meet_where_the_top_leaves_the_warm_up():
+    """At c = 2 both closed forms agree in value and power; below, the width's power is between -1 and -1/3."""
+    c, peak = Dynamics(), 1e-3 / Dynamics().lr_ref
+    values = {PEAK: peak, KAPPA: c.kappa, WARM: 6 / (c.kappa * peak**2)}
+    proved = result().expressions
+    assert float(proved["end"].subs(values)) == pytest.approx(float(proved["top"].subs(values)))
+    assert float(proved["width_gentle"].subs(values)) == pytest.approx(WIDTH_POWER)
+    assert float(proved["width_gentle"].subs({**values, WARM: 0})) == -1.0
+    assert values[WARM] == pytest.approx(3860, rel=1e-3)
+
+
 def test_where_a_long_run_settles():
     """After a warm-up so long that it overshoots nothing, u is that of the balance of growth and decay."""
     c = Dynamics()

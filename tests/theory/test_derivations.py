@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from theory.result import HEURISTIC, PROVED, Proof, ProofError, Result, vanishes
 from theory.theorems import THEOREMS
 
 from optlaws.dynamics import States
-from optlaws.features import basis_ids, get_basis
+from optlaws.features import basis_ids, columns, get_basis
 
 x = sp.Symbol("x", positive=True)
 
@@ -74,7 +75,14 @@ def test_what_is_assumed_is_not_called_proved() -> None:
         row = rows[f"variance_{mode}"]
         assert row[2:] == (f"`{registered()[f'variance_{mode}'].formula}`", row[3], index.PARTLY, row[5])
         assert f"2 l_{mode} tau' (u / u_max)^(s - 1) (Theta - v_{mode})" in row[2]
-    assert rows["bias"][4:] == (PROVED, "")
+    for name, column in registered().items():
+        assert bool(column.assumed) == (name != "constant"), f"what no derivation gives of {name}"
+        assert ("n^cN" in column.assumed) == (name not in ("constant", "size", "transient", "tokens", "batch_noise"))
+        assert ("x / R for SGD" in column.assumed) == ("tau" in column.formula)
+    assert rows["constant"][4:] == (PROVED, "")
+    assert rows["bias"][4] == rows["size"][4] == index.PARTLY
+    assert verdicts["aN"] == contradictions.CONTRADICTED
+    assert "r aT" in rows["size"][5]
 
 
 # the checks themselves: a wrong step is refused
@@ -134,6 +142,19 @@ def test_bias_is_the_sum_over_modes() -> None:
     assert value == pytest.approx(total, rel=2e-3)
 
 
+@pytest.mark.parametrize("z", [5.0, 10.0, 30.0])
+def test_a_model_out_of_modes_is_off_by_half_a_mode(z: float) -> None:
+    """Once 2 lam tau N^-alpha = z is large the integral falls short of the sum by alpha z / 2N, as is said there."""
+    a, alpha, modes = 0.36, 1.5, 2000
+    time = z * modes**alpha / 2
+    k = np.arange(1, modes + 1)
+    total = float(np.sum(k ** (-1 - a * alpha) * np.exp(-2 * k**-alpha * time)))
+    names = {"a": a, "alpha": alpha, "N": modes, "c": 1.0, "lambda": 1.0, "tau": time}
+    expr = spectrum_average.bias()
+    value = float(expr.subs({s: names[s.name] for s in expr.free_symbols}))
+    assert 1 - value / total == pytest.approx(alpha * z / (2 * modes), rel=0.12)
+
+
 def falling(s: sp.Expr) -> sp.Expr:
     return 1 - s / 3
 
@@ -157,6 +178,32 @@ def test_norm_at_constant_rate_is_the_sum_over_steps() -> None:
         q = (1 - 0.1 * 1e-3) ** 2 * q + 0.35 * (1e-3 / 0.015) ** 2
     assert float(square.subs({s: numbers[s.name] for s in square.free_symbols})) == pytest.approx(q, rel=2e-4)
     assert sp.simplify(balance.diff(sp.Symbol("eta_0", positive=True), 2)) == 0  # R^2 ~ eta
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.95])
+def test_momentum_leaves_the_growth_of_the_norm(beta: float) -> None:
+    """Weights moved by averaged white noise, noise by noise: a step is short, and R^2 grows by eta^2 all the same."""
+    eta, steps = 0.1, 600
+    reached = np.zeros(steps)  # what each noise has moved the weights by
+    square = along = 0.0
+    for k in range(steps):
+        step = np.zeros(steps)
+        step[: k + 1] = (1 - beta) * beta ** np.arange(k, -1, -1.0)
+        square, along, before = float(step @ step), float(reached @ step), float(reached @ reached)
+        reached = reached - eta * step
+    length, product = (expr.subs(sp.Symbol("beta", positive=True), beta) for expr in norms.with_momentum())
+    assert square == pytest.approx(float(length), rel=1e-9)
+    assert along / eta == pytest.approx(float(product), rel=1e-9, abs=1e-12)
+    assert float(reached @ reached) - before == pytest.approx(eta**2, rel=1e-9)
+
+
+def test_the_escape_column_is_no_bound() -> None:
+    """It has the bound's shape, but in one dimension far fewer have left at small C."""
+    states = SimpleNamespace(escape=np.array([0.1]))
+    column = registered()["escape_probability"].evaluate(states, {})  # type: ignore[arg-type]
+    assert column[0] == pytest.approx(0.0465, abs=1e-4)
+    assert chi2.sf(1 / 0.1, 1) == pytest.approx(0.0016, abs=1e-4)
+    assert "no bound" in str(columns._escape.__doc__)
 
 
 def test_closed_form_of_a_power_against_quadrature() -> None:
@@ -190,6 +237,21 @@ def test_verdicts_follow_the_values() -> None:
     assert size.verdict(base.with_constants(exponents={"aN": 2 * e["r"] * e["aT"]})) == contradictions.CONTRADICTED
     heat = next(c for c in contradictions.CONSTANTS if c.name == "temperature_exponent")
     assert heat.verdict(base.with_constants({"temperature_exponent": 1.0})) == contradictions.AGREES
+
+
+@pytest.mark.parametrize(("expected", "found"), [(1 / 3, 0.3), (1.0, 0.9), (1.0, 1.1), (3.0, 2.7), (0.7, 0.77)])
+def test_a_tenth_is_no_agreement_whichever_way_it_is_rounded(expected: float, found: float) -> None:
+    base = get_basis()
+    chosen = replace(next(c for c in contradictions.CONSTANTS if c.name == "aN"), value=lambda basis: expected)
+    assert chosen.verdict(base.with_constants(exponents={"aN": found})) == contradictions.CONTRADICTED
+    nearer = expected + 0.999 * (found - expected)
+    assert chosen.verdict(base.with_constants(exponents={"aN": nearer})) == contradictions.AGREES
+
+
+def test_where_theory_has_zero_only_zero_agrees() -> None:
+    ageing = next(c for c in contradictions.CONSTANTS if c.name == "gv")
+    for value, verdict in ((0.0, contradictions.AGREES), (1e-6, contradictions.CONTRADICTED)):
+        assert ageing.verdict(get_basis().with_constants(exponents={"gv": value})) == verdict
 
 
 def test_committed_index_is_the_generated_one(capsys: pytest.CaptureFixture[str]) -> None:

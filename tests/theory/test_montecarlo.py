@@ -52,6 +52,15 @@ def test_simulation_agrees_with_the_prediction(rows_of, name):
     assert all(row.error > 0 for row in rows)
 
 
+def test_every_bound_can_fail(rows_of):
+    """A bound of 1 on a probability says nothing."""
+    bounds = [row for name in SMALL for row in rows_of(name) if row.rule == "bound"]
+    assert len([row for row in bounds if "from a well" in row.what]) == 8
+    for row in bounds:
+        assert row.predicted < 0.9
+        assert not replace(row, simulated=1.0).passed
+
+
 def test_stated_failures_are_there(rows_of):
     failing = {name: [row.what for row in rows_of(name) if row.rule == "differs"] for name in SMALL}
     assert any("linear rule" in what for what in failing["adam"])

@@ -13,7 +13,7 @@ A = sp.Symbol("a", positive=True)
 
 
 def transient(proof: Proof | None = None) -> sp.Expr:
-    """Return 1 / t: average of exp(-2 lam tau) over curvatures spread evenly from 0 to a largest one."""
+    """Return 1 / t for 1 / (2 Lambda tau), the average of exp(-2 lam tau) over curvatures from 0 to Lambda."""
     p = proof or Proof()
     top, lam = sp.symbols("Lambda lambda", positive=True)
     mean = sp.Integral(sp.exp(-2 * lam * tau), (lam, 0, top)) / top
@@ -58,7 +58,7 @@ def tokens(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
 
 
 def batch_noise(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
-    """Return (sqrt(b / t), exponent 1/2 of the critical batch in d): first order of the bias in b / bc."""
+    """Return (sqrt(b / t), exponent 1/2 of the critical batch in d): first order of the bias' relative change."""
     p = proof or Proof()
     x, power = sp.symbols("x g", positive=True)
     bias = (1 + x) ** (A / 2)  # tau ~ (1 + b / bc)^(-1/2)
@@ -96,15 +96,18 @@ def result() -> Result:
     return Result(
         "finite_runs",
         "Short runs, finite data and large batches",
-        "`transient` $1/t$ is the bias of curvatures spread evenly, and the rate of Theorem 1 without noise; `tokens`"
+        "`transient` $1/t$ has the form of the bias of curvatures spread evenly up to $\\Lambda$, $1/(2\\Lambda\\tau)$,"
+        " and of the rate of Theorem 1 without noise; `tokens`"
         " $d^{-a_D}$ is an estimation error with $a_D$ from $a_T$ (one pass over a power-law spectrum) to 1 (finite"
-        " dimension); `batch_noise` $\\sqrt{b/t}$ is the first order of the bias in $b/b_c$ with $b_c \\propto"
-        " \\sqrt d$.",
+        " dimension); `batch_noise` $\\sqrt{b/t}$ is, with $b_c \\propto \\sqrt d$, the first order in $b/b_c$ of the"
+        " relative change of the bias.",
         (
-            "`transient`: the fast end of the spectrum is flat; the theorem's rate is an upper bound, not the loss.",
+            "`transient`: the fast end of the spectrum is flat; the theorem's rate is an upper bound, not the loss."
+            " Steps $t$ stand for $2\\Lambda\\tau$: both are the same at one constant felt rate and batch only.",
             "`tokens`: learned and unlearned modes are split sharply; the error adds to the bias instead of being"
             " part of it.",
-            "`batch_noise`: $b \\ll b_c$, $G^2$ follows its upper bound, $a$ is fixed.",
+            "`batch_noise`: $b \\ll b_c$, $G^2$ follows its upper bound, $a$ is fixed. The bias itself, $\\tau^{-a}$,"
+            " by which the relative change is multiplied, is left out.",
         ),
         {
             "transient": start,

@@ -88,8 +88,8 @@ def result() -> Result:
         "$$v_\\lambda(T) = \\Theta(0)\\left(1 - e^{-2\\lambda S(0,T)}\\right) -"
         " \\int_0^T\\left(-\\Theta'(s)\\right)\\left(1 -"
         " e^{-2\\lambda S(s,T)}\\right)ds.$$ A non-negative mixture over $\\lambda$ replaces $1 - e^{-2\\lambda S}$"
-        " by any"
-        " Bernstein function of $S$; a Gamma mixture gives $G(S) = 1 - (1 + cS)^{-\\beta}$, the free function of the"
+        " by any Bernstein function $f$ of $S$ with $f(0) = 0$ and no linear part; a Gamma mixture"
+        " gives $G(S) = 1 - (1 + cS)^{-\\beta}$, the free function of the"
         " Multi-Power Law's loss drop $\\sum_k(\\eta_{k-1} - \\eta_k)\\,G(S_k)$.",
         (
             "$\\Theta$ is differentiable, or a staircase (sum in place of integral).",

@@ -96,7 +96,7 @@ def result() -> Result:
         " covariance,"
         " undone as $t^{-1/2}$ while the walk spreads and as $1/t$ once it has mixed. `peak_fourth`"
         " $x_{max}^4/\\sqrt t$: the"
-        " second order of the same. `peak_tokens` $x_{max}^2/d$: repair counted in tokens.",
+        " power of its second order. `peak_tokens` $x_{max}^2/d$: the first order, repair counted in tokens.",
         (
             "A peak of scaled rate $x$ adds a covariance proportional to $x^2$, whatever its length.",
             "The damage is proportional to the probability of having escaped and not yet returned.",
@@ -105,6 +105,8 @@ def result() -> Result:
             "The second-order term of $1 - (1 + C)^{-1/2}$ is negative; the column's coefficient is kept non-negative"
             " because what it stands for (instability near the largest stable rate) adds loss. This sign is not"
             " derived.",
+            "Why the second order should be repaired as $t^{-1/2}$ alone, and the first as $1/d$ beside `peak_time`,"
+            " has no argument here.",
         ),
         {"first": first, "second": second, "free": free, "mixed": mixed, "peak_time": column, "size_power": power},
         tuple(p.steps),

@@ -106,7 +106,11 @@ def missing_modes(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
 
 
 def sum_against_integral(proof: Proof | None = None) -> sp.Expr:
-    """Return the largest summand relative to the sum, ~ tau^(-1 / alpha): the error of the integral for the sum."""
+    """Return the exponent of tau in the largest summand over the sum, -1 / alpha: the error of the integral.
+
+    That is where the largest summand lies before the last mode. Where it does not, 2 lam tau N^-alpha large, the sum is
+    that of its last terms, a geometric one, and off by half the last term: a share of half of what a mode adds to it.
+    """
     p = proof or Proof()
     top = (2 * ALPHA * lam * tau / (1 + A * ALPHA)) ** (1 / ALPHA)
     p.equal(
@@ -117,6 +121,21 @@ def sum_against_integral(proof: Proof | None = None) -> sp.Expr:
     )
     largest = sp.simplify(tau * sp.diff(sp.log(summand(top)), tau))
     p.equal("which falls with time as", largest, -A - 1 / ALPHA, shown=r"\tau\,\partial_\tau\log c_{k_*}")
+    z, growth = 2 * lam * tau * N ** (-ALPHA), sp.Symbol("g", positive=True)
+    p.equal(
+        "The maximum lies beyond the last mode once $z = 2\\lambda\\tau N^{-\\alpha}$ exceeds $a + 1/\\alpha$; the last"
+        " terms then grow by the factor $e^g$ a mode, $g$ being one over $N$ times",
+        sp.expand(K * sp.diff(sp.log(summand(K)), K)).subs(K, N),
+        ALPHA * z - 1 - A * ALPHA,
+        shown=r"k\,\partial_k\log c_k\big|_{k=N}",
+    )
+    p.series(
+        "and of such terms the sum, in units of the last, $1/(1 - e^{-g})$, exceeds the integral $1/g$ by the share",
+        growth / (1 - sp.exp(-growth)) - 1,
+        growth,
+        2,
+        growth / 2,
+    )
     return -1 / ALPHA
 
 
@@ -141,8 +160,9 @@ def result() -> Result:
             "Quadratic modes with power-law curvatures and power-law initial loss; a model of size $N$ has the first"
             " $N$.",
             "The sum over modes is an integral: for a summand with one maximum they differ by at most twice that"
-            " maximum,"
-            " of order $\\tau^{-1/\\alpha}$ of the sum. The first mode's incomplete gamma is dropped.",
+            " maximum, of order $\\tau^{-1/\\alpha}$ of the sum while $z = 2\\lambda\\tau N^{-\\alpha}$ is small (the"
+            " model has modes left). Beyond, the share is about $\\alpha z/2N$ and grows with time, to order one at $z"
+            " \\sim N/\\alpha$. The first mode's incomplete gamma is dropped.",
             "Intrinsic time is counted in thousands in the code, which is part of $l_c$.",
         ),
         {

@@ -38,22 +38,49 @@ def orthogonality(proof: Proof | None = None) -> sp.Expr:
 
 
 def norm_equation(proof: Proof | None = None) -> sp.Expr:
-    """Return the rate of change of R^2 under AdamW: -2 wd eta R^2 + eta^2 |update|^2."""
+    """Return the rate of change of R^2 under AdamW: -2 wd eta R^2 + eta^2 D, D the growth by the steps over eta^2."""
     p = proof or Proof()
     square, update, small = sp.symbols("Q D epsilon", positive=True)
+    length, along = sp.Symbol("A", positive=True), sp.Symbol("P", real=True)
     eta = small * eta0
-    stepped = (1 - WD * eta) ** 2 * square + eta**2 * update  # the cross term -2 (1 - wd eta) eta w . Delta has mean 0
+    stepped = (1 - WD * eta) ** 2 * square - 2 * (1 - WD * eta) * eta * (eta * along) + eta**2 * length
     p.series(
-        "One step $w \\leftarrow (1 - \\omega\\eta)w - \\eta\\Delta$ with $\\mathbb{E}\\,w\\cdot\\Delta = 0$,"
-        " $|\\Delta|^2 = D$, changes $R^2 = Q$ by; $\\omega\\eta \\ll 1$ counts as second order like $\\eta^2$"
-        " ($\\omega \\to"
-        " \\epsilon\\,\\omega$)",
+        "One step $w \\leftarrow (1 - \\omega\\eta)w - \\eta\\Delta$ with $\\mathbb{E}\\,w\\cdot\\Delta = \\eta P$,"
+        " $\\mathbb{E}|\\Delta|^2 = A$, changes $R^2 = Q$ by; $\\omega\\eta \\ll 1$ counts as second order like"
+        " $\\eta^2$ ($\\omega \\to \\epsilon\\,\\omega$)",
         (stepped - square).subs(WD, small * WD),
         small,
         3,
-        small**2 * (-2 * WD * eta0 * square + eta0**2 * update),
+        small**2 * (-2 * WD * eta0 * square + eta0**2 * (length - 2 * along)),
     )
+    with_momentum(p)
     return -2 * WD * eta0 * square + eta0**2 * update
+
+
+def with_momentum(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
+    """Return (A, P) of a coordinate: E Delta^2 and E w Delta / eta under momentum; A - 2 P = 1, whatever beta.
+
+    Delta = beta Delta_before + (1 - beta) z, z of mean square 1 and, given the past, of no mean along the weights.
+    """
+    p = proof or Proof()
+    beta = sp.Symbol("beta", positive=True)
+    length, along = (1 - beta) / (1 + beta), -beta / (1 + beta)
+    p.equal(
+        "Momentum, $\\Delta_k = \\beta\\Delta_{k-1} + (1-\\beta)z_k$, $\\mathbb{E}z_k^2 = 1$ a coordinate: the mean"
+        " square of a step settles at less than 1",
+        beta**2 * length + (1 - beta) ** 2,
+        length,
+        shown=r"\beta^2A + (1-\beta)^2 = A",
+    )
+    p.equal(
+        "and its product with the weights, which the steps before have moved, $w_k = w_{k-1} - \\eta\\Delta_{k-1}$,"
+        " below 0 ($z_k$ is orthogonal to $w_k$)",
+        beta * (along - length),
+        along,
+        shown=r"\beta(P - A) = P",
+    )
+    p.equal("only their sum is one a coordinate", length - 2 * along, sp.Integer(1), shown="D = A - 2P")
+    return length, along
 
 
 def solution(proof: Proof | None = None) -> sp.Expr:
@@ -110,20 +137,33 @@ def felt_rate(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
     )
     elapsed = 2 * (sp.sqrt(1 + KAPPA * x**2 * t) - 1) / (KAPPA * x)
     p.equal("and intrinsic time grows as its integral", sp.diff(elapsed, t), free, shown=r"\tau'")
-    radius, move, slope = sp.symbols("R D G", positive=True)
-    p.equal(
-        "The direction $w/R$ moves by $x/R$ a step for Adam, whose steps do not depend on the gradient's scale",
-        x * move / radius,
-        x / radius * move,
-        shown=r"\tfrac{x\,D}{R}",
-    )
-    p.equal(
-        "and by $x/R^2$ for SGD, whose gradient is $1/R$ of that at norm 1",
-        x * (slope / radius) / radius,
-        x / radius**2 * slope,
-        shown=r"\tfrac{x\,(G/R)}{R}",
-    )
+    turning(p)
     return felt, free, elapsed
+
+
+def turning(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
+    """Return the angles by which a step turns two weights at distance R: -x D / R for Adam, -x f' / R^2 for SGD."""
+    p = proof or Proof()
+    x, radius, small = sp.symbols("x R epsilon", positive=True)
+    move, y = sp.symbols("D y", real=True)
+    adam = p.series(
+        "Two weights at $(R, 0)$: a step $x D$ across them, which for Adam does not depend on the gradient's scale,"
+        " turns them by ($x \\to \\epsilon x$)",
+        sp.atan2(-small * x * move, radius),
+        small,
+        2,
+        -small * x * move / radius,
+    )
+    pull = sp.Symbol("f'", real=True)  # slope of the loss in the angle
+    slope = pull * sp.diff(sp.atan2(y, radius), y).subs(y, 0)
+    sgd = p.series(
+        "and SGD's, $x$ times the gradient of a loss $f$ of their angle, $f'$ times that of the angle, by",
+        sp.atan2(-small * x * slope, radius),
+        small,
+        2,
+        -small * x * pull / radius**2,
+    )
+    return adam, sgd
 
 
 @cache
@@ -143,10 +183,13 @@ def result() -> Result:
         " rate"
         " $u = x/R$ comes to $\\sqrt{2\\omega\\eta/\\kappa}$: both grow as $\\sqrt\\eta$.",
         (
-            "The loss depends on the direction of the weights only, so that the mean update is orthogonal to them.",
-            "The update's squared length is constant, $|\\Delta|^2 = D$ (Adam: one per coordinate); $\\kappa x^2 ="
-            " \\eta^2 D$"
-            " in units of the starting norm.",
+            "The loss depends on the direction of the weights only, so that every gradient is orthogonal to the weights"
+            " at which it is taken; Adam divides it by one number a layer. Its own normaliser, one a weight, leaves the"
+            " mean update not orthogonal: $R^2$ then grows faster (`montecarlo/weight_norm.py`).",
+            "What the steps add to $R^2$ is constant, $-2\\eta\\,\\mathbb{E}\\,w\\cdot\\Delta + \\eta^2\\mathbb{E}"
+            "|\\Delta|^2 = \\eta^2D$; where noise dominates Adam's gradients $D$ is one a coordinate whatever"
+            " $\\beta_1$. With momentum neither is the first term 0 nor the second one a coordinate. $\\kappa x^2 ="
+            " \\eta^2 D$ in units of the starting norm.",
             "$\\omega\\eta \\ll 1$: terms of order $(\\omega\\eta)^2$ are dropped.",
             "One norm stands for all layers.",
         ),

@@ -131,7 +131,8 @@ def well_rows(trajectories: int, rng: np.random.Generator) -> list[Row]:
         c = WARM**2 * PEAK * float(states.variance[0, 0]) / 4.0
         x = walk(schedule, double_well, np.full(trajectories, -1.0), WARM, rng)
         crossed = 100.0 * float((x > 0).mean())
-        for radius in (NEAR * float(np.sqrt(c)), 1.0):
+        for near in (NEAR, 1.0):  # the bound is below 1 up to 1.25 standard deviations
+            radius = near * float(np.sqrt(c))
             found, se = share(np.abs(x + 1.0) < radius)
             what = f"double well from a well, {name}: P(|x + 1| < {radius:.2g}), {crossed:.0f} % crossed"
             rows.append(Row(what, bound(c, radius, ONE), found, se, "bound"))

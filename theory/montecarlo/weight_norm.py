@@ -3,12 +3,13 @@
     (R^2)' = -2 wd eta R^2 + kappa eta^2,   equilibrium R^2 = kappa eta / (2 wd)      `optlaws.dynamics`, R(0) = 1 there
 
 The gradient of a scale-invariant loss is orthogonal to the weights, so decay shrinks R^2 and the random walk of the
-updates grows it. Where noise dominates, Adam's steps have long-run variance eta^2 a weight, whatever beta1:
-kappa = number of weights. That holds (within EVEN: the normaliser lags by 1 / (1 - beta2) steps and gradients have
-heavy tails) with one normaliser a layer. Adam's normaliser differs from weight to weight, which leaves the mean update
-not quite orthogonal to the weights: kappa is larger, here by 10 to 25 %, and moves with the rate. UNEVEN is allowed for
-that where kappa is the number of weights, and MOVING of the part grown where kappa was measured once, at one rate.
-The three are sizes seen in this network, not derived.
+updates grows it. Where noise dominates, Adam's steps have long-run variance eta^2 a weight, whatever beta1
+(theory/derivations/weight_norm.py): kappa = number of weights. That holds (within EVEN: the normaliser lags by 1 / (1 -
+beta2) steps and gradients have heavy tails) with one normaliser a layer. Adam's normaliser differs from weight to
+weight, which leaves the mean update not quite orthogonal to the weights: kappa is larger, here by 10 to 25 %, and moves
+with the rate. UNEVEN is allowed for that where kappa is the number of weights, and MOVING of the part grown where kappa
+was measured once, at one rate. The three are sizes seen in this network, not derived: of the 23 rows of rule "order" 16
+need them to hold.
 
 Plain SGD does not obey this equation: its step is the gradient, which falls as 1 / R, so that without decay
 R^4 = R0^4 + 2 G int eta^2 with G = R^2 |g|^2. Both are shown, with kappa and G from the first quarter of the run.

@@ -233,6 +233,8 @@ def fit(
         )
     law = with_risk(law, _with_outcomes(table, readings))
     if monitor and readings is not None:
+        if output != "-":
+            law.save(output)  # what is done is not lost if what follows is interrupted
         law = _with_monitor(law, table, readings)
     law.save(output)
     lines = [*_fit_summary(law, output), *_assumed_decays(table)]
@@ -255,16 +257,10 @@ def _assumed_decays(table: RunTable) -> list[str]:
 def _with_monitor(law: Law, table: RunTable, readings: CurveTable) -> Law:
     """Return the law with what its curves say of how runs depart from it; the law is fitted again without groups."""
     from optlaws.commands.shared import ticking
-    from optlaws.law import fit_law
     from optlaws.monitor import learn_prior, with_prior
 
     with ticking("monitor") as tick:
-
-        def again(part: RunTable) -> Law:
-            tick("fit without a group")
-            return fit_law(part, readings, basis=law.basis_id, progress=tick)
-
-        prior = learn_prior(law, table, readings, fit=again if law.has_curves else None)
+        prior = learn_prior(law, table, readings, progress=tick)
     return with_prior(law, prior)
 
 

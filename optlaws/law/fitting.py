@@ -43,7 +43,7 @@ FEWEST_RUNS = 4
 FEWEST_READINGS = 20
 FEWEST_CALIBRATING = 30
 POINTS_PER_CURVE = 80  # most readings kept of each curve, evenly spread
-MOST_READINGS = 3600  # of all curves together: more of them cost time and calibrate no widths
+MOST_READINGS = 3600  # of all curves together: more of them cost time
 FEWEST_PER_CURVE = 6
 FREE_POINTS_PER_CURVE = 20.0  # readings of one curve count as this many independent ones
 CURVE_START = 0.125  # fraction of a run before which its curve is not looked at: repeats differ most there
@@ -187,6 +187,7 @@ def fit_law(
     own_units: bool = True,
     settings: Settings | None = None,
     inducing_pool: RunTable | None = None,
+    like: Law | None = None,
     info: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Law:
@@ -218,6 +219,10 @@ def fit_law(
     inducing_pool : RunTable, optional
         Runs (without losses) at which the field may be stored; default: the training runs. A law that must not carry
         the runs it was fitted to takes a space-filling design here.
+    like : Law, optional
+        A law fitted to these runs and others, for laws without a group: its factor of the sds is taken as it is, and
+        its constants are where the search for those that curves calibrate begins, which takes half the time. `basis`
+        and `own_units` are then not looked at.
     info : mapping, optional
         Further entries of `Law.info`.
     progress : callable, optional
@@ -230,8 +235,8 @@ def fit_law(
     TableError
         There is no column `group`.
     InputError
-        No run or curve table, no such basis, a name that is no text, settings or info of another kind, an empty pool,
-        or exponents to calibrate that the basis has not.
+        No run or curve table, no such basis, a name that is no text, settings, `like` or info of another kind, an empty
+        pool, or exponents to calibrate that the basis has not.
 
     Warns
     -----
@@ -268,20 +273,25 @@ def fit_law(
         raise InputError(f"name must be text, got {name!r}; leave it out for 'law'")
     if not isinstance(info, Mapping | None):
         raise InputError(f"info must be a mapping of further entries, got {info!r:.60}; leave it out for none")
+    if not isinstance(like, Law | None):
+        raise InputError(f"like must be a Law, got {type(like).__name__}; leave it out to find all constants")
     settings = Settings.checked(settings)
     if inducing_pool is not None and not len(check_runs(inducing_pool, "inducing_pool")):
         raise InputError("inducing_pool must hold at least one run, got an empty table; leave it out for the runs")
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
-        chosen = get_basis(basis)
+        chosen = get_basis(basis if like is None else like.basis_id)
         about = dict(info or {})
         runs, curves, optimizer, others = own_runs(runs, curves)
         settings = settings.of_sizes(bool((density(runs) < 1.0).any()))
-        units = own_units_of(runs, chosen, settings) if own_units else {}
+        if like is not None:
+            units = dict(like.info.get("units") or {})
+        else:
+            units = own_units_of(runs, chosen, settings) if own_units else {}
         if units:
             chosen, about["units"] = chosen.with_constants(units), units
         if calibrate:
             chosen, about["calibrated"] = _calibrated_exponents(runs, curves, chosen, calibrate, progress)
-        law = _fit_law(runs, curves, group, chosen, name, settings, inducing_pool, about, progress)
+        law = _fit_law(runs, curves, group, chosen, name, settings, inducing_pool, like, about, progress)
         law = replace(law, optimizers=Optimizers(optimizer))
         found = {}
         for other, table in others.items():
@@ -322,7 +332,7 @@ def _calibrated_exponents(
 
 def _fit_law(
     runs: RunTable, curves: CurveTable | None, group: str | None, basis: Basis, name: str, settings: Settings,
-    inducing_pool: RunTable | None, info: Mapping[str, Any], progress: Progress | None,
+    inducing_pool: RunTable | None, like: Law | None, info: Mapping[str, Any], progress: Progress | None,
 ) -> Law:  # fmt: skip
     """See `fit_law`."""
     keep = usable(runs)
@@ -367,12 +377,12 @@ def _fit_law(
     if work.readings:
         own = settings.curve_field_sd
         work.settings = settings = replace(settings, trend_sd=own, field_sd=own, spreads=settings.curve_spreads)
-        basis, calibrated = _calibrate(work, basis, progress)
+        basis, calibrated = _calibrate(work, basis, progress, like)
     pool = None
     if inducing_pool is not None:
         states = final_states(inducing_pool, basis.dynamics, use_params=work.use_params, use_batch=work.use_batch)
         pool = basis.coordinates(states, np.asarray(inducing_pool.batch().peak), work.peak_scale)
-    others = left_out_curves(*work.problem(basis), runs, basis, settings) if work.readings else None
+    others = left_out_curves(*work.problem(basis), runs, basis, settings) if work.readings and like is None else None
     if others is not None:
         least, most = settings.spreads
         work.settings = settings = replace(
@@ -395,6 +405,8 @@ def _fit_law(
             work.settings = wider
             posterior, quality = work.solve(basis, pool)
             quality["field_factor"] = wider.field_sd / settings.field_sd
+    if like is not None:
+        posterior = replace(posterior, spread=like.posterior.spread)
     residuals = quality.pop("residuals")
     del quality["outliers"]
     count = len(work.final)
@@ -442,8 +454,13 @@ def _fit_law(
     )
 
 
-def _calibrate(work: _Fit, basis: Basis, progress: Progress | None) -> tuple[Basis, dict[str, float]]:
-    """Return the basis with its time-scales at their most probable values given the curves, and those values."""
+def _calibrate(
+    work: _Fit, basis: Basis, progress: Progress | None, like: Law | None = None
+) -> tuple[Basis, dict[str, float]]:
+    """Return the basis with its time-scales at their most probable values given the curves, and those values.
+
+    From those of a law like it, where there is one, half of the trials do.
+    """
     from scipy.optimize import minimize
 
     names = list(CALIBRATED)
@@ -465,9 +482,11 @@ def _calibrate(work: _Fit, basis: Basis, progress: Progress | None) -> tuple[Bas
         trial = build(x)[0]
         return 0.5 * float(x @ x) - trend_evidence(work.problem(trial)[0], trial.prior, settings, centre=trial.centre)
 
-    zero = np.zeros(len(names))
-    simplex = np.vstack([zero, 0.6 * np.eye(len(names))])
-    found = minimize(
-        cost, zero, method="Nelder-Mead", options={"maxfev": CALIBRATION_TRIALS, "initial_simplex": simplex}
-    )
+    first, side, trials = np.zeros(len(names)), 0.6, CALIBRATION_TRIALS
+    known = like.info.get("calibrated") if like is not None else None
+    if known:
+        first = np.array([np.log(known[name] / (start[name] * c)) / sd for name, (c, sd) in CALIBRATED.items()])
+        side, trials = 0.4, CALIBRATION_TRIALS // 2
+    simplex = np.vstack([first, first + side * np.eye(len(names))])
+    found = minimize(cost, first, method="Nelder-Mead", options={"maxfev": trials, "initial_simplex": simplex})
     return build(found.x)

@@ -75,8 +75,8 @@ def warn_of_fit(
         )
     elif groups and residuals < FEWEST_CHECKED:
         warn(
-            "too many points, or too few, to leave groups out: interval widths are not calibrated by them;"
-            " give groups of more runs, or fewer readings"
+            "too few runs are left in groups that can be held out: interval widths are not calibrated by them; give"
+            " groups of more runs"
         )
     warn_of_units(runs, stacklevel + 1)
     if odd:

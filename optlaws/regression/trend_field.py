@@ -31,7 +31,6 @@ from optlaws.regression.whitened import Whitened, cholesky
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and intervals would run out of range
 LARGEST_LOSS = 1e100  # squares of larger ones, or of losses below its inverse, would run out of range
-MOST_CHECKED = 4000  # points above which intervals are not calibrated by leaving groups out
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
 FEWEST_NARROWING = 9  # points: fewer residuals have no 90 % quantile (0.9 (n + 1) > n), and may only widen
 
@@ -321,11 +320,10 @@ def _calibrate(
     the fit that saw group g. Runs count once in each partition.
     """
     m = len(r)
-    if not groups or m > MOST_CHECKED:
+    if not groups:
         return max(1.0, spreads[0]), {}, {}
     full = Whitened(np.hstack([features, x / np.sqrt(precision)]), diagonal)
-    inverse = full.solve(np.eye(m))
-    solved = inverse @ r
+    solved = full.solve(r)
     signed: dict[str, FloatArray] = {}
     left: dict[str, tuple[FloatArray, FloatArray, FloatArray]] = {}  # squared errors, model variances, noise variances
     for name, partition in groups.items():
@@ -333,8 +331,8 @@ def _calibrate(
         for value in np.unique(partition):
             g = np.flatnonzero(partition == value)
             if len(g) < m:
-                block = np.linalg.inv(inverse[np.ix_(g, g)])
-                errors[g], own[g] = block @ solved[g], np.diag(block) - weighted_noise[g]
+                errors[g], variance = full.without(g, solved[g])
+                own[g] = variance - weighted_noise[g]
         good = np.isfinite(errors)
         if good.any():
             signed[name] = errors

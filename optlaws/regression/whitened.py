@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
+from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from optlaws.dynamics.model import FloatArray
@@ -31,6 +33,7 @@ class Whitened:
         self.over = features / diagonal[:, None]
         inner = self.over.T @ features
         inner.flat[:: len(inner) + 1] += 1.0
+        self.inner = inner
         self.root = cholesky(inner)
 
     def solve(self, b: FloatArray) -> FloatArray:
@@ -41,6 +44,16 @@ class Whitened:
     def inner_solve(self, b: FloatArray) -> FloatArray:
         """Return (I + F' D^-1 F)^-1 b, b of shape (m,) or (m, k)."""
         return np.asarray(dpotrs(self.root, b, lower=1)[0])
+
+    def without(self, rows: npt.NDArray[np.intp], b: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return (K^-1)_gg^-1 b and the diagonal of (K^-1)_gg^-1 for the rows g, each of shape (g,), b of shape (g,).
+
+        The covariance of these rows given all others, d_g + F_g (I + F_h' D_h^-1 F_h)^-1 F_g' with h the others.
+        """
+        f, over = self.f[rows], self.over[rows]
+        others = cholesky(self.inner - over.T @ f)
+        half = solve_triangular(others, f.T, lower=True, check_finite=False)
+        return self.d[rows] * b + half.T @ (half @ b), self.d[rows] + (half**2).sum(axis=0)
 
     def logdet(self) -> float:
         """Return ln det K."""

@@ -423,7 +423,9 @@ def test_too_few_left_out_residuals_to_calibrate_are_said(runs):
     """Eighteen runs in three groups give eighteen residuals, and a factor of 1 that nothing supports."""
     labelled = replace(runs, extra={"lab": ("a", "b", "c") * 18}).select(np.arange(0, 54, 3))
     labelled = replace(labelled, extra={"lab": ("a", "b", "c") * 6})
-    with pytest.warns(OptlawsWarning, match="too few, to leave groups out: interval widths are not calibrated"):
+    with pytest.warns(
+        OptlawsWarning, match="too few runs are left in groups that can be held out: interval widths are not calibrated"
+    ):
         fitted = fit_law(labelled, group="lab")
     assert fitted.posterior.spread == 1.0
     assert "residuals" not in fitted.info["fit"]

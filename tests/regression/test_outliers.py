@@ -167,6 +167,18 @@ class TestMonitor:
         assert ("monitor", "fit without a group") in said
         assert ("monitor", "trial of constants") in said
 
+    def test_an_interrupt_keeps_the_law(self, folder, monkeypatch, capsys):
+        """What is fitted is not lost where learning from its curves, which takes much longer, is broken off."""
+
+        def broken(*args, **kwargs):
+            raise KeyboardInterrupt
+
+        law = folder / "kept.json"
+        monkeypatch.setattr(learning, "left_out", broken)
+        command = ["fit", str(folder / "runs.csv"), "--curves", str(folder / "curves.csv"), "-o", str(law)]
+        assert run([*command, "--monitor"]) == 130
+        assert "monitor" not in load_any_law(law).info
+
     def test_without_curves_there_is_nothing_to_learn(self, folder, capsys):
         command = ["fit", str(folder / "runs.csv"), "-o", str(folder / "no.json"), "--monitor"]
         assert run(command) == 2

@@ -9,7 +9,7 @@ from made_runs import curves_of, plan
 
 from optlaws._normal import NORMAL_90
 from optlaws.commands.core import _fit_summary
-from optlaws.errors import OptlawsWarning
+from optlaws.errors import InputError, OptlawsWarning
 from optlaws.law import fit_law, refits
 from optlaws.regression import Settings
 from optlaws.runs import CurveTable
@@ -122,3 +122,22 @@ def test_final_losses_beside_curves_are_left_out_with_them():
     last = np.array([curves.loss[where[name][-1]] for name in some.run_id])
     law = fit(replace(some, final_loss=last), curves)
     assert law.info["leave_group_out"][refits.CALLED]["mean_error_pct"] > 0.1
+
+
+class TestLike:
+    def test_a_part_is_fitted_like_the_whole(self):
+        """Its factor of the sds is that of the whole, its constants those that its own curves ask for."""
+        curves, few = wandering(0), ALL.select(np.arange(0, len(ALL), 4))
+        curves = curves.select(curves.step % 500 == 0)
+        whole, part = fit(few, curves), few.select(np.arange(1, len(few)))
+        some = fit(part, curves, like=whole)
+        assert some.posterior.spread == whole.posterior.spread
+        assert refits.CALLED not in some.info["leave_group_out"]
+        alone = fit(part, curves)
+        for name, value in alone.info["calibrated"].items():
+            assert some.info["calibrated"][name] == pytest.approx(value, rel=0.35)
+        np.testing.assert_allclose(some.predict(ALL).loss, alone.predict(ALL).loss, rtol=2e-3)
+
+    def test_something_else(self):
+        with pytest.raises(InputError, match="like must be a Law, got str; leave it out to find all constants"):
+            fit_law(ALL, like="law.json")

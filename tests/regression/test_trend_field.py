@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from optlaws.errors import FitError, InputError
 from optlaws.regression import Problem, Settings, fit_trend_field, predict_trend_field
 from optlaws.regression.kernel import choose_inducing, field_features, matern32, whitening
+from optlaws.regression.whitened import Whitened
 
 PLAIN = Settings(robust=1e9, noise_growth=1e9)  # no reweighting, the same noise everywhere: what the dense twin knows
 PRIOR = np.array([np.inf, np.inf, 8.0, 1.0, 0.02])
@@ -386,3 +387,31 @@ def test_losses_out_of_range_are_an_error(rng, loss):
     problem.loss[3] = loss
     with pytest.raises(FitError, match=r"losses must be from 1e-100 to 1e\+100 nats per token, got"):
         fit_trend_field(problem, PRIOR, Settings())
+
+
+def test_rows_without_the_others_are_the_dense_answer(rng):
+    """What the others say of some rows, through the low rank, against the inverse of the whole covariance."""
+    features, diagonal, b = rng.normal(size=(60, 9)) * 0.3, rng.uniform(1e-4, 1e-2, 60), rng.normal(size=60)
+    white = Whitened(features, diagonal)
+    inverse = np.linalg.inv(features @ features.T + np.diag(diagonal))
+    for rows in (np.array([3]), np.arange(0, 60, 2), np.arange(1, 60)):
+        block = np.linalg.inv(inverse[np.ix_(rows, rows)])
+        product, variance = white.without(rows, b[rows])
+        np.testing.assert_allclose(product, block @ b[rows], rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(variance, np.diag(block), rtol=1e-8)
+
+
+def test_many_points_are_calibrated_by_their_groups(rng):
+    """Thousands of runs were left at a factor of 1, without a word on their groups."""
+    problem, _ = make(rng, n=300)
+    many = Problem(
+        **{
+            name: np.concatenate([getattr(problem, name)] * 15)
+            for name in ("columns", "loss", "coordinates", "size", "curve", "share")
+        }
+    )
+    groups = [np.arange(4500) % 300 // 100]
+    _, info = fit_trend_field(many, PRIOR, replace(PLAIN, most_inducing=30), groups=groups, names=["part"])
+    assert info["residuals"] == 4500
+    assert info["spread"] != 1.0
+    assert info["groups"]["part"]["coverage"] >= 0.9

@@ -288,9 +288,11 @@ class TestRiskMap:
         assert legend_texts(self.drawn()) == ["the first run"]
         ax = self.drawn([(1e-3, 100.0), (2e-3, 200.0), (1.0, 100.0)], apart=2)
         assert legend_texts(ax) == [
-            "the first run", "others, alike but for these axes", "not drawn: 2 unlike in more, 1 beyond the axes",
-        ]  # fmt: skip
-        assert legend_texts(self.drawn(apart=1))[1:] == ["not drawn: 1 unlike in more"]
+            "the first run",
+            "others, alike but for these axes",
+            "not drawn: 2 unlike in other settings, 1 beyond the axes",
+        ]
+        assert legend_texts(self.drawn(apart=1))[1:] == ["not drawn: 1 unlike in other settings"]
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         FigureCanvasAgg(ax.figure)

@@ -83,7 +83,7 @@ def plot_risk_map(
         artists += ax.plot(*zip(*inside, strict=True), "o", color="#4d4d4d", markersize=5, **face)
         handles.append(artists[-1])
     if apart or len(beside) > len(inside):
-        words = [f"{apart} unlike in more", f"{len(beside) - len(inside)} beyond the axes"]
+        words = [f"{apart} unlike in other settings", f"{len(beside) - len(inside)} beyond the axes"]
         label = "not drawn: " + ", ".join(word for word in words if not word.startswith("0 "))
         handles.append(Line2D([], [], linestyle="", label=label))
     if handles:

@@ -118,16 +118,20 @@ def figures(row: dict[str, float], target: dict[str, float], sd: dict[str, float
 
 
 def reliability(scored: dict[str, Scored]) -> None:
-    """Draw observed against predicted frequency, with 90 % intervals, and how many runs each bin holds."""
+    """Draw observed against predicted frequency, with 90 % intervals, and how many runs each bin holds.
+
+    The numbers of a protocol stand in one column for each bin, those of the three one above another: beside the points
+    they would lie on one another.
+    """
     from scipy.stats import beta
 
-    axes = new_axes(6.4, 5.4)
+    axes = new_axes(7.0, 6.6)
     axes.plot([0, 1], [0, 1], color="#7d7d7d", linewidth=1.0, linestyle="--")
-    for (name, one), colour, shift in zip(
-        [(name, scored[name]) for name in TARGETS], ("#0072b2", "#d55e00", "#009e73"), (0.0, 0.004, 0.008), strict=True
-    ):
+    looks = zip(("#0072b2", "#d55e00", "#009e73"), (0.008, 0.0, -0.008), (1.07, 1.04, 1.01), strict=True)
+    for name, (colour, shift, row) in zip(TARGETS, looks, strict=True):
+        one = scored[name]
         place = np.minimum((one.probability * 10).astype(int), 9)
-        x, y, ends, count = [], [], [], []
+        x, y, ends, count, bins = [], [], [], [], []
         for k in range(10):
             rows = place == k
             n, hits = int(rows.sum()), float(one.label[rows].sum())
@@ -136,20 +140,18 @@ def reliability(scored: dict[str, Scored]) -> None:
                 y.append(hits / n)
                 ends.append(beta.ppf([0.05, 0.95], hits + 0.5, n - hits + 0.5))
                 count.append(n)
+                bins.append((k + 0.5) / 10)
         bars = np.abs(np.array(ends).T - np.array(y))
         axes.errorbar(x, y, yerr=bars, fmt="o", color=colour, capsize=2, markersize=5, linewidth=1.2, label=name)
-        for at, level, n in zip(x, y, count, strict=True):
+        for middle, n in zip(bins, count, strict=True):
             axes.annotate(
-                f"{n}",
-                (at, level),
-                xytext=(5, -9 + 2500 * shift),
-                textcoords="offset points",
-                fontsize=7.5,
-                color=colour,
+                f"{n:,}", (middle, row), xycoords=("data", "axes fraction"), fontsize=7.5, color=colour, ha="center"
             )
-    axes.set_xlabel("predicted probability of divergence (mean of the bin)")
+    axes.set_xlabel("predicted probability of divergence (mean of the bin; the three drawn 0.008 apart)")
     axes.set_ylabel("share of runs that diverged, 90 % interval")
-    axes.legend(loc="upper left", frameon=False, fontsize=8.5)
+    axes.annotate("n = runs in the bin of 0.1 below", (0.0, 1.105), xycoords="axes fraction", fontsize=8)
+    axes.set_xticks(np.linspace(0.0, 1.0, 11))
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.13), borderaxespad=0.0, frameon=False, fontsize=8.5)
     axes.grid(True, color="#e6e6e6", linewidth=0.6)
     save_figure(axes.figure, PICTURE)  # type: ignore[arg-type]
 
@@ -453,7 +455,18 @@ def main() -> None:
     """Measure, print, and write where asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the pages, the figure and the README's table")
-    write = parser.parse_args().write
+    parser.add_argument("--figure", action="store_true", help="write the figure alone, from the protocols in it")
+    arguments = parser.parse_args()
+    if arguments.figure:
+        shown = {
+            name: score(task.runs, risk_predictor, task.also, task.test)
+            for name, task in tasks().items()
+            if name in TARGETS
+        }
+        reliability(shown)
+        print(json.dumps({name: one.scores() for name, one in shown.items()}))
+        return
+    write = arguments.write
     scored, spread, rivals = measure()
     text = page(scored, spread, rivals)
     if write:

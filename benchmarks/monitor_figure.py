@@ -1,4 +1,8 @@
-"""The figure of docs/monitor.md: a held-out run whose forecast narrows, and a run that blows up."""
+"""The figure of docs/monitor.md: a held-out run whose forecast narrows, and a run that blows up.
+
+The held-out run has two losses: its log is of one evaluation set, its final loss, and so the law, of another, on which
+losses are about 1.2 % higher. The synthetic run has one: its readings are made from the law's path.
+"""
 
 from __future__ import annotations
 
@@ -45,10 +49,10 @@ def draw(path: Path) -> None:
         np.exp(monitor.path.log_loss - prior.mean[0]),
         color=COLOURS[1],
         linewidth=1.2,
-        label="law before the run",
+        label="law before the run, put on the log's scale",
     )
     a.set_ylim(loss[-1] * 0.97, loss[-1] * 1.25)
-    a.set_ylabel("loss (nats per token)")
+    a.set_ylabel("logged loss, the log's evaluation set\n(nats per token)")
     a.set_title("A held-out run (constant rate, family left out)", fontsize=9.5)
     a.legend(fontsize=8, frameon=False)
     c.fill_between(at, low, high, color=COLOURS[0], alpha=0.2, linewidth=0, label="90 % interval")
@@ -64,7 +68,7 @@ def draw(path: Path) -> None:
         capsize=3,
         label="law before the run",
     )
-    c.set_ylabel("final loss (nats per token)")
+    c.set_ylabel("final loss, the law's evaluation set\n(nats per token)")
     c.set_xlabel("step")
     c.legend(fontsize=8, frameon=False, loc="upper right")
 
@@ -84,16 +88,18 @@ def draw(path: Path) -> None:
             seen.append((s, f.last_reading, f.last_lower, f.last_upper))
     at, middle, low, high = np.array(seen).T
     first_last = float(np.exp(watch.path.log_loss[-1]))
-    b.plot(grid, noisy, color=GREY, linewidth=0.7, label="logged loss (synthetic, 2 % noise)")
+    b.plot(grid, noisy, color=GREY, linewidth=0.7, label="logged (synthetic, 2 % noise)")
     b.plot(watch.path.steps, np.exp(watch.path.log_loss), color=COLOURS[1], linewidth=1.2, label="law before the run")
     b.set_ylim(2.5, 7.0)
+    b.set_ylabel("loss, the law's evaluation set")
     b.set_title("A spike that recovers, then a blow-up (synthetic)", fontsize=9.5)
     b.annotate("no alarm", (0.31 * run.steps[0], 4.9), fontsize=8, ha="left")
     d.fill_between(at, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
-    d.plot(at, middle, color=COLOURS[0], linewidth=1.6, label="forecast of the last reading, 90 %")
+    d.plot(at, middle, color=COLOURS[0], linewidth=1.6, label="forecast, 90 % interval")
     d.axhline(first_last, color=COLOURS[1], linewidth=1.2, label="law before the run")
     d.set_ylim(first_last * 0.93, first_last * 1.07)
     d.set_xlabel("step")
+    d.set_ylabel("last reading, the law's evaluation set")
     d.legend(fontsize=8, frameon=False, loc="upper left")
     if alarm is not None:
         for axes in (b, d):

@@ -12,6 +12,7 @@ from fake_law import FakeLaw, FixedLaw
 from optlaws import load_law, plotting
 from optlaws.errors import InputError
 from optlaws.ranking import rank
+from optlaws.risk.changes import RiskMap
 from optlaws.runs import RunTable, gather_candidates
 from optlaws.schedules import from_array, parse
 
@@ -247,3 +248,55 @@ def test_differences_are_not_hidden_by_the_intervals_of_losses():
         assert low < best + ranking.difference_lower[row] < best + ranking.difference_upper[row] < high
         assert (ranking.upper[row] > high) == beyond
         assert ("beyond the axis" in ax.get_xlabel()) == beyond
+
+
+def legend_texts(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(("n", "last"), [(2, "2"), (8, "8"), (9, "9"), (12, "9 to 12"), (40, "9 to 20")])
+def test_the_schedules_of_a_ranking_are_numbered_as_below(n, last):
+    ax = plotting.rank_figure(ranking_of(n)).axes[0]
+    texts = legend_texts(ax)
+    assert texts == [*map(str, range(1, min(n, 9))), last]
+    colours = [line.get_color() for line in ax.get_legend().get_lines()]
+    assert colours == [plotting.colour_of(place) for place in range(len(texts))]
+
+
+def test_a_single_schedule_has_no_number():
+    assert plotting.rank_figure(ranking_of(1)).axes[0].get_legend() is None
+
+
+def test_the_bands_of_the_legend_have_the_colours_of_the_bands():
+    legend = plotting.plot_ranking(ranking_of(4))[0].axes.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["loss, 90 %", "difference to 1, 90 %"]
+    from matplotlib.colors import to_rgb
+    from matplotlib.patches import Rectangle
+
+    shown = [patch.get_facecolor()[:3] for patch in legend.findobj(Rectangle)]
+    assert shown == [to_rgb(colour) for colour in plotting.COLOURS[1:4]]
+
+
+class TestRiskMap:
+    def drawn(self, others=(), apart=0, here=(1e-3, 100.0)):
+        axis = np.geomspace(1e-4, 1e-2, 5)
+        risk = RiskMap("warmup_steps", axis, axis * 1e5, np.tile(np.linspace(0, 1, 5), (5, 1)))
+        artists = plotting.plot_risk_map(risk, 0.05, here, others, apart=apart)
+        return artists[0].axes
+
+    def test_the_legend_names_what_is_drawn_and_counts_what_is_not(self):
+        assert legend_texts(self.drawn()) == ["the first run"]
+        ax = self.drawn([(1e-3, 100.0), (2e-3, 200.0), (1.0, 100.0)], apart=2)
+        assert legend_texts(ax) == [
+            "the first run",
+            "others, alike but for these axes",
+            "not drawn: 2 unlike in other settings, 1 beyond the axes",
+        ]
+        assert legend_texts(self.drawn(apart=1))[1:] == ["not drawn: 1 unlike in other settings"]
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        FigureCanvasAgg(ax.figure)
+        assert overlap(ax.figure) == []
+
+    def test_without_a_place_for_the_run_there_is_no_legend(self):
+        assert self.drawn(here=(1e-3, 0.0)).get_legend() is None

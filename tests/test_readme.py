@@ -14,14 +14,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MANUAL = (  # pages of docs/ that are written by hand, beside docs/validation.md
-    "compare", "fitting", "formats", "glossary", "limits", "monitoring", "planning_guide", "ranking", "risk", "speed",
-    "training",
+    "compare", "decide", "fitting", "formats", "glossary", "limits", "monitoring", "planning_guide", "ranking", "risk",
+    "speed", "training",
 )  # fmt: skip
 PAGES = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *(f"docs/{each}.md" for each in MANUAL))
 }
 TEXT = PAGES["README.md"]
-OWN_FILES = "# your files"  # ends a line of a page whose command needs files that the reader has
+NOT_RUN = re.compile(r"\s+# (your files|writes [\w/]+; needs PyTorch|after the sweep)$")
+"""Ends a line of a page whose command needs files that the reader has, or trains for long."""
 SPLICED = {  # the blocks that benchmarks write into pages
     "README.md": ("ranking", "accuracy", "extrapolation", "rivals", "risk"),
     "docs/ranking.md": ("transfer",),
@@ -52,9 +53,9 @@ def shell_lines():
 def commands():
     """The arguments of every `optlaws ...` shown, in order; those that need the reader's own files apart."""
     shown = [part for line in shell_lines() for part in line.split(" && ") if "optlaws " in part]
-    words = [shlex.split(part.removesuffix(OWN_FILES)) for part in shown]
-    run = [w[1:] for w, part in zip(words, shown, strict=True) if not part.endswith(OWN_FILES)]
-    return run, [w[1:] for w, part in zip(words, shown, strict=True) if part.endswith(OWN_FILES)]
+    words = [shlex.split(NOT_RUN.sub("", part)) for part in shown]
+    run = [w[1:] for w, part in zip(words, shown, strict=True) if not NOT_RUN.search(part)]
+    return run, [w[1:] for w, part in zip(words, shown, strict=True) if NOT_RUN.search(part)]
 
 
 def test_commands_of_every_page_are_looked_at():
@@ -86,9 +87,15 @@ def optlaws(folder, *args):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with the examples, in which the pages' commands run one after the other."""
+    """A folder with the examples, in which the pages' commands run one after the other.
+
+    What the pages make and copy there by `mkdir` and `cp` is made first.
+    """
     place = tmp_path_factory.mktemp("readme")
     shutil.copytree(ROOT / "examples", place / "examples")
+    for part in (part for line in shell_lines() for part in line.split(" && ")):
+        if part.startswith(("mkdir ", "cp ")):
+            subprocess.run(shlex.split(part), cwd=place, check=True)
     return place
 
 
@@ -163,6 +170,56 @@ def test_the_ranking_is_what_the_command_prints(done_in_order):
     assert found == pytest.approx(expected, abs=1.5e-4), "run benchmarks/readme_ranking.py"
 
 
+def test_the_odds_on_another_corpus_are_those_of_the_note():
+    (odds,) = re.findall(r"1 has a P\(best\) of (\d+) % \(--other-corpus\)", TEXT)
+    assert f"P(best) of the first is {odds} % (`--other-corpus`)" in " ".join(TEXT.split())
+
+
+def shown_outputs(text):
+    """Pairs of the arguments of a command and the lines of its output that the page shows under it."""
+    for command, output in re.findall(r"^```sh\n([^`]*)^```\n\n```text\n([^`]*)^```$", text, flags=re.MULTILINE):
+        line = command.replace("\\\n", " ").strip().splitlines()[-1]
+        yield tuple(shlex.split(line)[1:]), output.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("args", "lines"), list(shown_outputs(PAGES["docs/decide.md"])), ids=lambda value: str(value[0])
+)
+def test_the_lines_shown_on_the_way_to_a_decision_are_printed(done_in_order, args, lines):
+    """To .011, as a fit may end a little elsewhere on another machine; words and the order of rows as shown."""
+
+    def apart(line):
+        number = r"[-+]?\d+\.\d+"
+        return re.sub(r"[<>]? ?\b\d+ %", "P", re.sub(number, "#", line)), list(map(float, re.findall(number, line)))
+
+    printed = dict(map(apart, done_in_order[args].stdout.splitlines()))
+    for line in lines:
+        words, expected = apart(line)
+        assert words in printed, line
+        assert printed[words] == pytest.approx(expected, abs=0.011), line
+
+
+def test_the_decision_page_shows_outputs_of_fit_validate_and_rank():
+    shown = [args[0] for args, _ in shown_outputs(PAGES["docs/decide.md"])]
+    assert shown == ["fit", "validate", "validate", "rank"]
+
+
+def test_what_few_runs_are_worth_is_what_the_page_of_them_says():
+    """Lowest and highest mean of the tasks of docs/few_runs.md, for every number of runs on the decision page."""
+    cells = r"\| (\d+) \| ([\d.]+) \([^)]*\) \| [\d.]+ \| [\d.]+ \| ([\d.]+) \([^)]*\) \| (\d+) \("
+    found = re.findall(cells, (ROOT / "docs" / "few_runs.md").read_text(encoding="utf-8"))
+    row = r"^\| (\d+)" + r" \| (\S+) to (\S+)" * 3 + r" \|$"
+    shown = re.findall(row, PAGES["docs/decide.md"], flags=re.MULTILINE)
+    assert [row[0] for row in shown] == ["8", "16", "24", "32", "64"]
+    for runs, *ends in shown:
+        columns = list(zip(*[row[1:] for row in found if row[0] == runs], strict=True))
+        expected = [end(column, key=float) for column in columns for end in (min, max)]
+        assert ends == expected, runs
+    errors = {row[0]: [f"{float(end):.1f}".lstrip("0") for end in row[1:3]] for row in shown}
+    said = "off by {0[0]} to {0[1]} % from 8 runs, by {2[0]} to {1[1]} % from 16 to 24, by {3[0]} to {3[1]} % from 32"
+    assert said.format(*(errors[runs] for runs in ("8", "16", "24", "32"))) in " ".join(TEXT.split())
+
+
 @pytest.mark.parametrize("page", [name for name, text in PAGES.items() if "```python" in text])
 def test_the_python_examples_run(page, monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -178,16 +235,20 @@ def test_the_readme_and_the_page_on_fitting_have_python_examples():
     assert len(blocks("python", PAGES["docs/fitting.md"])) == 1
 
 
-def test_the_table_shown_is_one_that_a_fit_reads(tmp_path):
+def test_the_table_shown_is_one_that_a_fit_accepts(tmp_path):
     from optlaws import read_runs
 
     path = tmp_path / "runs.csv"
     path.write_text(blocks("csv")[0], encoding="utf-8")
     runs = read_runs(path)
-    assert list(runs.run_id) == ["a1", "a2", "a3", "a4"]
-    assert runs.steps.tolist() == [10_000, 20_000, 10_000, 10_000]
-    assert runs.params.tolist() == [30e6, 30e6, 85e6, 85e6]
-    assert list(runs.status) == ["completed"] * 3 + ["diverged"]
+    assert list(runs.run_id) == ["a1", "a2", "a3", "a4", "a5", "a6"]
+    assert runs.steps.tolist() == [10_000, 20_000, 10_000, 10_000, 20_000, 10_000]
+    assert runs.params.tolist() == [30e6] * 3 + [85e6] * 3
+    assert list(runs.status) == ["completed"] * 5 + ["diverged"]
+    done = optlaws(tmp_path, "fit", "runs.csv", "-o", "law.json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Wrote law.json: law law, basis sde16, 5 runs ")
+    assert "(5 completed, 1 diverged)" in done.stdout
 
 
 def test_the_readme_is_short():

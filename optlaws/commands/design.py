@@ -20,6 +20,7 @@ from optlaws.errors import InputError
 from optlaws.risk import ACCEPTED
 from optlaws.runs import RunTable, format_quantity, gather_candidates, parse_quantity, read_runs, write_runs
 
+WIDE = 5.0  # times the narrowest interval: from where on a logarithmic axis shows more of the figure's intervals
 NUMBERED = 5  # runs at one place of the figure whose numbers stand there, else how many they are
 ROUGH = 100.0  # % of the loss: wider intervals say nothing
 
@@ -260,11 +261,16 @@ def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) ->
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.plot(np.arange(len(found.width)), found.width, "o-", color=plotting.COLOURS[0], markersize=4, linewidth=1.4)
-    left.set_yscale("log")
     left.set_xlabel("runs made (0: none yet)")
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set_ylabel("90 % interval of a target's expected loss,\n% of it, by the priors' account")
-    scales = [left.yaxis, right.xaxis, right.yaxis]
+    left.set_ylabel("promised 90 % interval of the expected loss\nto be predicted, % of it")
+    left.set_title("promised: before any of these losses is known", fontsize=8, loc="left")
+    scales = [right.xaxis, right.yaxis]
+    if found.width.min() > 0 and found.width.max() > WIDE * found.width.min():
+        left.set_yscale("log")
+        scales.append(left.yaxis)
+    else:
+        left.set_ylim(bottom=0.0)
     runs = found.runs
     flat = not (np.isfinite(runs.size).all() and np.isfinite(targets.size).all())
     shown = [(runs, "o", 6, plotting.COLOURS[0], "chosen"), (targets, "*", 11, plotting.COLOURS[1], "to be predicted")]

@@ -285,7 +285,7 @@ def _draw(
     same = np.all([values == values[0] for values in (*alike, *kept)], axis=0)
     axes = plotting.new_axes(7.4, 5.0)
     beside = [point for point, like in zip(points, same.tolist(), strict=True) if like][: plotting.SHOWN]
-    plotting.plot_risk_map(chart, accepted, points[0], beside, axes)
+    plotting.plot_risk_map(chart, accepted, points[0], beside, axes, apart=int((~same).sum()))
     size, tokens = (format_quantity(float(values[0])) for values in (runs.size, runs.batch_tokens))
     title = f"{report.clipped(runs.run_id[0])}, {size} parameters, {tokens} tokens a step (law {law})"
     axes.set_title(plotting.wrapped(title, 80, 4), fontsize=9)

@@ -186,6 +186,15 @@ def _judge(reached: bool, target: str) -> str:
     return f"{target}: {'reached' if reached else '**missed**'}"
 
 
+def _figure_title(verdict: Verdict) -> str:
+    """Return which law the figure is of, and where the border between fitted and predicted runs lies."""
+    from optlaws import plotting
+
+    size, steps = (float(values[verdict.fitted].max()) for values in (verdict.runs.size, verdict.runs.steps))
+    border = f"{format_quantity(size)} parameters and {steps:,.0f} steps"
+    return plotting.wrapped(f"Law {verdict.law.name}: fitted up to {border}, larger and longer runs predicted", 80, 3)
+
+
 def losses_figure(verdict: Verdict) -> Figure:
     """Return the figure of predicted against real final losses."""
     from optlaws import plotting
@@ -210,6 +219,7 @@ def losses_figure(verdict: Verdict) -> Figure:
     axes.set_xlabel("real final loss (nats per token)")
     axes.set_ylabel("predicted final loss, 90 % interval")
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title(_figure_title(verdict), fontsize=9)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     return axes.figure  # type: ignore[return-value]
 
@@ -240,5 +250,7 @@ def curves_figure(verdict: Verdict) -> Figure:
         axes.tick_params(labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     grid[0][0].set_ylabel("loss (nats per token)", fontsize=9)
-    grid[0][0].legend(frameon=False, fontsize=8)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    figure.suptitle(_figure_title(verdict), fontsize=10)
     return figure

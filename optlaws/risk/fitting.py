@@ -244,18 +244,26 @@ def _maximum(
     rows: Rows, scatter: float, center: FloatArray, precision: FloatArray, state: FloatArray
 ) -> tuple[FloatArray, float, FloatArray]:
     """Return the maximum of the posterior, ln of its marginal likelihood, and the Gauss-Newton Hessian there."""
+    from scipy.sparse import csr_matrix  # here, so that what only predicts does not load it
+
     k, m = len(PARAMETERS), len(rows.low)
-    design = np.zeros((m, len(center)))
-    design[np.arange(m), k + rows.source] = 1.0
-    design[np.arange(m), k + len(rows.sources) + rows.cell] = 1.0
+    places = np.stack([rows.source, len(rows.sources) + rows.cell], axis=1)
+    ends = np.arange(0, 2 * m + 1, 2)
+    shared = csr_matrix((np.ones(2 * m), places.ravel(), ends), shape=(m, len(center) - k))
 
     def value(x: FloatArray) -> tuple[float, FloatArray, FloatArray]:
         ln_u, slopes = log_critical(rows.quantities, x[:k])
-        log_p, first, second = interval_terms(rows.low, rows.high, ln_u + design[:, k:] @ x[k:], scatter)
-        design[:, :k] = slopes
+        log_p, first, second = interval_terms(rows.low, rows.high, ln_u + shared @ x[k:], scatter)
         gap = x - center
-        gradient = design.T @ first - precision @ gap
-        return float(log_p.sum() - 0.5 * gap @ precision @ gap), gradient, (design.T * second) @ design + precision
+        gradient = np.concatenate([slopes.T @ first, shared.T @ first]) - precision @ gap
+        hessian = precision.copy()
+        weighted = slopes * second[:, None]
+        hessian[:k, :k] += weighted.T @ slopes
+        border = shared.T @ weighted
+        hessian[k:, :k] += border
+        hessian[:k, k:] += border.T
+        hessian[k:, k:] += (shared.T @ shared.multiply(second[:, None])).toarray()
+        return float(log_p.sum() - 0.5 * gap @ precision @ gap), gradient, hessian
 
     top, gradient, hessian = value(state)
     for _ in range(STEPS):

@@ -4,8 +4,8 @@ Four checks on public runs. (1) Fitted on the three curves of the Multi-Power La
 best, what does the other think of it, and what did the runs show that were not fitted? (2) With a whole pool of runs
 (one size, one length) left out, is the schedule that is recommended the one that did best? (3) With families, horizons
 and peak rates left out, how often was a difference that the law calls real there? (4) Does the range in which
-`recommend` is 90 % sure of the best peak rate hold the real one? --write puts it into docs/optimize.md, with two
-figures. The last line is JSON.
+`recommend` is 90 % sure of the best peak rate hold the real one, and what does its choice cost, with caution and
+without? --write puts it into docs/optimize.md, with two figures. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from optlaws.baselines.multi_power import MultiPowerLaw, optimise_rates
 from optlaws.law import fit_law
 from optlaws.optimize import FREE, Optimum
 from optlaws.optimize.free import differences
-from optlaws.optimize.task import judge
+from optlaws.optimize.task import Judged, judge
 from optlaws.ranking import Z
 from optlaws.recommend import FLAT, where_lowest
 from optlaws.runs import CurveTable
@@ -42,6 +42,7 @@ STEPS, WARMUP, PEAK = 24_000, 2_160, 3e-4
 SHOWN = ("cosine_24000", "wsd_20000_24000", "wsdld_20000_24000")
 MIDDLE = 84_934_656
 SURE, CLOSE = 0.95, 0.003
+CHOICES = ("mean", "cautious", "every_sd")
 RATES = 5  # peak rates of a row in which the lowest is looked for
 
 
@@ -176,18 +177,39 @@ def claims() -> list[dict[str, Any]]:
     return out
 
 
+def regrets(judged: Judged, real: Floats, label: NDArray[np.intp]) -> dict[str, list[float]]:
+    """Return per cent by which the runs chosen of each group (labels) of n ended above its lowest, by each choice."""
+    out: dict[str, list[float]] = {name: [] for name in CHOICES}
+    for place in np.unique(label):
+        rows = np.flatnonzero(label == place)
+        scores = judged.score(0.0), judged.score(Z), np.log(judged.loss) + Z * judged.sd
+        for name, score in zip(CHOICES, scores, strict=True):
+            if len(rows) >= RATES:
+                out[name].append(100 * float(real[rows[np.argmin(score[rows])]] / real[rows].min() - 1))
+    return out
+
+
 def rates() -> list[dict[str, Any]]:
-    """Return how often ranges of peak rates hold the one of lowest loss of a row: equal size, tokens and batch."""
+    """Return how often ranges of peak rates hold the one of lowest loss of a row: equal size, tokens and batch.
+
+    With the regrets of what is chosen among the runs of a row, and of a cell: equal size and tokens.
+    """
     runs, out = completed(load("steplaw")), []
     runs = runs.select([name == "steplaw-dense" for name in runs.source])
     for name, label in (("one N", sizes(runs).astype(str)), ("one (N, D)", same_budget(runs))):
         sure: list[bool] = []
         flat: list[bool] = []
         factors: list[float] = []
+        costs: dict[str, list[float]] = {f"{what}_{name}": [] for what in ("row", "cell") for name in CHOICES}
         for one in np.unique(label):
             held = runs.select(label == one)
-            prediction, peak = fit_law(runs.select(label != one)).predict(held), np.asarray(held.batch().peak)
+            judged, peak = judge(fit_law(runs.select(label != one)), held, risk=False), np.asarray(held.batch().peak)
+            prediction = judged.prediction
+            cells = np.unique(np.stack([held.size, held.tokens]), axis=1, return_inverse=True)[1].ravel()
             row_of = np.unique(np.stack([held.size, held.tokens, held.batch_tokens]), axis=1, return_inverse=True)[1]
+            for what, groups in (("row", row_of.ravel()), ("cell", cells)):
+                for choice, found in regrets(judged, held.final_loss, groups).items():
+                    costs[f"{what}_{choice}"] += found
             for place in np.unique(row_of):
                 rows = np.flatnonzero(row_of.ravel() == place)
                 if len(rows) < RATES:
@@ -202,6 +224,7 @@ def rates() -> list[dict[str, Any]]:
             {
                 "left_out": name, "rows": len(sure), "sure": float(np.mean(sure)),
                 "factor": float(np.exp(np.mean(np.log(factors)))), "flat": float(np.mean(flat)),
+                "cells": len(costs["cell_mean"]), **{key: float(np.mean(values)) for key, values in costs.items()},
             }
         )  # fmt: skip
     return out
@@ -346,6 +369,19 @@ def report(
         f" {RATES} or more peak rates, of a grid of about a factor of 1.4. How many of the ranges hold the rate of the"
         f" run that did end lowest: those that `recommend` is 90 % sure of, and those that cost less than"
         f" {100 * FLAT:g} % more by the mean, both among the rates of the row.\n\n" + table(head, cells)
+    )
+    head = ["left out", "of", "the mean", "with caution", "every standard deviation"]
+    cells = [
+        [r["left_out"], text, *(number(r[f"{what}_{choice}"], 4, False) for choice in CHOICES)]
+        for r in where
+        for what, text in (("row", f"{r['rows']} rows"), ("cell", f"{r['cells']} (N, D), all rates and batches"))
+    ]
+    parts.append(
+        "## What does caution cost where the law knows?\n\nThe same runs left out: mean regret in %, the real loss of"
+        " the run that is chosen over the lowest real one of its row, or of its (N, D). By the mean; by the score of"
+        " `optimize` and `recommend`, which counts standard deviations as far as they exceed the noise of one run"
+        f" ({Z:.3f} of them); and were all of them counted, which drew the choice to the middle of the runs. Caution is"
+        " for what lies beyond the runs.\n\n" + table(head, cells)
     )
     parts.append(
         "## What this does not show\n\n"

@@ -15,16 +15,17 @@ FLAT = 1e-3
 """Relative loss that a setting may cost to count as near-optimal."""
 
 DRAWS = 4000  # of expected losses
+WHOLE = 0.8  # share of what was looked at, in ln, from which a range of the best says nothing
 TOO_FAR = 100.0  # factor from the recommendation beyond which advice is no advice
 
 
 @dataclass(frozen=True, eq=False)
 class FlatRange:
-    """Settings that cost at most `FLAT` more than the best.
+    """Settings that are predicted to cost at most `FLAT` more than the one that is recommended.
 
     Attributes
     ----------
-    best, low, high : the best value, and the ends of the range about it.
+    best, low, high : the recommended value, and the ends of the range about it.
     low_open, high_open : whether the range reaches the end of what was looked at (the law's domain, or a bound).
     least, most : the 5 % and 95 % points of where, among the values, the expected loss is lowest; NaN where the law
         states no error of expected losses, or a single value was looked at.
@@ -54,6 +55,21 @@ class FlatRange:
         """Whether `most` is the highest value that was allowed, and the best may lie higher."""
         return bool(self.most >= self.values[np.isfinite(self.loss)].max())
 
+    @property
+    def unsettled(self) -> bool:
+        """Whether the runs leave open where the best lies: `least` .. `most` is open, or nearly all that was allowed.
+
+        >>> x = np.geomspace(1.0, 100.0, 5)
+        >>> flat = [FlatRange(9.0, 9.0, 9.0, False, False, x, x, x, x, *ends) for ends in ((3, 30), (2, 90), (3, 100))]
+        >>> [one.unsettled for one in flat]
+        [False, True, True]
+        """
+        if not np.isfinite(self.least):
+            return False
+        allowed = np.log(self.values[np.isfinite(self.loss)])
+        wide = np.log(self.most / self.least) >= WHOLE * (allowed.max() - allowed.min())
+        return self.least_open or self.most_open or bool(wide)
+
 
 def where_lowest(prediction: Any, rows: npt.NDArray[np.intp], values: FloatArray) -> tuple[float, float]:
     """Return the 5 % and 95 % points of where the expected loss is lowest, among the values (m,) of some rows.
@@ -70,12 +86,15 @@ def where_lowest(prediction: Any, rows: npt.NDArray[np.intp], values: FloatArray
     return float(low), float(high)
 
 
-def flat_range(values: FloatArray, loss: FloatArray, lower: FloatArray, upper: FloatArray) -> FlatRange:
-    """Return the range about the lowest loss in which it is at most `FLAT` higher, ends by straight lines in ln.
+def flat_range(
+    values: FloatArray, loss: FloatArray, lower: FloatArray, upper: FloatArray, place: int | None = None
+) -> FlatRange:
+    """Return the range about one value in which the loss is at most `FLAT` higher, ends by straight lines in ln.
 
     Parameters
     ----------
     values, loss : (m,), values ascending and above 0; losses NaN where nothing is allowed, one at least finite.
+    place : row of that value, which must be allowed; by default that of the lowest loss.
 
     Examples
     --------
@@ -84,7 +103,7 @@ def flat_range(values: FloatArray, loss: FloatArray, lower: FloatArray, upper: F
     >>> round(r.best, 3), round(r.low, 3), round(r.high, 3), r.low_open
     (1.0, 0.368, 2.718, False)
     """
-    place = int(np.nanargmin(loss))
+    place = int(np.nanargmin(loss)) if place is None else place
     limit = float(loss[place]) * (1.0 + FLAT)
     ends, opened = [], []
     for way in (-1, 1):

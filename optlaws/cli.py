@@ -22,6 +22,7 @@ from optlaws.commands.options import (
     ACCEPTED_RISK,
     DEFAULT_LAW,
     Quantity,
+    caution_option,
     format_option,
     log_columns,
     logged_sizes,
@@ -105,12 +106,7 @@ def rank(**options: Any) -> None:
 @click.option("--outside-domain", is_flag=True, help="Allow schedules unlike those that the law was trained on.")
 @click.option("--rising", is_flag=True, help="Let the free schedule rise again after its warm-up.")
 @other_corpus_option
-@click.option(
-    "--caution",
-    type=float,
-    metavar="Z",
-    help="Standard deviations that count against a schedule. [default: the half-width of a 90 % interval]",
-)
+@caution_option
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @click.option("-o", "--output", metavar="SCHEDULE.json", help="Write the schedule there, as JSON.")
@@ -155,6 +151,7 @@ def design(**options: Any) -> None:
 @warmup_option
 @max_risk_option(ACCEPTED_RISK)
 @other_corpus_option
+@caution_option
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @output_option(help="Write there instead of to standard output.")

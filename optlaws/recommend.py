@@ -1,11 +1,12 @@
 """Peak rate, batch, warm-up and schedule for a run of N parameters on D tokens, with published advice beside it.
 
-The setting of lowest expected loss inside the law's training domain is recommended (of schedules that it cannot tell
-apart, one like those that the law has seen): the choice whose regret on Step
-Law's grid is measured in docs/accuracy.md. Around it the loss is flat, and how flat is part of the answer: the range of
-peak rates, and of batches with the peak rate tuned again, that cost less than `FLAT` more by the law's mean. Where the
-lowest lies is uncertain, the more so far from the law's runs: beside stands the range that holds the lowest of what was
-looked at with a probability of 90 %, by the joint covariance of their expected losses.
+The setting of lowest expected loss inside the law's training domain is recommended, as far as the law is sure of it:
+what counts against one that it does not know is `optimize.task.Judged.score`, as in `optimize_schedule` (of schedules
+that it cannot tell apart, one like those that the law has seen). Around it the loss is flat, and how flat is part of
+the answer: the range of peak rates, and of batches with the peak rate tuned again, that are predicted to cost less than
+`FLAT` more, uncertainty ignored. Where the lowest lies is uncertain, the more so far from the law's runs: beside stands
+the range that holds the lowest of what was looked at with a probability of 90 %, by the joint covariance of their
+expected losses.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from optlaws.baselines.base import usable
 from optlaws.dynamics.model import family
 from optlaws.errors import InputError, OptlawsError, RiskError
 from optlaws.law import Law, builtin_names, load_law
+from optlaws.law.domain import beyond
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
 from optlaws.optimize.families import Best, member, parameters, tidy, unseen_warmups, warmups
 from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, risk_notes
-from optlaws.ranking import Ranking, rank
+from optlaws.ranking import Ranking, Z, rank
 from optlaws.runs import RunTable, format_quantity
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import FAMILIES, Schedule, ScheduleBatch
@@ -116,14 +118,11 @@ class Recommendation:
 
 def choose_law(params: float | None, tokens: float | None, batch_tokens: float | None) -> Law:
     """Return the built-in law whose training runs are nearest to these sizes."""
-    sizes = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens}
+    given = {"params": params, "tokens": tokens, "batch_tokens": batch_tokens}
+    sizes = {name: value for name, value in given.items() if value is not None}
 
     def distance(law: Law) -> tuple[float, bool]:
-        far = 0.0
-        for name, value in sizes.items():
-            if value is not None and name in law.domain:
-                low, high = law.domain[name]
-                far += max(float(np.log(low / value)), float(np.log(value / high)), 0.0)
+        far = sum(beyond(law.domain, sizes).values())
         span = law.domain.get("batch_tokens", (1.0, 1.0))
         return round(far, 6), not span[1] > span[0]
 
@@ -140,6 +139,7 @@ def recommend_settings(
     optimizer: str | None = None,
     max_risk: float | None = None,
     warmup: Sequence[float] | None = None,
+    caution: float = Z,
     fitted_on: RunTable | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Recommendation:
@@ -153,6 +153,7 @@ def recommend_settings(
     weight_decay, optimizer : as in a run table.
     max_risk : accepted probability of divergence; 0.05 by default, where the law knows it.
     warmup : warm-ups to try, in steps; by default those that the law has seen.
+    caution : standard deviations that count against a setting, 0 .. 10, as in `optimize_schedule`.
     fitted_on : runs that the law was fitted to; published laws without printed constants (muP) are fitted to them, too.
     progress : called with a word on every step.
 
@@ -171,7 +172,8 @@ def recommend_settings(
     law = choose_law(params, tokens, batch_tokens) if law is None else law
     check_knows_rates(law)
     given: dict[str, Any] = {
-        "params": params, "tokens": tokens, "weight_decay": weight_decay, "optimizer": optimizer, "max_risk": max_risk
+        "params": params, "tokens": tokens, "weight_decay": weight_decay, "optimizer": optimizer, "max_risk": max_risk,
+        "caution": caution,
     }  # fmt: skip
     batches = _batches(law, tokens, batch_tokens)
     first, tasks = _first_guess(law, batches, given, warmup, progress)
@@ -189,7 +191,8 @@ def recommend_settings(
     shapes = _shapes(task, params, tokens, progress) if narrow else None
     notes = [
         *task.notes,
-        *_instead(families, best, seen),
+        *_instead(task, families, best, seen),
+        *_cautious_peak(peak, caution),
         *unseen_warmups(task, warmup),
         *risk_notes(law, float(judged.risk[0]), task.max_risk),
     ]
@@ -229,12 +232,16 @@ def _narrow(law: Any) -> bool:
 def _seen(law: Any, runs: RunTable | None) -> frozenset[str]:
     """Return the kinds of schedule that a law was fitted to, as far as the runs or its file say; none: not known.
 
-    A file names them where families were left out in turn; of a law of one shape that does not, it is the cosine.
+    Files of before `info["schedules"]` name them where families were left out in turn; of a law of one shape that does
+    not, it is the cosine.
     """
-    if runs is not None:
+    info = getattr(law, "info", {})
+    if "schedules" in info:
+        named = set(info["schedules"]["kinds"])
+    elif runs is not None:
         named = {schedule.kind for schedule in runs.select(usable(runs)).schedule_tuple()}
     else:
-        groups = getattr(law, "info", {}).get("left_out_groups", {}).get("family", {}).get("groups", ())
+        groups = info.get("left_out_groups", {}).get("family", {}).get("groups", ())
         named = {str(one["group"]) for one in groups} & set(FAMILIES)
     return frozenset(named or ({"cosine"} if _narrow(law) else ()))
 
@@ -283,7 +290,7 @@ def _first_guess(
     tasks, scores = [], []
     failed: OptlawsError | None = None
     for batch in batches:
-        task = make_task(law, **given, batch_tokens=batch, caution=0.0)
+        task = make_task(law, **given, batch_tokens=batch)
         tasks.append(task)
         try:
             scores.append(search(task, warmups(task, warmup), cosine, progress)[0].score)
@@ -311,28 +318,46 @@ def _best(
 
 def _settle(found: Sequence[Best], families: Ranking, seen: frozenset[str]) -> Best:
     """Return the best family, or the best that the law has `seen` where an unseen one cannot be told apart from it."""
-    for place in families.order.tolist():
-        one: Best = found[place]
+    for place, one in enumerate(found):  # of the lowest score first
         known = not seen or (one.shape is not None and one.shape.kind in seen)
-        if known and (place == families.best or families.difference_lower[place] <= 0):
+        if known and (place == 0 or families.difference_lower[place] <= 0):
             return one
-    return found[families.best]
+    return found[0]
 
 
-def _instead(families: Ranking, best: Best, seen: frozenset[str]) -> list[str]:
+def _instead(task: Task, families: Ranking, best: Best, seen: frozenset[str]) -> list[str]:
     """Say why a family is recommended that is not the one of lowest predicted loss; [] where it is."""
     lowest, place = families.names[families.best], families.names.index(best.family)
     kind = best.shape.kind if best.shape is not None else ""
-    if place == families.best or kind not in seen:
+    if place == families.best:
         return []
     more, low, high = (
         number_text(float(end[place]), families.decimals, sign=True)
         for end in (families.difference, families.difference_lower, families.difference_upper)
     )
+    other = families.runs.schedule_tuple()[families.best].kind
+    if kind not in seen or other in seen or families.difference_lower[place] > 0:
+        return [
+            f"{best.family} is recommended, and not {lowest} of lowest predicted loss ({more}, 90 % interval {low} .."
+            f" {high}): the law is surer of it (--caution {task.caution:.3g}; 0 goes by the mean alone)"
+        ]
     return [
         f"{best.family} is recommended, and not {lowest} of lowest predicted loss: the law was fitted to few schedules"
         f" like that, if any, and cannot tell it from {best.family}, which it has seen ({more}, 90 % interval"
         f" {low} .. {high})"
+    ]
+
+
+def _cautious_peak(peak: FlatRange, caution: float) -> list[str]:
+    """Say where the lowest predicted loss lies, where that is another peak rate, for more than `FLAT` less."""
+    lowest = int(np.nanargmin(peak.loss))
+    own = float(peak.loss[np.abs(np.log(peak.values / peak.best)).argmin()])
+    gain = 1.0 - float(peak.loss[lowest]) / own
+    if gain <= FLAT:
+        return []
+    return [
+        f"the lowest predicted loss is at a peak rate of {peak.values[lowest]:.3g}, {100 * gain:.2g} % below the"
+        f" recommended one, where the law is less sure (--caution {caution:.3g}; 0 goes by the mean alone)"
     ]
 
 
@@ -355,22 +380,24 @@ def _scan_peak(task: Task, best: Best) -> tuple[FlatRange, Best]:
     ok = task.allowed(judged) & task.safe(judged)
     loss = np.where(ok, judged.loss, np.nan)
     ends = [np.where(ok, getattr(judged.prediction, name), np.nan) for name in ("lower", "upper")]
-    flat = flat_range(values["peak"], loss, ends[0], ends[1])
+    score = np.where(ok, judged.score(task.caution), np.inf)
+    row = int(np.argmin(score))
+    own = np.flatnonzero((values["peak"] == best.schedule.peak) & (score <= score[row] + 1e-9))
+    if len(own):
+        row = int(own[0])
+    elif best.shape is not None:  # where the search ran into a bound
+        point = {**best.point, "peak": float(values["peak"][row])}
+        best = replace(best, schedule=member(best.shape, values, row), score=float(score[row]), point=point)
+    flat = flat_range(values["peak"], loss, ends[0], ends[1], row)
     least, most = where_lowest(judged.prediction, np.flatnonzero(ok), values["peak"])
-    flat = replace(flat, least=least, most=most)
-    row = int(np.nanargmin(loss))
-    own = loss[values["peak"] == best.schedule.peak]
-    if best.shape is not None and not (own <= loss[row] * (1.0 + 1e-9)).any():  # where the search ran into a bound
-        point = {**best.point, "peak": flat.best}
-        best = replace(best, schedule=member(best.shape, values, row), score=float(np.log(loss[row])), point=point)
-    return flat, best
+    return replace(flat, least=least, most=most), best
 
 
 def _scan_batch(task: Task, best: Best, batches: Sequence[float], progress: Callable[[str], None] | None) -> FlatRange:
     """Return the near-optimal batches, with the peak rate tuned again at each."""
     peaks = np.geomspace(task.low, task.high, PEAKS)
     tokens = task.columns["tokens"]
-    rows = {name: np.full(len(batches), np.nan) for name in ("loss", "lower", "upper")}
+    rows = {name: np.full(len(batches), np.nan) for name in ("loss", "lower", "upper", "score")}
     tuned: dict[int, RunTable] = {}
     for place, batch in enumerate(batches):
         steps = np.full(len(peaks), float(_steps(tokens, batch)))
@@ -379,14 +406,16 @@ def _scan_batch(task: Task, best: Best, batches: Sequence[float], progress: Call
         judged = there.judge(schedules)
         ok = there.allowed(judged) & there.safe(judged)
         if ok.any():
-            row = int(np.argmin(np.where(ok, judged.loss, np.inf)))
-            rows["loss"][place] = judged.loss[row]
+            score = np.where(ok, judged.score(task.caution), np.inf)
+            row = int(np.argmin(score))
+            rows["loss"][place], rows["score"][place] = judged.loss[row], score[row]
             rows["lower"][place], rows["upper"][place] = judged.prediction.lower[row], judged.prediction.upper[row]
             if best.shape is not None:  # else it has no other rates
                 tuned[place] = replace(there.runs([member(best.shape, values, row)]), run_id=(str(place),))
         if progress:
             progress("batch")
-    flat = flat_range(np.array(batches), rows["loss"], rows["lower"], rows["upper"])
+    lowest = int(np.nanargmin(rows["score"]))
+    flat = flat_range(np.array(batches), rows["loss"], rows["lower"], rows["upper"], lowest)
     together = task.law.predict(RunTable.concat(list(tuned.values())))
     least, most = where_lowest(together, np.arange(len(tuned)), np.array(batches)[list(tuned)])
     return replace(flat, least=least, most=most)
@@ -402,7 +431,9 @@ def _shapes(
     sizes = (("params", params), ("tokens", tokens))
     inside: dict[str, Any] = {name: float(np.clip(value, *law.domain[name])) for name, value in sizes}
     try:
-        found = optimize_schedule(law, **inside, knots=0, max_risk=task.max_risk, progress=progress)
+        found = optimize_schedule(
+            law, **inside, knots=0, max_risk=task.max_risk, caution=task.caution, progress=progress
+        )
     except RiskError:  # what is accepted of the own law may be less than this one ever promises
         return None
     gain = next((g for g in found.gains if g.family == "cosine"), None)

@@ -81,8 +81,10 @@ def elsewhere_note(ranking: Ranking, first: str = "1", way: str = " (--other-cor
     return f"Note: on another corpus or kind of network than the law's, {first} has a P(best) of {odds}{way}."
 
 
-def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS) -> str:
-    """Return the ranking as text: header line, table, footnotes on the domain, notes, and the sentence of advice."""
+def rank_table(
+    ranking: Ranking, assumed: Mapping[str, float] | None = None, limit: int = TABLE_ROWS, last: str = ""
+) -> str:
+    """Return the ranking as text: header line, table, footnotes on the domain, notes, the advice, and a `last` line."""
     header, rows, notes = _cells(ranking, limit)
     whole, rows = rows, [[clipped(cell) for cell in row] for row in rows]
     lines = [rank_header(ranking, assumed), "", *text_table(header, rows, right=_right(header)).split("\n")]
@@ -92,7 +94,7 @@ def rank_table(ranking: Ranking, assumed: Mapping[str, float] | None = None, lim
         lines.append(f"...: cut at {WIDEST} characters; --format csv or json has all of it")
     lines += [f"[{mark}] {words}" for mark, words in notes]
     lines += ["", elsewhere_note(ranking)] if ranking.p_best_elsewhere is not None else []
-    return "\n".join([*lines, "", ranking.advice]) + "\n"
+    return "\n".join([*lines, "", ranking.advice, *([last] if last else [])]) + "\n"
 
 
 def clipped(text: str, width: int = WIDEST) -> str:
@@ -250,7 +252,9 @@ def to_json(document: Any) -> str:
     return json.dumps(_clean(document), indent=1) + "\n"
 
 
-def rank_html(ranking: Ranking, png: bytes | None = None, assumed: Mapping[str, float] | None = None) -> str:
+def rank_html(
+    ranking: Ranking, png: bytes | None = None, assumed: Mapping[str, float] | None = None, last: str = ""
+) -> str:
     """Return one HTML page that needs no other file: advice, figure, table and footnotes; all text is escaped."""
     header, rows, notes = _cells(ranking, TABLE_ROWS)
     right = _right(header)
@@ -262,7 +266,7 @@ def rank_html(ranking: Ranking, png: bytes | None = None, assumed: Mapping[str, 
     more = len(ranking) - TABLE_ROWS
     tail = [f"<p>... and {more:,} more candidates.</p>"] if more > 0 else []
     tail += [f"<p class=note>[{mark}] {html.escape(note)}</p>" for mark, note in notes]
-    tail += [f"<p class=note>{html.escape(note)}</p>" for note in (elsewhere_note(ranking),) if note]
+    tail += [f"<p class=note>{html.escape(note)}</p>" for note in (elsewhere_note(ranking), last) if note]
     picture = ""
     if png is not None:
         data = base64.b64encode(png).decode("ascii")

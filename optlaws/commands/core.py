@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.commands.candidates import tell_candidates
-from optlaws.commands.misses import tell_misses
+from optlaws.commands.misses import tell_larger, tell_misses
 from optlaws.commands.options import DEFAULT_LAW
 from optlaws.commands.shared import (
     check_figure,
@@ -68,6 +68,7 @@ def rank(
     """Rank candidates and write the ranking, the figure and the page that were asked for."""
     from optlaws import report
     from optlaws.law import builtin_names, load_any_law
+    from optlaws.law.domain import larger_note
     from optlaws.ranking import rank as rank_runs
     from optlaws.ranking import with_elsewhere
 
@@ -97,6 +98,7 @@ def rank(
             ranking = with_elsewhere(ranking, law)
         shown = ranking.order if style == "json" else ranking.order[: report.TABLE_ROWS]
         drawn = _predicted_curves(law, ranking.runs, shown.tolist()) if curves else None
+    larger = larger_note(getattr(law, "domain", {}), ranking.runs.size)
     if plot or html:
         from optlaws import plotting
 
@@ -104,13 +106,13 @@ def rank(
         if plot:
             plotting.save_figure(figure, plot)
         if html:
-            write_text(html, report.rank_html(ranking, plotting.png_bytes(figure), found.assumed))
+            write_text(html, report.rank_html(ranking, plotting.png_bytes(figure), found.assumed, larger))
     if style == "csv":
         text = report.rank_csv(ranking)
     elif style == "json":
         text = report.rank_json(ranking, found.assumed, drawn)
     else:
-        text = report.rank_table(ranking, found.assumed)
+        text = report.rank_table(ranking, found.assumed, last=larger)
     write_text(output, text)
     if law_name is not None and not ranking.in_domain.any():
         tell_nearer(law_name, ranking.runs)
@@ -129,7 +131,10 @@ def _nearest(law: Any, runs: RunTable) -> Any:
 
     seen = _seen(runs, [law])
     if not seen[law.name]:
-        seen |= _seen(runs, (load_law(name) for name in builtin_names() if name != law.name))
+        others = [load_law(name) for name in builtin_names() if name != law.name]
+        seen |= _seen(runs, others)
+        if not any(seen.values()):
+            _tell_nearest(law, others, runs)
     name = max(seen, key=lambda each: seen[each])
     if name == law.name:
         return law
@@ -140,6 +145,36 @@ def _nearest(law: Any, runs: RunTable) -> Any:
         err=True,
     )
     return load_law(name)
+
+
+def _tell_nearest(law: Any, others: Iterable[Any], runs: RunTable) -> None:
+    """Say on standard error which of several laws that have not seen such runs is nearest, if it is not `law`.
+
+    That is the one whose quantities out of its domain are the fewest factors of e out of it, of the runs' medians.
+    """
+    from optlaws._ranges import SLACK
+    from optlaws.law.domain import SLACKS, UNCHECKED, beyond, domain_values
+
+    known = {name: v[np.isfinite(v)] for name, v in domain_values(runs, True, True).items() if name not in UNCHECKED}
+    values = {name: float(np.median(v)) for name, v in known.items() if len(v)}
+    far = {
+        each.name: {
+            what: by for what, by in beyond(each.domain, values).items() if by > np.log(SLACKS.get(what, SLACK))
+        }
+        for each in (law, *others)
+    }
+    near = min(far, key=lambda name: sum(far[name].values()))
+    if near == law.name:
+        return
+
+    def told(name: str) -> str:
+        return ", ".join(f"{what} by {np.exp(by):.2g} times" for what, by in far[name].items()) or "combinations only"
+
+    click.echo(
+        f"optlaws: note: no built-in law has seen such runs; {near!r} is nearer (out of its domain: {told(near)}) than"
+        f" {law.name!r} ({told(law.name)}): --law {near}",
+        err=True,
+    )
 
 
 def tell_nearer(law_name: str, runs: RunTable) -> None:
@@ -341,6 +376,7 @@ def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, ou
         tell_assumed(prediction.assumed)
         write_runs(output, table, _prediction_columns(prediction, _risks(law, table)))
         tell_misses(law.name, table, prediction, output)
+        tell_larger(law, table, output)
         return
     asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
     asked = known_readings(asked, table)
@@ -378,6 +414,7 @@ def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, ou
     write_columns(
         output, {**base, **asked.extra, **columns, "divergence_risk": risk, "in_domain": in_domain}, len(asked)
     )
+    tell_larger(law, table, output)
 
 
 def _risks(law: Any, table: RunTable) -> npt.NDArray[np.float64]:

@@ -30,6 +30,15 @@ def tell_misses(name: str, runs: RunTable, prediction: Any, output: str) -> None
         click.echo(text, err=output == "-")
 
 
+def tell_larger(law: Any, runs: RunTable, output: str) -> None:
+    """Say where n runs are far larger than all that a law has seen; `output` as in `tell_misses`."""
+    from optlaws.law.domain import larger_note
+
+    text = larger_note(getattr(law, "domain", {}), runs.size)
+    if text:
+        click.echo(text, err=output == "-")
+
+
 def misses_text(name: str, runs: RunTable, prediction: Any) -> str:
     """Return the sentences, empty where no run has both a loss and a prediction; see `tell_misses`."""
     from optlaws.validation import SMALLEST_POOL, competing, finished, scores

@@ -23,6 +23,7 @@ from optlaws.commands.shared import (
     write_text,
 )
 from optlaws.errors import RiskError
+from optlaws.law.domain import larger_note
 from optlaws.optimize import FREE, Gain, Optimum, optimize_schedule, record
 
 DRAWN = 6  # schedules in the figure, more where the cosine that the text compares with comes later
@@ -107,6 +108,8 @@ def _text(found: Optimum, output: str | None) -> str:
     there = report.elsewhere_note(found.ranking, found.ranking.names[found.ranking.best])
     lines += [*(f"Note: {note}." for note in found.notes), *([there] if there else [])]
     lines += ["", found.advice]
+    larger = larger_note(getattr(found.task.law, "domain", {}), found.ranking.runs.size)
+    lines += [larger] if larger else []
     if output in (None, "-"):
         lines += ["", str(found.schedule)] if output is None else []
     else:
@@ -145,4 +148,4 @@ def _gain_text(gain: Gain, found: Optimum) -> str:
     digits = max(found.ranking.decimals, 4)
     number, low, high = (number_text(x, digits, sign=True) for x in (-gain.gain, -gain.upper, -gain.lower))
     text = f"* against the best {gain.family}: {number}, 90 % interval {low} .. {high} (one run of each), lower with"
-    return f"{text} probability {percent(gain.p_real)}"
+    return f"{text} probability {gain.odds}"

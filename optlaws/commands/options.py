@@ -146,6 +146,12 @@ ACCEPTED_RISK = "Accepted divergence risk; exit code 3 if all are above. [defaul
 warmup_option = click.option(
     "--warmup", type=Quantity(zero=True), multiple=True, metavar="W", help="Warm-up to try, in steps; may be repeated."
 )
+caution_option = click.option(
+    "--caution",
+    type=float,
+    metavar="Z",
+    help="Standard deviations that count against a schedule, 0 for none. [default: the half-width of a 90 % interval]",
+)
 seq_len_option = click.option(
     "--seq-len",
     type=Quantity(),

@@ -25,6 +25,7 @@ from optlaws.commands.shared import (
     write_text,
 )
 from optlaws.errors import InputError, LawError
+from optlaws.law.domain import larger_note
 from optlaws.recommend import FLAT, TOO_FAR, FlatRange, Recommendation, choose_law, recommend_settings, too_far
 from optlaws.runs import RunTable, format_quantity, read_runs
 
@@ -45,6 +46,7 @@ def recommend(
     tokens: float | None,
     warmup: Sequence[float],
     other_corpus: bool,
+    caution: float | None,
     **settings: Any,
 ) -> None:
     """Write the recommendation, and the figure that was asked for."""
@@ -64,7 +66,8 @@ def recommend(
     with quiet(), ticking("settings") as tick:
         law = _law(law_name, table, float(params or 0), float(tokens or 0), tick)
         if isinstance(law, RivalAdvice):
-            given = {"plot": plot, "warmup": warmup or None, "other_corpus": other_corpus or None, **settings}
+            given = {"plot": plot, "warmup": warmup or None, "other_corpus": other_corpus or None, "caution": caution}
+            given |= settings
             for name in (key for key, value in given.items() if value is not None):
                 raise InputError(
                     f"--{name.replace('_', '-')} needs a law of the loss, got {law_name!r}, which has none; leave one"
@@ -72,6 +75,8 @@ def recommend(
                 )
             write_text(output, _rival_text(law, style, float(params or 0), float(tokens or 0)))
             return
+        if caution is not None:
+            settings["caution"] = caution
         if other_corpus:
             sizes = float(params or 0), float(tokens or 0), settings["batch_tokens"]
             law = elsewhere(choose_law(*sizes) if law is None else law, True)
@@ -127,26 +132,63 @@ def _range_texts(flat: FlatRange, counts: bool) -> list[str]:
     low, high = text(flat.low), text(flat.high)
     ends = [word for word, is_open in (("low", flat.low_open), ("high", flat.high_open)) if is_open]
     open_text = f" (the {' and the '.join(ends)} end is as far as domain and accepted risk allow)" if ends else ""
-    below, above = ("or lower " if flat.least_open else ""), (" or higher" if flat.most_open else "")
-    where = "-" if math.isnan(flat.least) else f"{below}{text(flat.least)} .. {text(flat.most)}{above}"
+    where = "-" if math.isnan(flat.least) else " .. ".join(_ends(flat, text))
     return [where, f"{low} .. {high}{open_text}"]
+
+
+def _ends(flat: FlatRange, text: Callable[[float], str]) -> list[str]:
+    """Return the ends of the range that holds the best, in words where it may lie beyond."""
+    below, above = ("below " if flat.least_open else ""), ("above " if flat.most_open else "")
+    return [f"{below}{text(flat.least)}", f"{above}{text(flat.most)}"]
 
 
 def advice(found: Recommendation) -> str:
     """Say in one sentence what to run."""
     batch = found.task.columns["batch_tokens"]
     peak = found.schedule.peak
-    text = (
-        f"Run {found.family} with peak rate {peak:.3g} and {format_quantity(float(batch), 3)} tokens a step:"
-        f" any peak rate from {found.peak.low:.3g} to {found.peak.high:.3g} costs less than {100 * FLAT:g} %"
-        " more loss by this law's account"
-    )
-    if found.batch is not None:
+    text = f"Run {found.family} with peak rate {peak:.3g} and {format_quantity(float(batch), 3)} tokens a step"
+    settled = []
+    if not found.peak.unsettled:
+        settled.append(f"any peak rate from {found.peak.low:.3g} to {found.peak.high:.3g}")
+    if found.batch is not None and not found.batch.unsettled:
         low, high = (format_quantity(x, 3) for x in (found.batch.low, found.batch.high))
-        text += f", and so does any batch from {low} to {high} with the rate tuned again"
+        settled.append(f"any batch from {low} to {high} with the rate tuned again")
+    if settled:
+        verb = "is" if len(settled) == 1 else "are each"
+        text += (
+            f": {' and '.join(settled)} {verb} predicted to cost less than {100 * FLAT:g} % more, uncertainty ignored"
+        )
+    text += "".join(f". {sentence}" for sentence in _doubts(found))
     if not found.in_domain:
         text += f" (careful: outside the law's domain: {found.reasons})"
     return text + "."
+
+
+def _doubts(found: Recommendation) -> list[str]:
+    """Say what the law's runs leave open, and what published laws say of it, without a full stop."""
+    from optlaws.law import builtin_names
+
+    whose = "The law's" if found.law in builtin_names() else "Your"
+    out = []
+    for flat, what, name, counts in (
+        (found.peak, "peak rate", "peak_lr", False), (found.batch, "batch", "batch_tokens", True)
+    ):  # fmt: skip
+        if flat is None or not flat.unsettled:
+            continue
+
+        def text(value: float, counts: bool = counts) -> str:
+            return format_quantity(value, 3) if counts else f"{value:.3g}"
+
+        sentence = (
+            f"{whose} runs do not settle the {what}: the best may lie anywhere from {' to '.join(_ends(flat, text))}"
+        )
+        told = sorted((getattr(law, name), law.name) for law in found.published if math.isfinite(getattr(law, name)))
+        told = [(value, law) for value, law in told if not too_far(value, flat.best)]
+        if told:
+            ends = [f"{text(value)} ({law})" for value, law in dict.fromkeys((told[0], told[-1]))]
+            sentence += f"; published laws say {' to '.join(ends)}"
+        out.append(sentence)
+    return out
 
 
 def _settings(found: Recommendation) -> list[list[str]]:
@@ -168,10 +210,13 @@ def _text(found: Recommendation) -> str:
     ends = " .. ".join(number_text(x, digits) for x in (found.lower, found.upper))
     risk = "" if math.isnan(found.risk) else f", divergence risk {percent(found.risk)}"
     lines = [report.rank_header(found.families, found.task.assumed), ""]
-    header = ["setting", "value", "90 % sure of the lowest", f"costs < {100 * FLAT:g} % more by the mean"]
+    costs = f"predicted to cost < {100 * FLAT:g} % more, uncertainty ignored"
+    header = ["setting", "value", "90 % sure of the lowest", costs]
     lines += report.text_table(header, _settings(found), [False, True, False, False]).splitlines()
     if found.batch is not None:
         lines.append("(of batches with the peak rate tuned again at each)")
+    if any(flat is not None and (flat.least_open or flat.most_open) for flat in (found.peak, found.batch)):
+        lines.append("(below, above: the best may lie beyond all that the law's domain and the accepted risk allow)")
     lines += ["", f"schedule  {found.schedule}"]
     lines += [f"loss      {number_text(found.loss, digits)}, 90 % interval {ends}{risk}", ""]
     lines += [*_families(found), ""]
@@ -184,7 +229,8 @@ def _text(found: Recommendation) -> str:
         lines.append(
             f"Note: another corpus or kind of network may have another best rate; {asked}own runs tell (--from)."
         )
-    return "\n".join([*lines, "", advice(found)]) + "\n"
+    larger = larger_note(found.task.law.domain, np.array([found.task.columns["params"]]))
+    return "\n".join([*lines, "", advice(found), *([larger] if larger else [])]) + "\n"
 
 
 def _families(found: Recommendation) -> list[str]:
@@ -211,7 +257,7 @@ def _shapes_text(found: Recommendation) -> str:
         f"Shape: the law has seen one shape of schedule. Law {name}, at the nearest sizes that it has seen, puts\n"
         f"{schedule}\n"
         f"{number_text(gain.gain, 4)} below the best cosine (90 % interval {low} .. {high}, one run of each;"
-        f" lower with probability {percent(gain.p_real)})."
+        f" lower with probability {gain.odds})."
     )
 
 
@@ -252,6 +298,7 @@ def _range_record(flat: FlatRange | None) -> dict[str, Any] | None:
     scan = {name: getattr(flat, name).tolist() for name in ("values", "loss", "lower", "upper")}
     where = {"lowest_from": flat.least, "lowest_to": flat.most}
     where |= {"lowest_from_open": flat.least_open, "lowest_to_open": flat.most_open}
+    where |= {"lowest_unsettled": flat.unsettled}
     return {"best": flat.best, "low": flat.low, "high": flat.high, **ends, **where, "scan": scan}
 
 
@@ -297,6 +344,7 @@ def record(found: Recommendation) -> dict[str, Any]:
         ],
         "shapes": shapes,
         "published": [vars(law) for law in found.published],
+        "caution": found.task.caution,
         "assumed": dict(found.task.assumed),
         "notes": list(found.notes),
         "advice": advice(found),
@@ -365,6 +413,21 @@ def _draw(found: Recommendation, path: str) -> None:
     plotting.save_figure(figure_of(figure.axes[0]), path)
 
 
+def _bar(ax: Axes, flat: FlatRange, left: float, right: float) -> None:
+    """Draw the range that holds the best, with an arrow over the axis's end where the best may lie beyond it."""
+    from optlaws.plotting import COLOURS
+
+    at: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": COLOURS[0], "alpha": 0.55}
+    ends = (left if flat.least_open else flat.least, right if flat.most_open else flat.most)
+    label = "the best lies here (90 %)"
+    if flat.least_open or flat.most_open:
+        label += ", or beyond the arrow" + "s" * (flat.least_open and flat.most_open)
+    ax.plot(ends, [0.02, 0.02], linewidth=4.0, solid_capstyle="butt", label=label, **at)
+    for end, mark, is_open in ((left, "<", flat.least_open), (right, ">", flat.most_open)):
+        if is_open:
+            ax.plot(end, 0.02, mark, markersize=11, clip_on=False, markeredgewidth=0, zorder=5, **at | {"alpha": 1.0})
+
+
 def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -372,20 +435,22 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
 
     ok = np.isfinite(flat.loss)
     least = float(flat.loss[ok].min())
-    top = min(least * (1.0 + DRAWN_COST), float(flat.upper[ok].max()))
+    own = float(flat.loss[np.argmin(np.where(ok, np.abs(np.log(flat.values / flat.best)), np.inf))])
+    top = max(min(least * (1.0 + DRAWN_COST), float(flat.upper[ok].max())), own + 0.2 * (own - least))
     near = ok & (flat.loss <= top)
     x = flat.values[ok]
     ax.fill_between(x, flat.lower[ok], flat.upper[ok], color=COLOURS[0], alpha=0.15, linewidth=0, label="90 % interval")
     ax.plot(x, flat.loss[ok], color=COLOURS[0], linewidth=1.8, label="predicted loss")
-    ax.axvspan(flat.low, flat.high, color=COLOURS[2], alpha=0.15, linewidth=0, label=f"costs < {100 * FLAT:g} %")
-    ax.plot(flat.best, least, "o", color=COLOURS[0], markersize=7, label="recommended")
-    if math.isfinite(flat.least):
-        ax.plot(
-            [flat.least, flat.most], [0.02, 0.02], transform=ax.get_xaxis_transform(), color=COLOURS[0], linewidth=4.0,
-            alpha=0.55, solid_capstyle="butt", label="90 % sure of the lowest",
-        )  # fmt: skip
+    cost = f"predicted to cost < {100 * FLAT:g} % more"
+    ax.axvspan(flat.low, flat.high, color=COLOURS[2], alpha=0.15, linewidth=0, label=cost)
+    ax.plot(flat.best, own, "o", color=COLOURS[0], markersize=7, label="recommended")
     ax.set_xscale("log")
     left, right = flat.values[near].min() / 1.08, flat.values[near].max() * 1.08
+    if math.isfinite(flat.least):
+        _bar(ax, flat, left, right)
+    edges = [float(end) for end in (flat.values[0], flat.values[-1]) if left <= end <= right]
+    for end, label in zip(edges, ("edge of the law's domain", None), strict=False):
+        ax.axvline(end, color="0.45", linewidth=1.2, linestyle=":", zorder=1, label=label)
     ax.set_xlim(left, right)
     lowest = float(flat.lower[ok].min())
     low = max(lowest, 2.0 * least - top)  # else the curve is a line in an interval that it shares
@@ -426,7 +491,7 @@ def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
         frameon=False,
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
-        ncols=5,
+        ncols=3,
         borderaxespad=0.2,
         columnspacing=1.2,
     )

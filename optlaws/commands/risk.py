@@ -224,7 +224,13 @@ def _text(
             cells += ["unknown", "-", "-", "-", "-"]
         else:
             felt = f"{prediction.felt[i]:.3g} at step {prediction.at[i]:,.0f}"
-            cells += [percent(p), f"{prediction.criterion[i]:.2f}", felt, DRIVERS[cause[i]] if p > accepted else "-"]
+            careful = "" if prediction.in_domain[i] else " (careful)"  # of the word that `optlaws rank` says it with
+            cells += [
+                f"{percent(p)}{careful}",
+                f"{prediction.criterion[i]:.2f}",
+                felt,
+                DRIVERS[cause[i]] if p > accepted else "-",
+            ]
             cells.append("-" if p <= accepted else change_text(changes[i][0]) if changes[i] else "no single change")
         if prediction.in_domain[i]:
             cells.append("yes")

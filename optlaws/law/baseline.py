@@ -29,7 +29,7 @@ from optlaws.baselines._readings import level_of, logged
 from optlaws.baselines.advice import bootstrap
 from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_kind, not_above_zero, usable
 from optlaws.errors import FitError, InputError, LawError, OptlawsError
-from optlaws.law.domain import UNITS, in_domain_text, rows_of_steps
+from optlaws.law.domain import UNITS, in_domain_text, rows_of_steps, schedules_seen
 from optlaws.law.doubts import doubts, doubts_warning, unlike, unseen
 from optlaws.law.groups import group_labels
 from optlaws.law.residuals import Parts, group_texts, same_level, shared_and_own, summary, tails, versions
@@ -380,6 +380,7 @@ def fit_baseline(
         "formula": law.formula,
         "parameters": law.parameters(),
         "versions": versions(),
+        "schedules": schedules_seen(kept if curves is None else runs),
     }
     used = kept if curves is None else runs.select(logged(runs, curves))
     info["unseen"] = unseen(law, used)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,6 +42,7 @@ UNITS = {
 }
 
 
+LARGE = 2.0  # times the largest size from which a law's losses are weak (docs/limits.md)
 FAR = {
     "warmup_steps": (1.0, (3.0, 0.002), (3.0, 0.002)),
     "weight_decay": (0.01, (1.05, 0.005), (1.05, 0.005)),
@@ -209,6 +211,45 @@ def domain_values(runs: RunTable, use_params: bool, use_batch: bool) -> dict[str
     out["beta1"], out["beta2"] = runs.beta1, runs.beta2
     out["plain_sgd"] = plain_sgd(runs)
     return out
+
+
+def larger_note(domain: Mapping[str, tuple[float, float]], params: FloatArray) -> str:
+    """Return a sentence where the largest of some sizes (n,) is above `LARGE` times the law's largest, "" elsewhere.
+
+    >>> larger_note({"params": (1.5e8, 7e8)}, np.array([3e9]))[:54]
+    "3B is 4.3 times the largest size of the law's runs: lo"
+    """
+    known = params[np.isfinite(params)]
+    if "params" not in domain or not len(known) or not known.max() > LARGE * domain["params"][1]:
+        return ""
+    factor = float(known.max() / domain["params"][1])
+    return (
+        f"{format_quantity(float(known.max()))} is {factor:,.{int(factor < 10)}f} times the largest size of the law's"
+        " runs: losses are weak there, and intervals may be too narrow."
+    )
+
+
+def beyond(domain: Mapping[str, tuple[float, float]], values: Mapping[str, float]) -> dict[str, float]:
+    """Return for every value outside a domain how far, as ln of the factor; for those above 0 that the domain knows.
+
+    >>> beyond({"params": (1.0, 2.0), "tokens": (1.0, 2.0)}, {"params": 2.0, "tokens": 4.0})
+    {'tokens': 0.6931471805599453}
+    """
+    out: dict[str, float] = {}
+    for name, value in values.items():
+        low, high = domain.get(name, (0.0, np.inf))
+        if low > 0 and value > 0:
+            far = max(float(np.log(low / value)), float(np.log(value / high)))
+            out |= {name: far} if far > 0 else {}
+    return out
+
+
+def schedules_seen(runs: RunTable) -> dict[str, Any]:
+    """Return what plans need to know of the schedules of n runs: how many are of which kind, the median warm-up."""
+    schedules = runs.schedules
+    kinds = Counter(schedule.kind for schedule in schedules) if isinstance(schedules, tuple) else {}
+    warm = np.asarray(runs.batch().warmup_steps, dtype=float)
+    return {"kinds": dict(sorted(kinds.items())), "warmup_steps": float(np.quantile(warm, 0.5, method="lower"))}
 
 
 def density(runs: RunTable) -> FloatArray:

@@ -24,7 +24,7 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError, InputError
 from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
-from optlaws.law.domain import density, domain_values, ranges
+from optlaws.law.domain import density, domain_values, ranges, schedules_seen
 from optlaws.law.groups import partitions
 from optlaws.law.joint import Joint
 from optlaws.law.misfit import undetermined, warn_of_fit, wider_field
@@ -253,7 +253,8 @@ def fit_law(
     `info["leave_group_out"]` holds the residuals that calibrated the intervals, by a formula that does not fit again:
     active columns, noise and weights are those of all runs, and `coverage` is that after the calibration; for laws that
     never saw a group see `optlaws.validation.cross_validate`. `info["left_out_groups"]` holds the signed means of these
-    residuals by partition and group of three runs or more (`optlaws.law.residuals.summary`). `info["outliers"]` names
+    residuals by partition and group of three runs or more (`optlaws.law.residuals.summary`). `info["schedules"]` counts
+    the kinds of schedules and has the median warm-up, which plans go by. `info["outliers"]` names
     runs that stand apart (`optlaws.law.outliers`) and were left out if the others then scatter less; there is none
     without such runs or with an `inducing_pool`.
 
@@ -435,6 +436,7 @@ def _fit_law(
         "calibrated": calibrated,
         "fit": quality,
         "undetermined": undetermined(work.problem(basis)[0].columns, basis.names),
+        "schedules": schedules_seen(runs),
         "versions": versions(),
         **({"outliers": odd} if odd and inducing_pool is None else {}),  # with a pool the law carries no run
         **info,

@@ -239,6 +239,14 @@ def _info(info: Any) -> dict[str, Any]:
             raise TypeError("info.outliers must name runs")
         for key in ("loss", "predicted"):
             number(run.get(key), f"info.outliers.{key}")
+    seen = info.get("schedules")
+    if seen is not None:
+        kinds = seen.get("kinds") if isinstance(seen, dict) else None
+        if not isinstance(kinds, dict):
+            raise TypeError("info.schedules must be an object with kinds and warmup_steps")
+        for name, value in {**kinds, "warmup_steps": seen.get("warmup_steps")}.items():
+            if number(value, f"info.schedules.{name}") < 0:
+                raise ValueError(f"info.schedules.{name} must be at least 0")
     unseen = info.get("unseen", {})
     if not isinstance(unseen, dict) or not set(unseen) <= set(UNSEEN):
         raise TypeError(f"info.unseen must be an object with {' and '.join(UNSEEN)} at most")

@@ -29,6 +29,7 @@ __all__ = ["KNOTS", "Gain", "Optimum", "Shape", "Task", "make_task", "optimize_s
 FREE = "free"
 COMPARED = ("cosine", "wsd")
 STARTS = 2  # standard schedules from which the free one is refined
+TOLD_RISK = 0.005  # divergence risk from which it is said beside a probability
 EDGE = 1.01  # a peak within this factor of a bound is at it
 
 
@@ -47,6 +48,7 @@ class Gain:
     p_real : probability that a run of the optimum ends lower, by the law's own account; one that diverges does not, and
         one that does not is lower than one that does.
     noise : the part that the noise of the two runs has in the standard deviation of the gain, nats per token.
+    risk : divergence risk of the optimum, of which the interval knows nothing; 0 where it is not known.
     """
 
     family: str
@@ -56,6 +58,13 @@ class Gain:
     upper: float
     p_real: float
     noise: float
+    risk: float = 0.0
+
+    @property
+    def odds(self) -> str:
+        """The probability for people, with the divergence risk in it where that is 1 % or more."""
+        diverge = f" ({percent(self.risk)} diverge)" if self.risk >= TOLD_RISK else ""
+        return f"{percent(self.p_real)}{diverge}"
 
 
 @dataclass(frozen=True)
@@ -207,7 +216,18 @@ def _gains(task: Task, chosen: Schedule, others: Sequence[Best]) -> tuple[Gain, 
         ends = judged.loss[0] * np.expm1(ratio[i] + np.array([-1.0, 0.0, 1.0]) * Z * both)
         lower = float(ndtr(ratio[i] / both)) if both > 0 else float(ratio[i] > 0)
         real = float((1.0 - risk[0]) * (risk[i] + (1.0 - risk[i]) * lower))
-        out.append(Gain(other.family, other.schedule, float(ends[1]), float(ends[0]), float(ends[2]), real, spread))
+        out.append(
+            Gain(
+                other.family,
+                other.schedule,
+                float(ends[1]),
+                float(ends[0]),
+                float(ends[2]),
+                real,
+                spread,
+                float(risk[0]),
+            )
+        )
     return tuple(out)
 
 
@@ -246,7 +266,7 @@ def _advice(
     else:
         why = "no free schedule was surely better" if tried_free else "the best of the standard families"
         text = f"Run {standard.schedule}: {why}"
-    real = [f"one of the best {g.family} with probability {percent(g.p_real)}" for g in gains]
+    real = [f"one of the best {g.family} with probability {g.odds}" for g in gains]
     if real:
         text += f"; by this law's account a run of it ends lower than {' and '.join(real)}"
     if not ranking.in_domain[row]:

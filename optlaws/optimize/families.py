@@ -96,7 +96,7 @@ def tidy(rates: FloatArray, digits: int = DIGITS) -> FloatArray:
 
 
 def warmups(task: Task, given: Sequence[float] | None = None) -> tuple[int, ...]:
-    """Return the warm-ups to try, in steps: those given, or those that the law has seen.
+    """Return the warm-ups to try, in steps: those given, or shortest, middle, usual and longest that the law has seen.
 
     Raises
     ------
@@ -116,8 +116,16 @@ def warmups(task: Task, given: Sequence[float] | None = None) -> tuple[int, ...]
     if known is None:
         return (max(task.steps // 100, 1),)
     low, high = known
-    tried = {round(x) for x in (low, np.sqrt(low * high), high) if x <= longest}
+    usual = usual_warmup(task)
+    middle = np.sqrt(low * high) if usual is None else usual
+    tried = {round(x) for x in (low, middle, high) if x <= longest}
     return tuple(sorted(tried)) or (max(min(longest, round(low)), 1),)
+
+
+def usual_warmup(task: Task) -> int | None:
+    """Return the median warm-up of the law's runs, in steps, at most half of the run; None where it is not stated."""
+    value = getattr(task.law, "info", {}).get("schedules", {}).get("warmup_steps")
+    return None if value is None else min(round(value), max(int(LONGEST_WARMUP * task.steps), 1))
 
 
 def unseen_warmups(task: Task, given: Sequence[float] | None = None) -> tuple[str, ...]:
@@ -187,9 +195,10 @@ def search(
 ) -> list[Best]:
     """Return the best member of each family, the best family first.
 
-    The score is ln of the expected loss plus `task.caution` standard deviations of it. Of the schedules inside the
-    law's domain and with an accepted divergence risk, a grid over all axes finds the best of a shape; finer grids about
-    it follow.
+    The score is `Judged.score` under `task.caution`, and the noise of one run on top for a warm-up that is not the
+    usual one of the law's runs: differences between warm-ups rest on the equations alone, so that another one must
+    promise more than that, as where it makes higher rates safe. Of the schedules inside the law's domain and with an
+    accepted divergence risk, a grid over all axes finds the best of a shape; finer grids about it follow.
 
     Raises
     ------
@@ -201,6 +210,7 @@ def search(
     found: dict[str, Best] = {}
     refused: list[str] = []
     risky: tuple[float, str] | None = None
+    usual = usual_warmup(task)
     for shape in shapes:
         fitting = [w for w in warm if _fits(task, shape, w)]
         if not fitting:
@@ -223,7 +233,10 @@ def search(
                 if risky is None or known[row] < np.nan_to_num(risky[0], nan=np.inf):
                     risky = float(judged.risk[row]), str(member(shape, values, row))
                 break
-            score = np.where(allowed & safe, judged.score(task.caution), np.inf)
+            score = judged.score(task.caution)
+            if usual in warm:
+                score = score + np.where(values["warmup"] == usual, 0.0, judged.noise)
+            score = np.where(allowed & safe, score, np.inf)
             row = int(np.argmin(score))
             if best is None or score[row] < best.score:
                 point = {name: float(array[row]) for name, array in points.items()}

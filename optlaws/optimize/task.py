@@ -50,9 +50,19 @@ class Judged:
     why: Sequence[str]
     prediction: Any
 
+    @property
+    def noise(self) -> FloatArray:
+        """Standard deviation of ln loss among repeats of one run, shape (m,)."""
+        return np.asarray(np.asarray(self.prediction.noise, dtype=np.float64) / self.loss)
+
     def score(self, caution: float) -> FloatArray:
-        """Return ln of the expected loss plus `caution` (at least 0) standard deviations of it, shape (m,)."""
-        return np.asarray(np.log(self.loss) + caution * self.sd)
+        """Return ln of the expected loss and the `caution` (at least 0) that counts against it, shape (m,).
+
+        That is ln L + c max(sd - noise, 0): standard deviations of the expected loss count as far as they exceed the
+        noise of one run. Less is what a law does not know of settings like those that it has seen; among these it would
+        only draw the choice to the middle of the runs (docs/optimize.md has what it is worth).
+        """
+        return np.asarray(np.log(self.loss) + caution * np.maximum(self.sd - self.noise, 0.0))
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,7 @@ class Task:
     strict_risk : whether a risk that is not known is refused.
     outside : whether schedules outside the law's domain are allowed.
     monotone : whether the rate of a free schedule never rises after the warm-up.
-    caution : standard deviations that are added to what is minimised, 0 .. 10.
+    caution : standard deviations that count against a schedule, 0 .. 10; see `Judged.score`.
     sizes_outside : why the run itself, whatever its schedule, is outside the domain ("" inside).
     assumed : what was taken from the law because nobody gave it.
     notes : sentences on how the bounds came about.

@@ -4,9 +4,9 @@ All states obey linear equations driven by the schedule; they stand in `optlaws.
 meaning, and theory/ derives them, but for what is read off runs: the factor (u / u_max)^(s - 1) in the pace of the
 variances and the power q below 1 of the temperature; the power cN of the size rests on a scaling argument.
 
-One pass over the cells of `optlaws.schedules.cells`. In a cell of constant rate the norm, and for constant felt rate
-every state, is exact; otherwise the temperature counts as linear in intrinsic time, which makes the pass second order
-in the cell width, whatever the stiffness. Cost does not depend on the number of steps.
+One pass over the cells of `optlaws.schedules.cells`. In a cell of constant rate the norm is exact, and every state for
+constant felt rate and critical batch; otherwise the temperature counts as linear in intrinsic time: second order in the
+cell width, whatever the stiffness, if cells are graded to a rate of 0. Cost does not depend on the number of steps.
 """
 
 from __future__ import annotations

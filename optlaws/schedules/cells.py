@@ -4,7 +4,12 @@ Continuous time: step k covers t in [k, k+1], and the rate at t is the phase's f
 over [a, b] equals the sum over the steps a .. b-1 up to O(1/T^2). Cells never straddle the boundary of two phases, and
 which cells a schedule gets depends on that schedule alone. A phase with no more steps than its share of cells gets one
 cell a step, whose mean is that step's rate exactly. The cost does not depend on the number of steps (except for
-schedules given as one rate per step).
+schedules given as one rate per step). It depends on the number of phases: a few share `MOST_CELLS`, but none gets fewer
+than `FEWEST_CELLS`.
+
+Towards the end of the last decay cells become narrower. A decay that reaches 0 linearly has a temperature with an
+infinite slope in intrinsic time there; cells graded quadratically towards the end keep the solution near second order
+(`theory/derivations/cell_solutions.py`).
 """
 
 from __future__ import annotations
@@ -21,12 +26,18 @@ from optlaws.errors import ScheduleError
 from optlaws.schedules.batch import BEGIN, END, Group, Index, ScheduleBatch
 from optlaws.schedules.keys import complain
 from optlaws.schedules.schedule import Schedule
-from optlaws.schedules.shapes import SHAPES, Array, Table
+from optlaws.schedules.shapes import SHAPES, Array
 
-WARM_CELLS, CURVED_WARM_CELLS, FLAT_CELLS, VARYING_CELLS, TABLE_CELLS = 6, 12, 8, 40, 128
+WARM_CELLS, FLAT_CELLS, VARYING_CELLS = 6, 8, 40
+LONG_WARM_CELLS = 14  # of a warm-up that is curved, or that may take half of the run: of a triangle
 COLD_FLAT_CELLS, COLD_CELLS = 16, 60  # of a phase that a run begins with at full rate: norm and noise move fast there
-MOST_CELLS, FEWEST_CELLS = 150, 4
-STRETCH_END, STRETCH_START, STRETCH_COLD = 1.6, 1.5, 4.0
+JUMP_CELLS = 12  # of a constant rate after anything but a warm-up: the norm moves towards another size
+MOST_CELLS, FEWEST_CELLS = 150, 12  # of all phases together; at least of each, where there are many
+STRETCH_START, STRETCH_JUMP, STRETCH_COLD = 1.5, 2.0, 4.0
+STRETCH_END, STRETCH_COLD_END = 1.6, 3.5
+STRETCH_ZERO = {"linear": 2.0, "power": 2.0, "root": 2.5}  # in place of STRETCH_END: may reach 0 with a slope
+TABLE_CELLS, TABLE_SWEEPS, MOST_SHARES = 150, 4, 64  # enough for 4 rises or falls; a table has at most 64 times as many
+STRETCH_TABLE = 4.0  # of a table's cells towards both of its ends, in intrinsic time
 STEEP_START = ("root", "reciprocal")  # shapes that may fall steeply at u = 0: cells denser there too
 GAUSS = 0.5 / np.sqrt(3.0)  # nodes of two-point Gauss, as fractions of the cell from its middle
 
@@ -59,27 +70,32 @@ class Cells:
 @lru_cache(maxsize=4096)
 def _plan(shapes: tuple[str, ...], warm: bool, resolution: float) -> tuple[Array, ...]:
     """Return each phase's edges as fractions of the phase; a function of the shapes only."""
-    base = [FLAT_CELLS if s == "constant" else TABLE_CELLS if s == "table" else VARYING_CELLS for s in shapes]
+    base = [TABLE_CELLS if shape == "table" else VARYING_CELLS for shape in shapes]
+    for i, shape in enumerate(shapes):
+        if shape == "constant":
+            base[i] = JUMP_CELLS if i > warm else FLAT_CELLS
     if warm:
-        base[0] = WARM_CELLS if shapes[0] == "linear" else CURVED_WARM_CELLS
+        base[0] = WARM_CELLS if shapes[0] == "linear" != shapes[1] else LONG_WARM_CELLS
     elif shapes[0] != "table":
         base[0] = COLD_FLAT_CELLS if shapes[0] == "constant" else COLD_CELLS
-    few = MOST_CELLS / sum(base)
-    if few < 1 and len(shapes) > 1:
-        base = [max(round(n * few), FEWEST_CELLS) for n in base]
     varying = [i for i, s in enumerate(shapes) if s not in ("constant", "table") and not (warm and i == 0)]
+    whole = {*varying[-1:], *(i for i, s in enumerate(shapes) if s == "table")}  # the last decay, and tables
+    given = sum(base[i] for i in whole)
+    few = (MOST_CELLS - given) / max(sum(base) - given, 1)
+    if few < 1:
+        base = [n if i in whole else max(round(n * few), min(n, FEWEST_CELLS)) for i, n in enumerate(base)]
     fractions = []
     for i, (n, shape) in enumerate(zip(base, shapes, strict=True)):
         x = np.linspace(0.0, 1.0, max(round(n * resolution), 1) + 1)
         cold = i == 0 and not warm and shape != "table"
         if shape == "constant":
-            x = x ** (STRETCH_COLD if cold else STRETCH_START)
+            x = x ** (STRETCH_COLD if cold else STRETCH_JUMP if i > warm else STRETCH_START)
         elif cold:
-            x = 1.0 - (1.0 - x * x) ** 2
+            x = 1.0 - (1.0 - x * x) ** STRETCH_COLD_END
         elif shape in STEEP_START:
-            x = 1.0 - (1.0 - x * x) ** STRETCH_END
+            x = 1.0 - (1.0 - x * x) ** STRETCH_ZERO.get(shape, STRETCH_END)
         elif varying and i == varying[-1]:
-            x = 1.0 - (1.0 - x) ** STRETCH_END
+            x = 1.0 - (1.0 - x) ** STRETCH_ZERO.get(shape, STRETCH_END)
         x.setflags(write=False)
         fractions.append(x)
     return tuple(fractions)
@@ -182,43 +198,59 @@ def _formula_phase(group: Group, p: int, edges: Array, short: NDArray[np.bool_])
 
 def _table_phase(group: Group, p: int, x: Array, extra: Array | None) -> tuple[Array, Array, Array, Array]:
     """Return edges, left, mean and right rates of a phase with one rate per step, from cumulative sums."""
-    out = tuple(np.empty((len(group), len(x) - (i > 0))) for i in range(4))
+    rows = []
     for i in range(len(group)):
         table = group.tables[i][p]
         if table is None:
             raise ScheduleError("a phase of one rate per step must have its table, got none; build it by from_array")
         begin = group.numbers[BEGIN, p, i]
-        edges = _table_edges(table, x)[None]
+        edges = _table_edges(table.values, len(x) - 1)
         if extra is not None:
-            edges = _insert(edges + begin, extra) - begin
-            out = tuple(np.empty((1, edges.shape[1] - (j > 0))) for j in range(4))
+            edges = _insert((edges + begin)[None], extra)[0] - begin
         sums = np.concatenate([[0.0], np.cumsum(table.values)])
-        totals = np.interp(edges[0], np.arange(len(sums)), sums)
-        width = np.diff(edges[0])
-        left = table.values[np.minimum(edges[0, :-1].astype(np.int64), len(table) - 1)]
-        right = table.values[np.maximum(np.ceil(edges[0, 1:]).astype(np.int64) - 1, 0)]
-        mean = np.where(width > 0, np.diff(totals) / np.where(width > 0, width, 1.0), right)
-        for array, row in zip(out, (edges[0] + begin, left, mean, right), strict=True):
-            array[i] = row
-    return out[0], out[1], out[2], out[3]
+        mean = np.diff(np.interp(edges, np.arange(len(sums)), sums)) / np.diff(edges)
+        left = table.values[edges[:-1].astype(np.int64)]
+        right = table.values[np.ceil(edges[1:]).astype(np.int64) - 1]
+        rows.append((edges + begin, left, mean, right))
+    most = max(len(row[1]) for row in rows)
+    edges, left, mean, right = (np.empty((len(rows), most + (j == 0))) for j in range(4))
+    for i, row in enumerate(rows):
+        for out, values, fill in zip((edges, left, mean, right), row, (row[0], *[row[3]] * 3), strict=True):
+            out[i, : len(values)], out[i, len(values) :] = values, fill[-1]
+    return edges, left, mean, right
 
 
-def _table_edges(table: Table, x: Array) -> Array:
-    """Return whole steps that cut a table into cells of like length and like change of rate.
+def _table_edges(rates: Array, share: int) -> Array:
+    """Return whole steps that cut single rates (T,) into cells of a like stretch of a clock, ascending, (K + 1,).
 
-    Half of the cells follow time (denser towards the end), half the total variation, so that jumps and short ramps get
-    edges of their own.
+    The clock is the total variation of the root of the rates, their highest taken as 1, so that cells become narrower
+    towards a rate of 0; and intrinsic time, as a fraction s, through (s^(1/4) + 1 - (1 - s)^(1/4)) / 2, so that they do
+    towards both ends of the run, and none is lost on steps whose rate is 0. A step that moves the clock by more than a
+    cell is a jump: it begins a cell, once, and the other cells share the rest of the clock. `share` cells are enough
+    for `TABLE_SWEEPS` rises or falls as high as the highest rate; with more of them there are more cells.
     """
-    n, count = len(table), len(x) - 1
+    n, highest, total = len(rates), float(rates.max()), float(rates.sum())
+    count = share
+    if n > share and highest > 0:
+        root = np.sqrt(rates / highest)
+        change = np.abs(np.diff(root, prepend=root[0]))
+        count = round(share * min(max(float(change.sum()) / TABLE_SWEEPS, 1.0), MOST_SHARES))
     if n <= count:
-        return np.minimum(np.arange(count + 1), float(n))
-    change = np.cumsum(np.abs(np.diff(table.values, prepend=table.values[0])))
-    t = np.arange(1, n + 1) / n
-    clock = 1.0 - (1.0 - t) ** (1.0 / STRETCH_END)
-    if change[-1] > 0:
-        clock = 0.5 * (clock + np.concatenate([change[1:], change[-1:]]) / change[-1])
-    edges = np.concatenate([[0], np.searchsorted(clock, x[1:-1]) + 1, [n]]).astype(np.float64)
-    return np.minimum(np.maximum.accumulate(edges), float(n))
+        return np.arange(n + 1.0)
+    if highest == 0:
+        return np.array([0.0, n])
+    large = np.sort(np.partition(change, n - count)[n - count :])[::-1]
+    rest = float(change.sum()) + 1.0 - np.concatenate([[0.0], np.cumsum(large[:-1])])  # without the jumps before
+    jumps_on = np.append(large * np.arange(count, 0, -1) > rest, False)
+    few = int(np.argmin(jumps_on))
+    jumps = np.flatnonzero(change >= large[few - 1]) if few else np.empty(0, dtype=np.int64)
+    change[jumps] = 0.0
+    s = np.minimum(np.cumsum(rates) / total, 1.0)
+    clock = np.cumsum(change) + 0.5 * (s ** (1.0 / STRETCH_TABLE) + 1.0 - (1.0 - s) ** (1.0 / STRETCH_TABLE))
+    others = max(count - len(jumps), 1)
+    at = np.searchsorted(clock, clock[-1] * np.arange(1, others) / others) + 1
+    live = np.flatnonzero(rates)[[0, -1]] + [0, 1]
+    return np.unique(np.concatenate([[0], jumps, at, live, [n]])).astype(np.float64)
 
 
 def _insert(edges: Array, extra: Array) -> Array:

@@ -7,7 +7,19 @@ import pytest
 from examples import examples
 
 from optlaws.errors import ScheduleError
-from optlaws.schedules import Cells, Schedule, ScheduleBatch, cells, cells_at, cosine, from_array, parse, wsd
+from optlaws.schedules import (
+    Cells,
+    Schedule,
+    ScheduleBatch,
+    cells,
+    cells_at,
+    cosine,
+    cyclic,
+    from_array,
+    parse,
+    warm_restarts,
+    wsd,
+)
 
 
 def one(s: Schedule, resolution: float = 1.0) -> Cells:
@@ -200,6 +212,48 @@ def test_array_cells_find_jumps() -> None:
     assert functional(twin) == pytest.approx(functional(one(s, 16.0)), rel=5e-3)
     jump = np.repeat([1.0, 0.1], [70_001, 29_999])
     assert 70_001.0 in one(from_array(jump)).edges[0]
+
+
+def test_a_jump_of_an_array_is_one_edge() -> None:
+    rates = np.repeat([1e-3, 1e-5], [1000, 99_000])
+    edges = one(from_array(rates)).edges[0]
+    assert np.all(np.diff(edges) > 0)
+    assert 1000.0 in edges
+    assert (edges > 1000).sum() > 40
+    assert (edges < 1000).sum() > 40
+    stairs = np.repeat(1e-3 * 0.9 ** np.arange(20), 1000)
+    assert set(range(0, 20_000, 1000)) <= set(one(from_array(stairs)).edges[0].tolist())
+
+
+@pytest.mark.parametrize("front", [0, 50_000])
+def test_steps_of_no_rate_take_no_cells(front: int) -> None:
+    rates = np.concatenate([np.zeros(front), np.linspace(1e-3, 0.0, 5000, endpoint=False), np.zeros(95_000)])
+    c = one(from_array(rates))
+    live = (c.edges[0, :-1] >= front) & (c.edges[0, 1:] <= front + 5000)
+    assert live.sum() > 120
+    assert (~live).sum() == (2 if front else 1)
+    np.testing.assert_array_equal(c.mean[0, ~live], 0.0)
+
+
+def test_an_array_has_more_cells_where_its_rates_rise_and_fall_often() -> None:
+    few, many = (one(from_array(cyclic(1.0, 20_000, period=p).array())) for p in (10_000, 500))
+    assert few.mean.shape[1] < 160
+    assert 1500 < many.mean.shape[1] < 6000
+    noise = from_array(np.random.default_rng(0).uniform(0.5, 1.0, 30_000))
+    assert one(noise).mean.shape[1] < 10_000
+    # arrays of different numbers of cells in one batch: the shorter ones are filled up with cells of no width
+    both = [from_array(cyclic(1.0, 20_000, period=p).array()) for p in (10_000, 500)]
+    ((index, c),) = cells(ScheduleBatch.from_schedules(both))
+    for row, i in enumerate(index):
+        np.testing.assert_array_equal(trimmed(c, row), trimmed(one(both[i]), 0))
+
+
+def test_schedules_of_many_phases_have_twelve_cells_a_phase() -> None:
+    for cycles in (10, 40, 80):
+        c = one(warm_restarts(1.0, 80_000, period=80_000 // cycles))
+        inside = np.histogram(c.edges[0, :-1], np.arange(cycles + 1) * 80_000 / cycles)[0]
+        assert inside.min() >= 12
+        assert inside[-1] == 40
 
 
 def test_the_cells_of_a_batch_do_not_depend_on_the_steps() -> None:

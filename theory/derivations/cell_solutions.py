@@ -77,6 +77,20 @@ def order(proof: Proof | None = None) -> tuple[sp.Expr, sp.Expr]:
         1 - sp.exp(-2 * lam * h),
         sp.exp(-2 * lam * h),
     )
+    left, a, q, grade, j, n = sp.symbols("m a q p j n", positive=True)
+    heat, clock = left ** (a * q), left ** (a + 1) / (a + 1)  # of a rate m^a: temperature and intrinsic time left
+    slope = sp.diff(heat, left) / sp.diff(clock, left)
+    curve = sp.diff(slope, left) / sp.diff(clock, left)
+    edge = (j / n) ** grade
+    wide = sp.diff(clock.subs(left, edge), j)
+    p.equal(
+        "Where the rate ends at 0 as $m^a$, $m$ the time left, and the cells at $m = (j/n)^p$, this is"
+        " $\\tfrac18|\\Theta''|h^2$, at most a constant times $n^{-\\min(2, paq)}$ for all $j \\le n$, with"
+        " $\\Theta''h^2 =$",
+        curve.subs(left, edge) * wide**2,
+        a * q * (a * q - a - 1) * grade**2 * j ** (grade * a * q - 2) * n ** (-grade * a * q),
+        shown=r"\Theta''h^2",
+    )
     local = sp.Integral(gap, (z, 0, h))
     third = p.equal("For a slow mode or the escape state a cell's error is of third order", local, bend * h**3 / 12)
     slope, curve = sp.symbols("Q_1 Q_2", real=True)
@@ -109,12 +123,16 @@ def result() -> Result:
         " 2\\lambda\\delta$, and the"
         " escape state exactly at the mean temperature. The local errors are $O(h^3)$, so the pass is of second"
         " order in"
-        " the cell width; for the variance uniformly in the stiffness $\\lambda$.",
+        " the cell width; for the variance uniformly in the stiffness $\\lambda$ where the rate stays away from 0."
+        " Where it ends at 0 like the $a$-th power of the time left, $n$ cells that are graded with the $p$-th power"
+        " towards the end leave an error of order $n^{-\\min(2, paq)}$, uniformly in $\\lambda$.",
         (
             "Rate, norm and critical batch are smooth inside a cell; cells end at the schedule's kinks.",
             "The critical batch, a power of the tokens seen, is not smooth at the start: there the order is lower,"
             " and the"
             " error is bounded by measurement only.",
+            "A decay to 0: norm and critical batch count as constant near the end, so that $\\Theta \\propto m^{aq}$"
+            " with $m$ the time left. The code has $p = 2$ for decays that may reach 0 linearly.",
             "Variance: where $s \\ne 1$, $\\delta$ has the factor $(u/u_{max})^{s-1}$ of the code at the cell's mean"
             " rate, and $\\Theta$ is linear in the clock that it slows.",
         ),

@@ -21,7 +21,9 @@ from optlaws._version import __version__
 from optlaws.commands.options import (
     ACCEPTED_RISK,
     DEFAULT_LAW,
+    Commands,
     Quantity,
+    columns_option,
     format_option,
     log_columns,
     logged_sizes,
@@ -34,24 +36,9 @@ from optlaws.commands.options import (
     warmup_option,
 )
 from optlaws.commands.stopping import CODE, Terminated, terminable
-from optlaws.errors import InputError, OptlawsError, OptlawsWarning, RiskError, nearest
+from optlaws.errors import InputError, OptlawsError, OptlawsWarning, ReadingNote, RiskError
 
 DEBUG = "OPTLAWS_DEBUG"
-
-
-class Commands(click.Group):
-    """A group that suggests the nearest command."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command named by the first argument."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            known = self.list_commands(ctx)
-            raise click.UsageError(
-                f"no command {args[0]!r}{nearest(args[0], known)} (commands: {', '.join(known)})", ctx
-            )
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -80,6 +67,7 @@ def cli() -> None:
 @max_risk_option("Leave out candidates likelier than this to diverge; exit code 3 if all are.")
 @other_corpus_option
 @output_option(help="Write the ranking there instead of to standard output.")
+@columns_option
 def rank(**options: Any) -> None:
     """Rank candidate schedules by predicted final loss.
 
@@ -138,6 +126,7 @@ def optimize(**options: Any) -> None:
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @click.option("-o", "--output", metavar="RUNS", help="Write the chosen runs there, as a run table without losses.")
+@columns_option
 def design(**options: Any) -> None:
     """Choose the small runs that would teach most about the candidates.
 
@@ -158,6 +147,7 @@ def design(**options: Any) -> None:
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def recommend(**options: Any) -> None:
     """Recommend peak rate, batch, warm-up and schedule for N parameters and D tokens.
 
@@ -180,6 +170,7 @@ def recommend(**options: Any) -> None:
     "--over", type=click.Choice(["warmup", "batch"]), default="warmup", show_default=True, help="Map's other axis."
 )
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def risk(**options: Any) -> int:
     """Say how likely runs are to diverge, why, and what smallest change makes them safe.
 
@@ -208,6 +199,7 @@ def risk(**options: Any) -> int:
     "--monitor", is_flag=True, help="Learn from CURVES how runs depart from the law, for optlaws monitor; fits again."
 )
 @output_option(required=True, help="Law file to write.")
+@columns_option
 def fit(**options: Any) -> None:
     """Fit a law to training runs and write it as one JSON file."""
     from optlaws.commands import baselines, core
@@ -228,6 +220,7 @@ def fit(**options: Any) -> None:
 @click.option("--intervals", is_flag=True, help="Give rivals intervals, too; several times slower.")
 @format_option("text", "json", "csv")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def compare(**options: Any) -> None:
     """Fit our law and rival laws to parts of your runs and say how well each predicts the rest."""
     from optlaws.commands import compare as command
@@ -248,6 +241,7 @@ def compare(**options: Any) -> None:
 )
 @other_corpus_option
 @output_option(required=True, help="Table to write: .csv, .jsonl, .parquet, or -.")
+@columns_option
 def predict(**options: Any) -> None:
     """Predict the loss of every run in a table.
 
@@ -265,6 +259,7 @@ def predict(**options: Any) -> None:
 @click.option("--basis", metavar="ID", help="Basis to use; the default one if left out.")
 @format_option("table", "csv", "json")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def features(**options: Any) -> None:
     """Print the 16 columns of a basis for one or more schedules."""
     from optlaws.commands import show
@@ -353,6 +348,7 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
 @max_risk_option("Flag runs above this risk. [default: 0.05]", "accepted")
 @click.option("--law", metavar="FILE", help="Write the law that was fitted.")
 @click.option("--out", "output", metavar="FOLDER", help="Write there. [default: the only DIR, else .]")
+@columns_option
 def validate(**options: Any) -> None:
     """Fit a law on the small and short runs of a folder, predict the rest, and say how well that went.
 
@@ -405,6 +401,7 @@ def import_logs(**options: Any) -> None:
 @open_sizes("RUN")
 @format_option("table", "json")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def monitor(**options: Any) -> int:
     """Re-forecast the final loss of a run from its log so far, and tell whether it has diverged or left its track.
 
@@ -491,4 +488,5 @@ def _drop_output() -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Print a warning of this package as one line on standard error; others only where tracebacks are wanted."""
     if issubclass(category, OptlawsWarning) or os.environ.get(DEBUG, "") not in ("", "0"):
-        click.echo(f"optlaws: warning: {_one_line(str(message))}", err=True)
+        word = "note" if issubclass(category, ReadingNote) else "warning"
+        click.echo(f"optlaws: {word}: {_one_line(str(message))}", err=True)

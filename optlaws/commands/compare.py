@@ -41,9 +41,10 @@ def compare(
     intervals: bool,
     style: str,
     output: str,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Compare laws on run tables (and curve tables) and write what came out."""
-    table, readings = training_tables(runs, curves, None, output)
+    table, readings = training_tables(runs, curves, None, output, headers)
     with ticking("compare") as tick:
         found = compare_laws(
             table, readings, laws=_names(laws), splits=_names(splits), seconds=seconds, intervals=intervals,

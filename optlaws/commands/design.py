@@ -36,6 +36,7 @@ def design(
     style: str,
     plot: str | None,
     output: str | None,
+    headers: Mapping[str, str] | None = None,
     **columns: Any,
 ) -> None:
     """Choose runs, print them, and write the table and the figure that were asked for."""
@@ -45,6 +46,8 @@ def design(
             raise InputError(
                 f"{name} is for runs that are proposed here, got {said} beside --pool; leave one of them out"
             )
+    if headers and have is None:
+        raise InputError("--columns names headers of the table of --have, got no --have; add it or leave it out")
     if plot:
         check_figure(plot)
     check_outputs(plot, output)
@@ -65,7 +68,7 @@ def design(
         assumed = usual_settings(targets)
         if seq_len is None and not np.isfinite(targets.seq_len).any():
             assumed["seq_len"] = float(choice.seq_len[0])
-    done = None if have is None else read_runs(have, need_loss=True)
+    done = None if have is None else read_runs(have, True, headers)
     if done is not None:
         tell_kinds_of(done)
     with quiet():

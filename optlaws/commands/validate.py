@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -330,6 +330,7 @@ def validate(
     accepted: float | None,
     law: str | None,
     output: str | None,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Validate sweeps in folders, or built-in ones, together, and write the report, the table and the figures."""
     check_folders(folders)
@@ -339,7 +340,7 @@ def validate(
     out = {suffix: str(target / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
     out["curves"] = str(target / "validation_curves.png")
     check_outputs(*(out.values() if target.is_dir() else ()), law)
-    runs, curves, folder = read_folders(folders)
+    runs, curves, folder = read_folders(folders, headers)
     tell_kinds_of(runs, curves)
     verdict = put_to_the_test(
         runs, curves, max_params=max_params, max_steps=max_steps, fit_curves=fit_curves, accepted=accepted,

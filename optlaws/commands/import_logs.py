@@ -240,8 +240,8 @@ def _schedule(run: LoggedRun, spec: str | None, notes: _Notes) -> Schedule | Non
     chosen, first = run.schedule(), run.rate_step[0]
     if chosen.kind not in RECOGNISED:
         text = (
-            "the logged rates meet no constant, linear, cosine or WSD schedule to a millionth (rounded ones may not)"
-            f" and stay as logged, a {chosen.kind} schedule; --schedule SPEC gives the planned one"
+            "the logged rates meet no constant, linear, cosine or WSD schedule to a millionth, nor to the digits of the"
+            f" log, and stay as logged, a {chosen.kind} schedule; --schedule SPEC gives the planned one"
         )
         notes.add("as logged", run.run_id, text)
     if first > 1:

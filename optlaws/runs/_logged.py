@@ -11,6 +11,7 @@ import numpy.typing as npt
 from optlaws.errors import ScheduleError
 from optlaws.runs._checks import FloatArray
 from optlaws.runs._curves import CurveTable
+from optlaws.runs._digits import rounding
 from optlaws.runs._names import OWN_STEP
 from optlaws.runs._read import parse_with_steps
 from optlaws.runs._recognise import MEETS, SOON, recognise
@@ -221,11 +222,12 @@ class LoggedRun:
         """Return the schedule that the logged rates are of: one of a standard family, else straight lines between them.
 
         A constant, linear, cosine or WSD schedule (linear or sqrt decay), with a linear warm-up or without, is
-        recognised if it meets every logged rate within 1e-6, whatever the distance of the readings. It may end up to
+        recognised if it meets every logged rate within 1e-6, or half a unit of the last of the log's 4 to 6 digits,
+        whatever the distance of the readings. It may end up to
         one such distance after the last reading (5 % of the run at most) where the log does not say the length.
 
-        Else rates that lie on a line with their neighbours (to 2.5e-7 of the highest) are left out. Before the first
-        logged rate the line through the first two goes on, not below 0; after the last one it is held.
+        Else rates that lie on a line with their neighbours (to 2.5e-7 of the highest, or to their digits) are left out.
+        Before the first logged rate the line through the first two goes on, not below 0; after the last one it is held.
 
         Raises
         ------
@@ -251,7 +253,9 @@ class LoggedRun:
         inside = step < self.steps
         inside[: int(inside.sum()) + 1] = True  # one point at the end or after it: the line towards it is needed
         step, rate = step[inside], rate[inside]
-        keep = _corners(step, rate, SAME_RATE * float(rate.max()))
+        half = rounding(rate)
+        room = np.full(len(rate), SAME_RATE * float(rate.max()))
+        keep = _corners(step, rate, room if half is None else np.maximum(room, half))
         if len(keep) > MAX_POINTS:
             return from_array(np.interp(np.arange(self.steps), step, rate))
         return piecewise([(int(step[i]), float(rate[i])) for i in keep], self.steps)
@@ -321,14 +325,14 @@ def _unit(rate: FloatArray) -> float:
     return 0.0
 
 
-def _corners(step: FloatArray, rate: FloatArray, tolerance: float) -> list[int]:
+def _corners(step: FloatArray, rate: FloatArray, tolerance: FloatArray) -> list[int]:
     """Return the points to keep so that straight lines between them pass all others within `tolerance`.
 
     From each kept point the line is carried on to the farthest point that leaves none between them too far off; the
     slopes that would do so narrow with every point passed.
     """
     keep, low, high = [0], -math.inf, math.inf
-    at, value = step.tolist(), rate.tolist()
+    at, value, room = step.tolist(), rate.tolist(), tolerance.tolist()
     for i in range(1, len(at)):
         width = at[i] - at[keep[-1]]
         slope = (value[i] - value[keep[-1]]) / width
@@ -337,5 +341,5 @@ def _corners(step: FloatArray, rate: FloatArray, tolerance: float) -> list[int]:
             width = at[i] - at[i - 1]
             slope = (value[i] - value[i - 1]) / width
             low, high = -math.inf, math.inf
-        low, high = max(low, slope - tolerance / width), min(high, slope + tolerance / width)
+        low, high = max(low, slope - room[i] / width), min(high, slope + room[i] / width)
     return [*keep, len(at) - 1] if len(at) > 1 else keep

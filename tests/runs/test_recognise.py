@@ -96,7 +96,7 @@ def test_rounded_rates_are_no_family():
 
 
 def rounded(rate, digits, of="digits"):
-    """Rates as a log writes them: with so many significant digits, or with as many places as one of the highest digit needs."""
+    """Rates as a log writes them: with so many significant digits, or places."""
     if of == "digits":
         return np.array([float(f"{value:.{digits - 1}e}") for value in rate])
     return np.round(rate, digits - math.floor(math.log10(rate.max())))

@@ -185,7 +185,9 @@ def risk(**options: Any) -> int:
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
 @click.option("--curves", multiple=True, metavar="CURVES", help="Curve table: run_id, step, loss. May be repeated.")
 @click.option(
-    "--group", metavar="COLUMN", help="Column of RUNS whose groups are left out in turn for errors and interval widths."
+    "--group",
+    metavar="COLUMN",
+    help="Column whose groups are left out in turn for errors and widths; or family, horizon, peak, size, batch.",
 )
 @click.option("--basis", metavar="ID", help="Basis to fit; the default one if left out.")
 @click.option(
@@ -342,8 +344,8 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR|SWEEP...")
-@click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: the lower half]")
-@click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: the lower half]")
+@click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: lower half, or all]")
+@click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: lower half, or all]")
 @click.option("--fit-curves", is_flag=True, help="Fit the curves of the small and short runs as well.")
 @max_risk_option("Flag runs above this risk. [default: 0.05]", "accepted")
 @click.option("--law", metavar="FILE", help="Write the law that was fitted.")
@@ -353,7 +355,7 @@ def validate(**options: Any) -> None:
     """Fit a law on the small and short runs of a folder, predict the rest, and say how well that went.
 
     Reads DIR/runs.csv, any run table, and DIR/curves.csv if it is there, or a built-in sweep such as cpu_sweep; of
-    several all runs together. Writes validation.md, .csv and figures.
+    several all runs together. Writes validation.md, .csv and figures. With one limit alone nothing else is limited.
     """
     from optlaws.commands import validate as command
 

@@ -192,6 +192,8 @@ def training_tables(
     headers: Mapping[str, str] | None = None,
 ) -> tuple[RunTable, CurveTable | None]:
     """Return the run tables together, and the readings of their curves, for a law that is written to `output`."""
+    from optlaws.law.groups import derived
+
     check_outputs(output)
     keep_inputs(output, *runs, *curves)
     if [*runs, *curves].count("-") > 1:
@@ -200,7 +202,7 @@ def training_tables(
     readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
     if readings is not None:
         readings = known_readings(readings, table)
-    if group is not None:
+    if group is not None and derived(table, group) is None:
         table.column(group)
     tell_kinds_of(table, readings)
     return table, readings

@@ -130,7 +130,8 @@ class Verdict:
 def small_and_short(runs: RunTable, max_params: float | None = None, max_steps: float | None = None) -> Mask:
     """Return which runs to fit, shape (n,): sizes and horizons up to the limits.
 
-    Without a limit: the lower half of the different values, the middle one included. A single value limits nothing.
+    Without limits: the lower halves of the different values, the middle ones included. A single value limits nothing.
+    With one limit alone nothing else is limited.
 
     Raises
     ------
@@ -140,8 +141,9 @@ def small_and_short(runs: RunTable, max_params: float | None = None, max_steps: 
     if not np.isfinite(runs.size).all():
         name = runs.run_id[int(np.argmin(np.isfinite(runs.size)))]
         raise InputError(f"params must be given for every run to validate, got none for {name!r}; fill the column")
-    small = runs.size <= (middle(runs.size) if max_params is None else max_params)
-    short = runs.steps <= (middle(runs.steps) if max_steps is None else max_steps)
+    lone = (max_params is None) != (max_steps is None)
+    small = runs.size <= (math.inf if lone else middle(runs.size)) if max_params is None else runs.size <= max_params
+    short = runs.steps <= (math.inf if lone else middle(runs.steps)) if max_steps is None else runs.steps <= max_steps
     fitted = np.asarray(small & short)
     if fitted.all() or not fitted.any():
         raise InputError(
@@ -347,6 +349,9 @@ def validate(
         name=Path(law).stem if law else lone.resolve().name if lone else "+".join(Path(one).name for one in folders),
         folder=folder,
     )  # fmt: skip
+    if (max_params is None) != (max_steps is None):
+        taken, other = ("length", "--max-steps") if max_steps is None else ("size", "--max-params")
+        click.echo(f"optlaws: note: runs of every {taken} are fitted, as {other} is not given", err=True)
     for text in levels_text(verdict):
         warnings.warn(OptlawsWarning(text), stacklevel=2)
     from optlaws import plotting
@@ -358,7 +363,7 @@ def validate(
     else:
         del out["curves"]
     write_columns(out[".csv"], columns(verdict), len(runs))
-    text = report(verdict)
+    text = report(verdict, targets=not any(Path(one).is_dir() for one in folders))
     write_text(out[".md"], text)
     if law:
         verdict.law.save(law)

@@ -23,6 +23,7 @@ from optlaws.commands.options import (
     DEFAULT_LAW,
     Commands,
     Quantity,
+    Share,
     columns_option,
     format_option,
     log_columns,
@@ -370,6 +371,9 @@ def validate(**options: Any) -> None:
 @log_columns
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
 @logged_sizes
+@click.option(
+    "--final-share", type=Share(), metavar="P", help="End of a curve to average for its final loss. [default: 1%]"
+)
 @click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
 def import_logs(**options: Any) -> None:
     """Turn logs of past runs into the curve table and the run table that fit and monitor read.

@@ -25,6 +25,7 @@ from optlaws.schedules import FAMILIES
 from optlaws.schedules.quantity import parse_quantity
 from optlaws.schedules.schedule import no_repeats
 
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")  # of spreadsheets
 _CSV_LOCK = threading.Lock()
 _CSV_LIMIT = 2**31 - 1  # characters in one cell: a schedule of a million rates is one cell
 
@@ -183,6 +184,7 @@ def read_raw(path: str | os.PathLike[str]) -> RawTable:
         return _read_parquet(path)
     if str(path) != "-" and suffix not in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json"):
         hint = nearest(suffix, [".csv", ".tsv", ".jsonl", ".parquet"]) if suffix else ""
+        hint = "; save the sheet as CSV" if suffix in SHEETS else hint
         raise TableError(f"{path}: the suffix must be .csv, .tsv, .jsonl or .parquet, got {suffix or 'none'!r}{hint}")
     text, name = read_text(path)
     if suffix in (".jsonl", ".ndjson", ".json") or (str(path) == "-" and text.lstrip()[:1] in "{["):
@@ -218,6 +220,11 @@ def raw_from_csv(text: str, name: str, delimiter: str = ",") -> RawTable:
     width = len(header)
     for row, place in zip(rows, places, strict=True):
         if len(row) != width:
+            if delimiter == "," and ";".join(header).count(";") >= max(width, 1) and ";" in header[0]:
+                raise TableError(
+                    f"{name}, line {place}: columns are separated by ';' and decimals by ','; save it with commas and"
+                    " points"
+                )
             raise TableError(
                 f"{name}, line {place}: {len(row)} cells where the header has {width}; is the file cut off?"
             )

@@ -34,6 +34,9 @@ GAP_SHARE = 0.05
 APART = 0.02
 """Of the larger one: how far a logged rate must be off a schedule's to contradict it."""
 
+FEW_READINGS = 20
+"""Readings at the end that say how much they scatter, where fewer are averaged."""
+
 FEW_VALUES = 4
 """Rates that differ: fewer do not show how they were rounded."""
 
@@ -142,17 +145,19 @@ class LoggedRun:
             extra["loss_kind"] = (self.loss_kind,) * len(step)
         return CurveTable((self.run_id,) * len(step), step, self.loss[keep], extra)
 
-    def final_loss(self, total: int | None = None) -> tuple[float, str]:
+    def final_loss(self, total: int | None = None, share: float = LAST_SHARE) -> tuple[float, str]:
         """Return the loss that the run ended with, and in words how it was found.
 
         It is the last evaluation loss, if that was measured in the last 1 % of the run; else the mean of the curve's
-        readings in the last 1 %, or its last reading where no other was due before the end (`reaches`). It is NaN where
-        no reading lies there, or where the last one is not finite.
+        readings in the last 1 % (or `share`), or its last reading where no other was due before the end (`reaches`). It
+        is NaN where no reading lies there, or where the last one is not finite.
 
         Parameters
         ----------
         total
             The length of the run in steps, if it is not `steps`.
+        share
+            Of the run, above 0 and at most 1: its end over which readings of the curve are averaged.
         """
         total = self.steps if total is None else total
         start = (1 - LAST_SHARE) * total
@@ -165,10 +170,29 @@ class LoggedRun:
                 if math.isfinite(last) and last > 0
                 else (math.nan, "the last evaluation loss is not finite")
             )
-        rows = self.good & (self.step >= (min(start, float(self.step[-1])) if self.reaches(total) else start))
+        rows = self._last(total, share)
         if not rows.any():
-            return math.nan, f"the last reading is at step {self.step[-1]:g}, before the last 1 % of the run"
+            end = f"before the last {100 * share:.3g} % of the run"
+            return math.nan, f"the last reading is at step {self.step[-1]:g}, {end}"
         return float(self.loss[rows].mean()), "curve"
+
+    def _last(self, total: int, share: float) -> npt.NDArray[np.bool_]:
+        """Return which readings of the curve its final loss is the mean of, shape (m,)."""
+        start = (1 - share) * total
+        return self.good & (self.step >= (min(start, float(self.step[-1])) if self.reaches(total) else start))
+
+    def scatter(self, total: int | None = None, share: float = LAST_SHARE) -> tuple[int, float]:
+        """Return of how many readings of the curve its final loss is the mean, and how much readings there scatter.
+
+        The scatter is their standard deviation as a fraction of the loss, from differences of neighbours among the
+        averaged ones and the `FEW_READINGS` before the end, so that a falling loss does not count; NaN of one reading.
+        """
+        total = self.steps if total is None else total
+        count = int(self._last(total, share).sum())
+        loss = self.loss[self.good][-max(count, FEW_READINGS) :]
+        if len(loss) < 2:
+            return count, math.nan
+        return count, float(np.sqrt(np.mean(np.diff(loss) ** 2) / 2) / loss.mean())
 
     def reaches(self, total: int) -> bool:
         """Return whether the curve goes on to the end of a run of `total` steps, as far as it was logged at all.

@@ -221,6 +221,7 @@ def fit(**options: Any) -> None:
 @click.option("--splits", metavar="NAMES", help="Of horizon,size,family,peak. [default: all that RUNS allow]")
 @click.option("--seconds", type=float, default=30, show_default=True, help="Most time for the fits of one law.")
 @click.option("--intervals", is_flag=True, help="Give rivals intervals, too; several times slower.")
+@click.option("--full", is_flag=True, help="List, too, which laws are not in full in a table, and why.")
 @format_option("text", "json", "csv")
 @output_option(help="Write there instead of to standard output.")
 @columns_option

@@ -1,5 +1,8 @@
 """Write my_runs.csv: SYNTHETIC runs, nobody trained them. Their losses are a built-in law's with made-up noise.
 
+experiments.csv has the same runs as many people keep theirs: other headers, millions and billions, batches in
+sequences, and schedules in columns of their own.
+
 python examples/make_my_runs.py
 """
 
@@ -12,9 +15,14 @@ import numpy as np
 from optlaws import RunTable, load_law, parse
 
 BATCH, DECAY, NOISE = 51_200, 0.1, 0.0007
+SEQ_LEN, WARMUP = 1024, 300
 COLUMNS = (
     *("run_id", "source", "params", "batch_tokens", "optimizer", "weight_decay"),
     *("schedule", "status", "final_loss", "family"),
+)
+HEADERS = (
+    *("Run name", "Non-emb params (M)", "Tokens (B)", "LR", "Schedule", "Warmup steps", "Decay", "Batch (seqs)"),
+    *("seq len", "Optim", "WD", "eval loss", "state"),
 )
 SHAPES = {
     "cosine": "cosine:peak={peak},steps={steps},warmup=300",
@@ -43,6 +51,13 @@ def main(path: Path) -> None:
             name = f"synthetic-{i + 1:02d}"
             known = [name, "synthetic", params, BATCH, "adamw", DECAY]
             table.writerow([*known, spec, "completed", f"{loss[i]:.4f}", family])
+    with path.with_name("experiments.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(HEADERS)
+        for i, (params, steps, peak, family) in enumerate(cases):
+            run = [f"synthetic-{i + 1:02d}", params // 1_000_000, f"{steps * BATCH / 1e9:.3f}", peak, family.title()]
+            run += [WARMUP, 0.2 if family == "wsd" else "", BATCH // SEQ_LEN, SEQ_LEN, "AdamW", DECAY]
+            table.writerow([*run, f"{loss[i]:.4f}", "finished"])
 
 
 if __name__ == "__main__":

@@ -21,8 +21,11 @@ from optlaws._version import __version__
 from optlaws.commands.options import (
     ACCEPTED_RISK,
     DEFAULT_LAW,
+    Commands,
     Quantity,
+    Share,
     caution_option,
+    columns_option,
     format_option,
     log_columns,
     logged_sizes,
@@ -35,24 +38,9 @@ from optlaws.commands.options import (
     warmup_option,
 )
 from optlaws.commands.stopping import CODE, Terminated, terminable
-from optlaws.errors import InputError, OptlawsError, OptlawsWarning, RiskError, nearest
+from optlaws.errors import InputError, OptlawsError, OptlawsWarning, ReadingNote, RiskError
 
 DEBUG = "OPTLAWS_DEBUG"
-
-
-class Commands(click.Group):
-    """A group that suggests the nearest command."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command named by the first argument."""
-        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            known = self.list_commands(ctx)
-            raise click.UsageError(
-                f"no command {args[0]!r}{nearest(args[0], known)} (commands: {', '.join(known)})", ctx
-            )
-        return super().resolve_command(ctx, args)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -81,6 +69,7 @@ def cli() -> None:
 @max_risk_option("Leave out candidates likelier than this to diverge; exit code 3 if all are.")
 @other_corpus_option
 @output_option(help="Write the ranking there instead of to standard output.")
+@columns_option
 def rank(**options: Any) -> None:
     """Rank candidate schedules by predicted final loss.
 
@@ -134,6 +123,7 @@ def optimize(**options: Any) -> None:
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @click.option("-o", "--output", metavar="RUNS", help="Write the chosen runs there, as a run table without losses.")
+@columns_option
 def design(**options: Any) -> None:
     """Choose the small runs that would teach most about the candidates.
 
@@ -155,6 +145,7 @@ def design(**options: Any) -> None:
 @format_option("table", "csv", "json")
 @click.option("--plot", metavar="FILE", help="Write a figure (.png, .pdf, .svg).")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def recommend(**options: Any) -> None:
     """Recommend peak rate, batch, warm-up and schedule for N parameters and D tokens.
 
@@ -177,6 +168,7 @@ def recommend(**options: Any) -> None:
     "--over", type=click.Choice(["warmup", "batch"]), default="warmup", show_default=True, help="Map's other axis."
 )
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def risk(**options: Any) -> int:
     """Say how likely runs are to diverge, why, and what smallest change makes them safe.
 
@@ -191,7 +183,9 @@ def risk(**options: Any) -> int:
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
 @click.option("--curves", multiple=True, metavar="CURVES", help="Curve table: run_id, step, loss. May be repeated.")
 @click.option(
-    "--group", metavar="COLUMN", help="Column of RUNS whose groups are left out in turn for errors and interval widths."
+    "--group",
+    metavar="COLUMN",
+    help="Column whose groups are left out in turn for errors and widths; or family, horizon, peak, size, batch.",
 )
 @click.option("--basis", metavar="ID", help="Basis to fit; the default one if left out.")
 @click.option(
@@ -205,6 +199,7 @@ def risk(**options: Any) -> int:
     "--monitor", is_flag=True, help="Learn from CURVES how runs depart from the law, for optlaws monitor; fits again."
 )
 @output_option(required=True, help="Law file to write.")
+@columns_option
 def fit(**options: Any) -> None:
     """Fit a law to training runs and write it as one JSON file."""
     from optlaws.commands import baselines, core
@@ -223,8 +218,10 @@ def fit(**options: Any) -> None:
 @click.option("--splits", metavar="NAMES", help="Of horizon,size,family,peak. [default: all that RUNS allow]")
 @click.option("--seconds", type=float, default=30, show_default=True, help="Most time for the fits of one law.")
 @click.option("--intervals", is_flag=True, help="Give rivals intervals, too; several times slower.")
+@click.option("--full", is_flag=True, help="List, too, which laws are not in full in a table, and why.")
 @format_option("text", "json", "csv")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def compare(**options: Any) -> None:
     """Fit our law and rival laws to parts of your runs and say how well each predicts the rest."""
     from optlaws.commands import compare as command
@@ -245,6 +242,7 @@ def compare(**options: Any) -> None:
 )
 @other_corpus_option
 @output_option(required=True, help="Table to write: .csv, .jsonl, .parquet, or -.")
+@columns_option
 def predict(**options: Any) -> None:
     """Predict the loss of every run in a table.
 
@@ -262,6 +260,7 @@ def predict(**options: Any) -> None:
 @click.option("--basis", metavar="ID", help="Basis to use; the default one if left out.")
 @format_option("table", "csv", "json")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def features(**options: Any) -> None:
     """Print the 16 columns of a basis for one or more schedules."""
     from optlaws.commands import show
@@ -344,17 +343,18 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
 
 @cli.command()
 @click.argument("folders", nargs=-1, required=True, metavar="DIR|SWEEP...")
-@click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: the lower half]")
-@click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: the lower half]")
+@click.option("--max-params", type=Quantity(), metavar="N", help="Fit up to this size. [default: lower half, or all]")
+@click.option("--max-steps", type=Quantity(), metavar="T", help="Fit up to this horizon. [default: lower half, or all]")
 @click.option("--fit-curves", is_flag=True, help="Fit the curves of the small and short runs as well.")
 @max_risk_option("Flag runs above this risk. [default: 0.05]", "accepted")
 @click.option("--law", metavar="FILE", help="Write the law that was fitted.")
 @click.option("--out", "output", metavar="FOLDER", help="Write there. [default: the only DIR, else .]")
+@columns_option
 def validate(**options: Any) -> None:
     """Fit a law on the small and short runs of a folder, predict the rest, and say how well that went.
 
     Reads DIR/runs.csv, any run table, and DIR/curves.csv if it is there, or a built-in sweep such as cpu_sweep; of
-    several all runs together. Writes validation.md, .csv and figures.
+    several all runs together. Writes validation.md, .csv and figures. With one limit alone nothing else is limited.
     """
     from optlaws.commands import validate as command
 
@@ -369,6 +369,9 @@ def validate(**options: Any) -> None:
 @log_columns
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
 @logged_sizes
+@click.option(
+    "--final-share", type=Share(), metavar="P", help="End of a curve to average for its final loss. [default: 1%]"
+)
 @click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
 def import_logs(**options: Any) -> None:
     """Turn logs of past runs into the curve table and the run table that fit and monitor read.
@@ -402,6 +405,7 @@ def import_logs(**options: Any) -> None:
 @open_sizes("RUN")
 @format_option("table", "json")
 @output_option(help="Write there instead of to standard output.")
+@columns_option
 def monitor(**options: Any) -> int:
     """Re-forecast the final loss of a run from its log so far, and tell whether it has diverged or left its track.
 
@@ -488,4 +492,5 @@ def _drop_output() -> None:
 def _show_warning(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
     """Print a warning of this package as one line on standard error; others only where tracebacks are wanted."""
     if issubclass(category, OptlawsWarning) or os.environ.get(DEBUG, "") not in ("", "0"):
-        click.echo(f"optlaws: warning: {_one_line(str(message))}", err=True)
+        word = "note" if issubclass(category, ReadingNote) else "warning"
+        click.echo(f"optlaws: {word}: {_one_line(str(message))}", err=True)

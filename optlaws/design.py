@@ -300,6 +300,32 @@ def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None, *, se
     return replace(made, optimizer=names, **numbers)
 
 
+def as_finished(targets: RunTable, done: RunTable, said: Sequence[str] = ()) -> tuple[RunTable, dict[str, Any]]:
+    """Return targets with what they do not say taken from finished runs that all agree in it, and what that is.
+
+    Settings are the optimizer, weight decay, betas and the length of sequences, by the names of their columns, without
+    those that were `said`.
+    """
+    taken: dict[str, Any] = {}
+    for name in ("optimizer", "weight_decay", "beta1", "beta2", "seq_len"):
+        values, own = list(getattr(done, name)), list(getattr(targets, name))
+        known = values[0] is not None and values[0] == values[0]
+        if (
+            name not in said
+            and known
+            and all(value == values[0] for value in values)
+            and any(x is None or x != x for x in own)
+        ):
+            taken[name] = values[0] if name == "optimizer" else float(values[0])
+    filled: dict[str, Any] = {
+        name: tuple(x or value for x in targets.optimizer)
+        if name == "optimizer"
+        else np.where(np.isnan(getattr(targets, name)), value, getattr(targets, name))
+        for name, value in taken.items()
+    }
+    return replace(targets, **filled), taken
+
+
 def usual_settings(runs: RunTable) -> dict[str, Any]:
     """Return what the first run that does not say counts as: optimizer, and by it weight decay (1/rate) and betas.
 

@@ -46,6 +46,10 @@ class OptlawsWarning(UserWarning):
     """Base class of every warning this package raises on purpose."""
 
 
+class ReadingNote(OptlawsWarning):
+    """How something in a file was read that is written in another way than ours; nothing is wrong with it."""
+
+
 class ExtrapolationWarning(OptlawsWarning):
     """A prediction lies outside the training domain of its law."""
 

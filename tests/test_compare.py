@@ -386,15 +386,21 @@ class TestCommand:
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         text = (tmp_path / "out.txt").read_text(encoding="utf-8")
-        assert text.startswith(
+        first, rest = text.split("\n\n", 1)
+        assert rest.startswith(
             "36 runs. Every law is fitted anew in every fold.\n\nLarger models held out: params > 3e+07;"
         )
-        assert "- convex_bound (size): holds for one size" in text
+        assert "- convex_bound" not in text
+        assert text.endswith("\n\nNot in full: 2 laws in one split or more; --full lists which and why.\n")
         assert "- isoflop: divides compute" in text
         assert "(nearest run)" in text
-        assert text.splitlines()[-1] == verdict(
+        assert first == verdict(
             compare_laws(read_runs(MINE), laws=["chinchilla", "convex_bound", "isoflop"], splits=["size", "family"])
         )
+
+    def test_what_is_not_in_full_is_listed_last_where_asked(self, capsys):
+        assert cli.run(["compare", str(MINE), "--laws", "convex_bound", "--splits", "size,family", "--full"]) == 0
+        assert "- convex_bound (size): holds for one size" in capsys.readouterr().out.partition("\n\nNot in full:\n")[2]
 
     def test_json_and_csv_say_what_the_function_found(self, runs, tmp_path, capsys):
         write_runs(tmp_path / "runs.csv", runs)
@@ -428,7 +434,7 @@ class TestCommand:
         write_curves(tmp_path / "curves.csv", curves)
         call = ["compare", str(tmp_path / "runs.csv"), "--laws", "chinchilla", "--splits", "family"]
         assert cli.run([*call, "--curves", str(tmp_path / "curves.csv")]) == 0
-        assert capsys.readouterr().out.startswith("72 runs, 3 of them with a curve.")
+        assert "\n\n72 runs, 3 of them with a curve." in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("options", "words"),

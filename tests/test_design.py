@@ -287,6 +287,28 @@ class TestCommand:
         assert lines["finished"].get_xdata().tolist() == [1e9, 1e9]
         assert lines["finished"].get_ydata().tolist() == [20e6, 40e6]
 
+    def test_settings_that_all_finished_runs_share_are_taken(self, tmp_path):
+        have = tmp_path / "have.csv"
+        head = "run_id,params,tokens,batch_tokens,schedule,final_loss,optimizer,weight_decay,seq_len,beta1\n"
+        row = 'h{0},{0}0M,1B,256Ki,"cosine:peak=1e-3,warmup=100",3.{0},adamw,0.2,2048,0.{0}\n'
+        args = (*self.SPECS, *self.SIZES, "--runs", "2", "--format", "json", "--have", str(have))
+        have.write_text(head + "".join(row.format(i) for i in "897"))
+        code, out, err = self.call(tmp_path, *args)
+        assert code == 0
+        assert err == (
+            f"optlaws: note: taken from {have}, whose runs agree in it: optimizer adamw, weight_decay 0.2, seq_len"
+            " 2048\n"
+        )
+        found = json.loads(out)
+        assert {"optimizer", "weight_decay", "seq_len"}.isdisjoint(found["assumed"])
+        assert {(run["optimizer"], run["weight_decay"], run["seq_len"]) for run in found["runs"]} == {
+            ("adamw", 0.2, 2048)
+        }
+        assert all(run["batch_tokens"] % 2048 == 0 for run in found["runs"])
+        code, out, err = self.call(tmp_path, *args, "--seq-len", "1Ki", "--weight-decay", "0.1")
+        assert err.endswith("agree in it: optimizer adamw\n")
+        assert {(run["weight_decay"], run["seq_len"]) for run in json.loads(out)["runs"]} == {(0.1, 1024)}
+
     def test_runs_at_one_place_are_named_together(self):
         from optlaws.commands.design import _together
 

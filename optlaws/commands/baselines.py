@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +25,7 @@ def fit(
     output: str,
     kind: str,
     monitor: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Fit a rival law to run tables (and curve tables) and write it."""
     from optlaws.baselines import get_baseline
@@ -39,7 +40,7 @@ def fit(
             )
     if monitor:
         raise InputError(f"--monitor is for the law of this package, got it with --law {kind}; leave one of them out")
-    table, readings = training_tables(runs, curves, group, output)
+    table, readings = training_tables(runs, curves, group, output, headers)
     with ticking(f"fit of {kind}") as tick:
         law = fit_baseline(kind, table, readings, group=group, name=name or stem(output), progress=tick)
     law.save(output)

@@ -41,9 +41,11 @@ def compare(
     intervals: bool,
     style: str,
     output: str,
+    headers: Mapping[str, str] | None = None,
+    full: bool = False,
 ) -> None:
     """Compare laws on run tables (and curve tables) and write what came out."""
-    table, readings = training_tables(runs, curves, None, output)
+    table, readings = training_tables(runs, curves, None, output, headers)
     with ticking("compare") as tick:
         found = compare_laws(
             table, readings, laws=_names(laws), splits=_names(splits), seconds=seconds, intervals=intervals,
@@ -60,7 +62,7 @@ def compare(
         with atomic_write(output) as stream:
             report.write_csv(stream, {key: [row[key] for row in rows] for key in rows[0]})
     else:
-        write_text(output, _text(found))
+        write_text(output, _text(found, full))
 
 
 def _names(text: str | None) -> list[str] | None:
@@ -137,12 +139,15 @@ def _flat(row: Row) -> dict[str, Any]:
     return out
 
 
-def _text(found: Comparison) -> str:
+def _text(found: Comparison, full: bool = False) -> str:
+    """Return the verdict, then the tables, then what is missing in them; which laws lack what only if it is `full`."""
     with_curves = f", {found.curves} of them with a curve" if found.curves else ""
     left_out = (
         f" ({found.unfinished} more left out: diverged, interrupted or without a loss)" if found.unfinished else ""
     )
-    lines = [f"{found.runs} runs{with_curves}{left_out}. Every law is fitted anew in every fold."]
+    said = verdict(found)  # nothing without rivals
+    lines = [said, ""] if said else []
+    lines += [f"{found.runs} runs{with_curves}{left_out}. Every law is fitted anew in every fold."]
     for split in found.splits:
         lines += ["", *_table(split)]
     lines += ["", LEGEND]
@@ -152,15 +157,17 @@ def _text(found: Comparison) -> str:
             if row.reason:
                 partly.setdefault((row.law, row.reason), []).append(split.name)
     for title, notes in (
-        ("Not in full", [f"{law} ({', '.join(names)}): {why}" for (law, why), names in partly.items()]),
         ("Not compared", _grouped(found.not_compared)),
         ("Not split by", [f"{NO_SPLIT[name]}: {why}" for name, why in found.no_split.items()]),
         ("Warnings", [f"{law}: {text}" for law, text in found.warned.items()]),
+        ("Not in full", [f"{law} ({', '.join(names)}): {why}" for (law, why), names in partly.items()] if full else []),
     ):
         if notes:
             lines += ["", f"{title}:", *(f"- {note}" for note in notes)]
-    said = verdict(found)  # nothing without rivals
-    return "\n".join([*lines, *(["", said] if said else [])]) + "\n"
+    if partly and not full:
+        laws = len({law for law, _ in partly})
+        lines += ["", f"Not in full: {laws} law{'s' * (laws > 1)} in one split or more; --full lists which and why."]
+    return "\n".join(lines) + "\n"
 
 
 def _grouped(reasons: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,7 @@ def rank(
     max_risk: float | None,
     other_corpus: bool,
     output: str,
+    headers: Mapping[str, str] | None = None,
     **sizes: Any,
 ) -> None:
     """Rank candidates and write the ranking, the figure and the page that were asked for."""
@@ -82,7 +83,7 @@ def rank(
             keep_inputs(target, law_name, *candidates)
     law = load_any_law(DEFAULT_LAW if law_name is None else law_name)
     tell_doubts(law)
-    found = gather_candidates(candidates, sizes, law.defaults)
+    found = gather_candidates(candidates, sizes, law.defaults, headers)
     tell_candidates(found, sizes)
     if law_name is None and not set(found.assumed) & {"params", "tokens", "batch_tokens"}:
         law = _nearest(law, found.runs)
@@ -219,18 +220,24 @@ def _curve_steps(schedule: Schedule) -> npt.NDArray[np.float64]:
 
 
 def training_tables(
-    runs: Sequence[str], curves: Sequence[str], group: str | None, output: str
+    runs: Sequence[str],
+    curves: Sequence[str],
+    group: str | None,
+    output: str,
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[RunTable, CurveTable | None]:
     """Return the run tables together, and the readings of their curves, for a law that is written to `output`."""
+    from optlaws.law.groups import derived
+
     check_outputs(output)
     keep_inputs(output, *runs, *curves)
     if [*runs, *curves].count("-") > 1:
         raise InputError("standard input ('-') can be read only once; give the other tables as files")
-    table = RunTable.concat([read_runs(path, need_loss=not curves) for path in runs])
+    table = RunTable.concat([read_runs(path, not curves, headers) for path in runs])
     readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
     if readings is not None:
         readings = known_readings(readings, table)
-    if group is not None:
+    if group is not None and derived(table, group) is None:
         table.column(group)
     tell_kinds_of(table, readings)
     return table, readings
@@ -245,6 +252,7 @@ def fit(
     name: str | None,
     output: str,
     monitor: bool = False,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Fit a law to run tables (and curve tables) and write it, with what `monitor` asks for."""
     from optlaws.commands.shared import ticking
@@ -252,7 +260,7 @@ def fit(
 
     if monitor and not curves:
         raise InputError("--monitor learns from curves, got none; give their table with --curves, or leave it out")
-    table, readings = training_tables(runs, curves, group, output)
+    table, readings = training_tables(runs, curves, group, output, headers)
     count = _finished_curves(table, readings)
     if monitor and count < CURVES_TO_LEARN_FROM:
         raise InputError(
@@ -359,7 +367,14 @@ def _fit_summary(law: Law, output: str) -> list[str]:
     return lines
 
 
-def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, output: str) -> None:
+def predict(
+    law_name: str,
+    runs: str,
+    curves: str | None,
+    other_corpus: bool,
+    output: str,
+    headers: Mapping[str, str] | None = None,
+) -> None:
     """Predict final losses, or losses along the curve, and write them beside the columns of the input."""
     from optlaws.law import load_any_law
 
@@ -370,7 +385,7 @@ def predict(law_name: str, runs: str, curves: str | None, other_corpus: bool, ou
     tell_doubts(law)
     if runs == "-" and curves == "-":
         raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")
-    table = read_runs(runs)
+    table = read_runs(runs, columns=headers)
     if curves is None:
         prediction = law.predict(table)
         tell_assumed(prediction.assumed)

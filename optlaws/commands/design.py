@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import click
 import numpy as np
 
 from optlaws import report
@@ -14,7 +15,7 @@ from optlaws._advice import percent
 from optlaws.baselines.base import usable
 from optlaws.commands.candidates import tell_candidates, tell_overruled
 from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, tell_kinds_of, write_text
-from optlaws.design import Design, design_runs, standard_pool, training_flops, usual_settings
+from optlaws.design import Design, as_finished, design_runs, standard_pool, training_flops, usual_settings
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
 from optlaws.risk import ACCEPTED
@@ -37,6 +38,7 @@ def design(
     style: str,
     plot: str | None,
     output: str | None,
+    headers: Mapping[str, str] | None = None,
     **columns: Any,
 ) -> None:
     """Choose runs, print them, and write the table and the figure that were asked for."""
@@ -46,6 +48,8 @@ def design(
             raise InputError(
                 f"{name} is for runs that are proposed here, got {said} beside --pool; leave one of them out"
             )
+    if headers and have is None:
+        raise InputError("--columns names headers of the table of --have, got no --have; add it or leave it out")
     if plot:
         check_figure(plot)
     check_outputs(plot, output)
@@ -54,6 +58,14 @@ def design(
             keep_inputs(target, *candidates, *pool, have)
     wanted = gather_candidates(candidates, columns)
     targets = wanted.runs
+    done = None if have is None else read_runs(have, True, headers)
+    if done is not None:
+        tell_kinds_of(done)
+    if done is not None and not pool:
+        targets, taken = as_finished(targets, done, [] if seq_len is None else ["seq_len"])
+        if taken:
+            said = ", ".join(f"{key} {value if key == 'optimizer' else f'{value:g}'}" for key, value in taken.items())
+            click.echo(f"optlaws: note: taken from {have}, whose runs agree in it: {said}", err=True)
     accepted = ACCEPTED if max_risk is None else max_risk
     made = None
     if pool:
@@ -66,9 +78,6 @@ def design(
         assumed = usual_settings(targets)
         if seq_len is None and not np.isfinite(targets.seq_len).any():
             assumed["seq_len"] = float(choice.seq_len[0])
-    done = None if have is None else read_runs(have, need_loss=True)
-    if done is not None:
-        tell_kinds_of(done)
     with quiet():
         found = design_runs(targets, choice, count, have=done, budget=budget, max_risk=accepted)
     tell_candidates(wanted, columns)

@@ -25,9 +25,12 @@ def check_folders(folders: Sequence[str]) -> None:
             )
 
 
-def read_folders(folders: Sequence[str]) -> tuple[RunTable, CurveTable | None, tuple[str, ...]]:
+def read_folders(
+    folders: Sequence[str], headers: Mapping[str, str] | None = None
+) -> tuple[RunTable, CurveTable | None, tuple[str, ...]]:
     """Return the n runs of all folders and built-in sweeps together, their curves as `measured`, and n folders' names.
 
+    `headers` are those of the folders' run tables, as `columns` of `read_runs`; built-in sweeps need none.
     Where curves of one folder say of what their losses are and those of another do not, a warning names both.
 
     Raises
@@ -40,12 +43,13 @@ def read_folders(folders: Sequence[str]) -> tuple[RunTable, CurveTable | None, t
         place = Path(folder)
         if place.is_dir():
             known = (place / "curves.csv").exists()
-            table = read_runs(place / "runs.csv", need_loss=True), read_curves(place / "curves.csv") if known else None
+            runs = read_runs(place / "runs.csv", True, headers)
+            table = runs, read_curves(place / "curves.csv") if known else None
         else:
             runs, readings = load_sweep(folder)
             table = runs, replace(readings, extra={KIND_COLUMN: (KINDS["eval"],) * len(readings)})
-        for other, (runs, _) in tables.items():
-            known_names = set(runs.run_id)
+        for other, (before, _) in tables.items():
+            known_names = set(before.run_id)
             both = [name for name in table[0].run_id if name in known_names]
             if both:
                 raise InputError(

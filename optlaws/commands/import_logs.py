@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from optlaws.commands.given import Given, by_run, known_name
 from optlaws.commands.shared import CURVES, FINAL, check_outputs, keep_inputs, tell_kinds
-from optlaws.errors import InputError
+from optlaws.errors import InputError, OptlawsWarning
 from optlaws.runs import (
     RECOGNISED,
     CurveTable,
@@ -26,12 +27,15 @@ from optlaws.runs import (
     write_columns,
     write_curves,
 )
+from optlaws.runs._logged import LAST_SHARE
 from optlaws.schedules import Schedule, constant
 
 COLUMNS = (
     "run_id", "params", "tokens", "steps", "batch_tokens", "optimizer", "weight_decay", "schedule", "status",
     "final_loss",
 )  # fmt: skip
+CUT = 0.2  # of its peak: a run whose rate ends above it may have been cut off
+SURE = 0.001  # of a loss: how far the mean of a curve's readings may be off by their scatter without a word
 CURVE = "curve"  # how a final loss was found: see LoggedRun.final_loss
 OVERRULED = 0.02  # median difference, as a fraction: a schedule that is further from the logged rates is not theirs
 SAME_BATCH = 0.01  # as a fraction: tokens of an update by the log's own count may be off those given by this much
@@ -68,6 +72,7 @@ def import_logs(
     updates_per_step: float | None,
     schedule: Sequence[str],
     label: bool,
+    final_share: float | None = None,
     **given: Given[Any],
 ) -> None:
     """Write the curve table of logged runs and, if wanted, their run table."""
@@ -75,7 +80,8 @@ def import_logs(
     if runs is not None:
         check_table_name(runs)
     else:
-        lone = next((name for name, value in {**given, "schedule": schedule, "label": label}.items() if value), None)
+        of_runs = {**given, "schedule": schedule, "label": label, "final_share": final_share}
+        lone = next((name for name, value in of_runs.items() if value is not None and value not in ((), False)), None)
         if lone is not None:
             option = "--" + lone.replace("_", "-")
             raise InputError(f"{option} goes into the run table, got it without --runs; add --runs or drop {option}")
@@ -102,12 +108,16 @@ def import_logs(
     rows: list[_Row] = []
     columns: dict[str, Any] = {}
     if runs is not None:
-        columns, rows = _run_columns(found, _facts(found, schedules, given, notes), label, notes)
+        share = LAST_SHARE if final_share is None else final_share
+        if not share > 0:
+            raise InputError("--final-share must be above 0 and at most 1, got 0; 1% is usual, leave it out")
+        columns, rows = _run_columns(found, _facts(found, schedules, given, notes), label, notes, share)
     curves = CurveTable.concat([run.curve() for run in found])
     write_curves(output, curves)
     if runs is not None:
         write_columns(runs, columns, len(rows))
     notes.tell()
+    _tell_scatter(rows)
     kinds = {CURVES: {run.run_id: run.loss_kind for run in found}}
     tell_kinds(({FINAL: {row.run.run_id: row.kind for row in rows}} if rows else {}) | kinds)
     click.echo(_summary(found, curves, output, runs, rows), err="-" in (output, runs))
@@ -157,6 +167,15 @@ class _Row:
     total: int
     loss: float
     how: str
+    readings: int
+    scatter: float
+    share: float
+
+    @property
+    def doubt(self) -> float:
+        """How far the mean of the curve's readings may be off, as a fraction; 0 where it is not one, or not known."""
+        known = self.how == CURVE and math.isfinite(self.scatter)
+        return self.scatter / math.sqrt(max(self.readings, 1)) if known else 0.0
 
     @property
     def kind(self) -> str:
@@ -192,13 +211,14 @@ def _run_columns(
     facts: Sequence[Mapping[str, Any]],
     label: bool,
     notes: _Notes,
+    share: float,
 ) -> tuple[dict[str, Any], list[_Row]]:
     """Return the columns of the run table, checked as `read_runs` will, and the rows they are of."""
     rows = []
     for run, fact in zip(found, facts, strict=True):
         chosen = _schedule(run, fact["schedule"], notes)
         total = run.steps if chosen is None else chosen.total_steps
-        rows.append(_Row(run, fact, chosen, total, *run.final_loss(total)))
+        rows.append(_Row(run, fact, chosen, total, *run.final_loss(total, share), *run.scatter(total, share), share))
     _note_losses(notes, rows)
     numbers = {
         name: [math.nan if fact[name] is None else float(fact[name]) for fact in facts]
@@ -240,8 +260,8 @@ def _schedule(run: LoggedRun, spec: str | None, notes: _Notes) -> Schedule | Non
     chosen, first = run.schedule(), run.rate_step[0]
     if chosen.kind not in RECOGNISED:
         text = (
-            "the logged rates meet no constant, linear, cosine or WSD schedule to a millionth (rounded ones may not)"
-            f" and stay as logged, a {chosen.kind} schedule; --schedule SPEC gives the planned one"
+            "the logged rates meet no constant, linear, cosine or WSD schedule to a millionth, nor to the digits of the"
+            f" log, and stay as logged, a {chosen.kind} schedule; --schedule SPEC gives the planned one"
         )
         notes.add("as logged", run.run_id, text)
     if first > 1:
@@ -304,6 +324,37 @@ def _note_losses(notes: _Notes, rows: Sequence[_Row]) -> None:
             notes.add("old evaluation", run.run_id, text)
 
 
+def _tell_scatter(rows: Sequence[_Row]) -> None:
+    """Warn of final losses that are means of so few readings of a curve that their scatter counts."""
+    doubted = sorted((row for row in rows if row.doubt > SURE), key=lambda row: -row.doubt)
+    if doubted:
+        worst, more = doubted[0], len(doubted) - 1
+        others = f" (and of {more} more run{'s' * (more > 1)})" if more else ""
+        warnings.warn(
+            OptlawsWarning(
+                f"final_loss of run {worst.run.run_id!r}{others} is the mean of {_count(worst.readings, 'reading')} of"
+                f" the curve that scatter by {100 * worst.scatter:.2g} %: it is sure to {100 * worst.doubt:.2g} % only;"
+                " import evaluation losses, log more often, or average more of the run (--final-share"
+                f" {500 * worst.share:.3g}%, where the loss no longer falls)"
+            ),
+            stacklevel=2,
+        )
+
+
+def _note_cut(notes: _Notes, row: _Row, called: bool) -> None:
+    """Note of a run that is called completed, whose plan nobody said, that its rate had not come down."""
+    run = row.run
+    if not called or run.finished or row.facts["schedule"] is not None or run.rates_missing():
+        return
+    share = float(run.rate[-1] / run.rate.max())
+    if share > CUT:
+        text = (
+            f"its rate ended at {100 * share:.0f} % of its peak, so that it may have been cut off; if so, set its"
+            " status to interrupted"
+        )
+        notes.add("cut", run.run_id, text)
+
+
 def _status(row: _Row, label: bool, notes: _Notes) -> str | None:
     """Return completed where that is known, with `label` what the detector says of the curve, else nothing."""
     from optlaws.risk import curve_outcome
@@ -316,6 +367,7 @@ def _status(row: _Row, label: bool, notes: _Notes) -> str | None:
     else:
         status, seen = "nonfinite", "its last loss is not finite or 0"
     reached = run.finished is not False and run.reaches(row.total)
+    _note_cut(notes, row, label and status == "completed" and reached)
     if label:
         return status if status != "completed" or reached else None
     if status != "completed":
@@ -331,11 +383,23 @@ def _summary(found: Sequence[LoggedRun], curves: CurveTable, output: str, runs: 
     lines = [f"Wrote {output}: {_count(len(curves), 'reading')} of {_count(len(found), 'run')} ({read[0]}{more})."]
     if runs is not None:
         known = sum(row.schedule is not None for row in rows)
-        ways = {"evaluation": "the last evaluation loss", CURVE: "the mean of the curve's last 1 %"}
+        ways = {"evaluation": "the last evaluation loss", CURVE: _mean_text(rows)}
         counts = {text: sum(row.how == way for row in rows) for way, text in ways.items()}
         losses = ", ".join(f"{text} ({count})" for text, count in counts.items() if count) or "empty"
         lines.append(f"Wrote {runs}: {_count(len(rows), 'run')}, {known} with a schedule; final_loss: {losses}.")
     return "\n".join(lines)
+
+
+def _mean_text(rows: Sequence[_Row]) -> str:
+    """Return in words what means of a curve are of: how many readings, and how much they scatter."""
+    of = [row for row in rows if row.how == CURVE]
+    if not of:
+        return ""
+    few, many = min(row.readings for row in of), max(row.readings for row in of)
+    scatter = max((row.scatter for row in of if math.isfinite(row.scatter)), default=math.nan)
+    count = _count(many, "reading") if few == many else f"{few:,} to {many:,} readings"
+    by = f" that scatter by {'up to ' * (len(of) > 1)}{100 * scatter:.2g} %" if math.isfinite(scatter) else ""
+    return f"the mean of the curve's last {100 * of[0].share:.3g} %, {count}{by}"
 
 
 def _columns_text(run: LoggedRun) -> str:

@@ -39,6 +39,7 @@ def monitor(
     other_corpus: bool,
     style: str,
     output: str,
+    headers: Mapping[str, str] | None = None,
     **sizes: Any,
 ) -> int:
     """Feed a log to a monitor, print forecast and alarms, and return the exit code: 3 if the run should be stopped."""
@@ -66,7 +67,7 @@ def monitor(
     keep_inputs(output, law_name, candidate)
     law = load_law(law_name)
     law = law.on_other_corpus() if other_corpus else law
-    found = gather_candidates([candidate], sizes, law.defaults)
+    found = gather_candidates([candidate], sizes, law.defaults, headers)
     with quiet():
         watch = Monitor(law, _one_run(found.runs, run_id))
     if os.path.isdir(log):

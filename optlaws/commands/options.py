@@ -7,11 +7,26 @@ from typing import Any
 
 import click
 
-from optlaws.errors import InputError
+from optlaws.errors import InputError, nearest
 
 PARAMS, TOKENS = "Non-embedding parameters, like 85M", "Training tokens, like 2.56B"
 BATCH = "Tokens a step: 512K is 512,000, 512Ki is 524,288"
 DECAY, OPTIMIZER = "Weight decay, like 0.1", "Optimizer, like adamw"
+
+
+class Commands(click.Group):
+    """A group that suggests the nearest command."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command named by the first argument."""
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            known = self.list_commands(ctx)
+            raise click.UsageError(
+                f"no command {args[0]!r}{nearest(args[0], known)} (commands: {', '.join(known)})", ctx
+            )
+        return super().resolve_command(ctx, args)
 
 
 class Quantity(click.ParamType[float]):
@@ -66,6 +81,19 @@ class Ratio(click.ParamType[float]):
             name = param.opts[0] if param else "value"
             raise InputError(f"{name} must be a number above 0, got {text!r}; write it like 10, 0.25 or 1/4")
         return ratio
+
+
+def _headers(ctx: click.Context, param: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    from optlaws.runs import parse_columns
+
+    return parse_columns(texts)
+
+
+def columns_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option that names the headers of run tables that are called otherwise than ours."""
+    text = 'Header of a run table for a column, like run_id="Run name", params="Size (M)*1e6"; may be repeated.'
+    option = click.option("--columns", "headers", multiple=True, callback=_headers, metavar="NAME=HEADER", help=text)
+    return option(command)
 
 
 def log_columns(command: Callable[..., Any]) -> Callable[..., Any]:

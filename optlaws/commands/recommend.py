@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,6 +47,7 @@ def recommend(
     warmup: Sequence[float],
     other_corpus: bool,
     caution: float | None,
+    headers: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> None:
     """Write the recommendation, and the figure that was asked for."""
@@ -58,8 +59,10 @@ def recommend(
     check_outputs(plot, output)
     if runs == "":
         raise InputError("--from must be a run table, got ''; name a file, or leave it out")
+    if headers and runs is None:
+        raise InputError("--columns names headers of the table of --from, got no --from; add it or leave it out")
     keep_inputs(output, runs, law_name)
-    table = None if runs is None else read_runs(runs, need_loss=True)
+    table = None if runs is None else read_runs(runs, True, headers)
     if table is not None:
         tell_kinds_of(table)
     warn_of_small(float(params or 0), float(tokens or 0), settings["batch_tokens"] or math.nan)

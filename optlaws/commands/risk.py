@@ -41,6 +41,7 @@ def risk(
     over: str,
     output: str,
     width: float | None = None,
+    headers: Mapping[str, str] | None = None,
     **sizes: Any,
 ) -> int:
     """Write the risk of every candidate; return 3 if `max_risk` is given and all are above it."""
@@ -59,7 +60,7 @@ def risk(
             f"law {law.name!r} must have a risk model, got a law without one;"
             " fit it again with `optlaws fit`, or name a built-in law"
         )
-    found = gather_candidates(candidates, sizes, law.defaults)
+    found = gather_candidates(candidates, sizes, law.defaults, headers)
     other = sum(bool(text) and float(text) != width for text in found.runs.extra.get(WIDTH, ()) if width is not None)
     stated = found.overruled | ({"width": other} if other else {})
     tell_candidates(replace(found, overruled=stated), {**sizes, "width": width})

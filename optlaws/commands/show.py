@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,14 @@ RANKS = (
 )
 
 
-def features(specs: Sequence[str], basis: str | None, style: str, output: str, **sizes: Any) -> None:
+def features(
+    specs: Sequence[str],
+    basis: str | None,
+    style: str,
+    output: str,
+    headers: Mapping[str, str] | None = None,
+    **sizes: Any,
+) -> None:
     """Print the columns of a basis for schedules."""
     from optlaws import report
     from optlaws.dynamics import drive
@@ -52,7 +59,7 @@ def features(specs: Sequence[str], basis: str | None, style: str, output: str, *
     check_outputs(output)
     keep_inputs(output, *specs)
     chosen = get_basis(basis)
-    found = gather_candidates(specs, sizes)
+    found = gather_candidates(specs, sizes, columns=headers)
     values = np.asarray(feature_table(found.runs, chosen), dtype=np.float64)
     tell_candidates(found, sizes)
     names = found.runs.run_id

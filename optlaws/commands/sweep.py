@@ -21,7 +21,8 @@ def sweep(grid: str, out: str | None, stacked: str, workers: int, ray: bool, dry
     """Train a grid; return the exit code, 130 if runs are left to do."""
     if not dry_run and importlib.util.find_spec("torch") is None:
         raise InputError(
-            "optlaws sweep needs torch, which is not installed; install the extra train (pip install 'optlaws[train]')"
+            "optlaws sweep needs torch, which is not installed; install the extra"
+            " train (pip install -e '.[train]' in the checkout)"
         )
     from optlaws.harness.grid import read_grid
 

@@ -28,7 +28,8 @@ def train(config: str, out: str | None, branch: str | None, restart: bool, law_n
     """Train one run; return the exit code, which is 0 however the training itself went unless it was interrupted."""
     if importlib.util.find_spec("torch") is None:
         raise InputError(
-            "optlaws train needs torch, which is not installed; install the extra train (pip install 'optlaws[train]')"
+            "optlaws train needs torch, which is not installed; install the extra"
+            " train (pip install -e '.[train]' in the checkout)"
         )
     from optlaws.harness import read_config, read_record
     from optlaws.harness import train as train_run

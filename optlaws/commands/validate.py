@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -130,7 +130,8 @@ class Verdict:
 def small_and_short(runs: RunTable, max_params: float | None = None, max_steps: float | None = None) -> Mask:
     """Return which runs to fit, shape (n,): sizes and horizons up to the limits.
 
-    Without a limit: the lower half of the different values, the middle one included. A single value limits nothing.
+    Without limits: the lower halves of the different values, the middle ones included. A single value limits nothing.
+    With one limit alone nothing else is limited.
 
     Raises
     ------
@@ -140,8 +141,9 @@ def small_and_short(runs: RunTable, max_params: float | None = None, max_steps: 
     if not np.isfinite(runs.size).all():
         name = runs.run_id[int(np.argmin(np.isfinite(runs.size)))]
         raise InputError(f"params must be given for every run to validate, got none for {name!r}; fill the column")
-    small = runs.size <= (middle(runs.size) if max_params is None else max_params)
-    short = runs.steps <= (middle(runs.steps) if max_steps is None else max_steps)
+    lone = (max_params is None) != (max_steps is None)
+    small = runs.size <= (math.inf if lone else middle(runs.size)) if max_params is None else runs.size <= max_params
+    short = runs.steps <= (math.inf if lone else middle(runs.steps)) if max_steps is None else runs.steps <= max_steps
     fitted = np.asarray(small & short)
     if fitted.all() or not fitted.any():
         raise InputError(
@@ -330,6 +332,7 @@ def validate(
     accepted: float | None,
     law: str | None,
     output: str | None,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Validate sweeps in folders, or built-in ones, together, and write the report, the table and the figures."""
     check_folders(folders)
@@ -339,13 +342,16 @@ def validate(
     out = {suffix: str(target / f"validation{suffix}") for suffix in (".md", ".csv", ".png")}
     out["curves"] = str(target / "validation_curves.png")
     check_outputs(*(out.values() if target.is_dir() else ()), law)
-    runs, curves, folder = read_folders(folders)
+    runs, curves, folder = read_folders(folders, headers)
     tell_kinds_of(runs, curves)
     verdict = put_to_the_test(
         runs, curves, max_params=max_params, max_steps=max_steps, fit_curves=fit_curves, accepted=accepted,
         name=Path(law).stem if law else lone.resolve().name if lone else "+".join(Path(one).name for one in folders),
         folder=folder,
     )  # fmt: skip
+    if (max_params is None) != (max_steps is None):
+        taken, other = ("length", "--max-steps") if max_steps is None else ("size", "--max-params")
+        click.echo(f"optlaws: note: runs of every {taken} are fitted, as {other} is not given", err=True)
     for text in levels_text(verdict):
         warnings.warn(OptlawsWarning(text), stacklevel=2)
     from optlaws import plotting
@@ -357,7 +363,7 @@ def validate(
     else:
         del out["curves"]
     write_columns(out[".csv"], columns(verdict), len(runs))
-    text = report(verdict)
+    text = report(verdict, targets=not any(Path(one).is_dir() for one in folders))
     write_text(out[".md"], text)
     if law:
         verdict.law.save(law)

@@ -85,8 +85,8 @@ def _folders_lines(verdict: Verdict) -> list[str]:
     return [*lines, "", " ".join(said), ""]
 
 
-def report(verdict: Verdict) -> str:
-    """Return the report as Markdown."""
+def report(verdict: Verdict, targets: bool = True) -> str:
+    """Return the report as Markdown, with `targets` held against what this project aims at on its own sweeps."""
     s, runs, confusion = verdict.scores, verdict.runs, verdict.confusion()
     repeated = s["pools"] and s["candidate_spearman"] != s["pool_spearman"]
     train = runs.select(verdict.fitted)
@@ -131,9 +131,9 @@ def report(verdict: Verdict) -> str:
         f"that are larger or longer. Losses are {runs.final_loss[verdict.scored].min():.3f} to "
         f"{runs.final_loss[verdict.scored].max():.3f} nats per token. {units_text(verdict.law)}".rstrip(),
         "",
-        "| held-out runs | | target |",
-        "| --- | --- | --- |",
-        *(f"| {what} | {value} | {judged} |" for what, value, judged in rows),
+        "| held-out runs | |" + " target |" * targets,
+        "| --- | --- |" + " --- |" * targets,
+        *(f"| {what} | {value} |" + f" {judged} |" * targets for what, value, judged in rows),
         "",
         f"Divergence of held-out runs, flagged above a risk of {100 * verdict.accepted:g} %:",
         "",

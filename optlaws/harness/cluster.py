@@ -38,7 +38,8 @@ def over_ray(jobs: Sequence[Job], folder: str) -> Iterator[list[str]]:
     """
     if importlib.util.find_spec("ray") is None:
         raise InputError(
-            "ray must be installed for --ray, got none; install the extra cluster (pip install 'optlaws[cluster]')"
+            "ray must be installed for --ray, got none; install the extra cluster"
+            " (pip install -e '.[cluster]' in the checkout)"
         )
     if not jobs:
         return

@@ -31,8 +31,18 @@ from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_ki
 from optlaws.errors import FitError, InputError, LawError, OptlawsError
 from optlaws.law.domain import UNITS, in_domain_text, rows_of_steps, schedules_seen
 from optlaws.law.doubts import doubts, doubts_warning, unlike, unseen
-from optlaws.law.groups import group_labels
-from optlaws.law.residuals import Parts, group_texts, same_level, shared_and_own, summary, tails, versions
+from optlaws.law.groups import derived, group_labels
+from optlaws.law.residuals import (
+    CALLED,
+    Parts,
+    group_texts,
+    group_values,
+    same_level,
+    shared_and_own,
+    summary,
+    tails,
+    versions,
+)
 from optlaws.runs import CurveTable, RunTable, check_runs
 
 KIND = "baseline"
@@ -422,7 +432,9 @@ def _read_draws(rows: Any, make: Callable[[dict[str, float]], Any], names: Seque
 def _groups(runs: RunTable, group: str | None) -> tuple[str, np.ndarray] | None:
     """Return what is left out in turn, and the runs' labels 0, 1, ... (n,); None if nothing varies."""
     if group is not None:
-        return group, np.unique(group_labels(runs, group), return_inverse=True)[1]
+        made = derived(runs, group)
+        by = group if made is None else CALLED.get(made, made)
+        return by, np.unique(group_labels(runs, group), return_inverse=True)[1]
     for name in GROUP_COLUMNS:
         values = column(runs, name)
         if not np.isfinite(values).all():
@@ -476,7 +488,7 @@ def _left_out(kind: Any, runs: RunTable, group: str | None, seed: int, progress:
     relative = -np.expm1(-residuals)  # 1 - prediction / loss
     error = 100 * np.abs(relative)
     errors = {"mean_error_pct": float(error.mean()), "max_error_pct": float(error.max()), "n_runs": len(residuals)}
-    values = column(kept, by) if by in DERIVED else kept.column(by)
+    values = group_values(kept, by)
     texts = group_texts(values, label)
     means = {text: float(error[label == value].mean()) for text, value in zip(texts, np.unique(label), strict=True)}
     return _LeftOut(residuals, label, by, errors, summary(relative, label, texts), means)

@@ -25,7 +25,7 @@ from optlaws.errors import FitError, InputError
 from optlaws.features import Basis, get_basis
 from optlaws.law.calibrate import profile_exponents
 from optlaws.law.domain import density, domain_values, ranges, schedules_seen
-from optlaws.law.groups import partitions
+from optlaws.law.groups import derived, partitions
 from optlaws.law.joint import Joint
 from optlaws.law.misfit import undetermined, warn_of_fit, wider_field
 from optlaws.law.model import Law
@@ -172,7 +172,8 @@ class _Fit:
         which, place = np.unique(rows[good], return_inverse=True)
         of_run = np.bincount(place, weights=errors[good]) / np.bincount(place)
         kept, label = self.runs.select(which), self.partitions[name][which]
-        values = partition_values(kept, name) if self.group is None else kept.column(name)
+        own = self.group is not None and derived(self.runs, self.group) is None
+        values = kept.column(name) if own else partition_values(kept, name)
         return summary(of_run, label, group_texts(values, label))
 
 
@@ -203,7 +204,7 @@ def fit_law(
         calibrated by evidence, and final losses may lie on another evaluation set than the curves.
     group : str, optional
         Column whose groups calibrate the intervals, left out one at a time; default: family, horizon, peak rate, size
-        and batch, each in turn.
+        and batch, each in turn. Where no column is called so, family, horizon, peak, size or batch is that one alone.
     basis : str or Basis, optional
         Id of a registered basis, or a basis.
     name : str

@@ -5,10 +5,32 @@ from __future__ import annotations
 import numpy as np
 
 from optlaws.errors import FitError, TableError
-from optlaws.runs import RunTable
+from optlaws.runs import RUN_COLUMNS, RunTable
 
 MOST_LEVELS = 12  # of a number: with more of them neighbours are put together
 NEIGHBOURHOODS = 8
+
+
+DERIVED = {"family": "family", "horizon": "horizon", "peak": "peak rate", "peak rate": "peak rate", "size": "size",
+           "batch": "batch"}  # fmt: skip
+"""Groups that follow from schedules and sizes, by what a user may call them where no column has that name."""
+
+
+def derived(runs: RunTable, group: str | None) -> str | None:
+    """Return what a derived group that a user named is called here, None where it is none or a column has that name."""
+    return None if group in runs.extra or group in RUN_COLUMNS else DERIVED.get(group or "")
+
+
+def derived_values(runs: RunTable, name: str) -> np.ndarray:
+    """Return the values that a derived group of that name goes by, (n,)."""
+    if name == "family":
+        return np.array([s.kind for s in runs.schedule_tuple()])
+    if name == "size":
+        return runs.size
+    if name == "batch":
+        return runs.batch_tokens
+    batch = runs.batch()
+    return np.asarray(batch.total_steps if name == "horizon" else np.asarray(batch.peak).round(12))
 
 
 def group_labels(runs: RunTable, group: str) -> np.ndarray:
@@ -21,10 +43,12 @@ def group_labels(runs: RunTable, group: str) -> np.ndarray:
     FitError
         Its groups are single runs by their nature, a cell is empty, or all have one value.
     """
+    made = derived(runs, group)
     try:
-        labels = runs.column(group)
+        labels = runs.column(group) if made is None else derived_values(runs, made)
     except TableError as error:
-        raise TableError(f"group must name a column; {error}") from None
+        names = ", ".join(name for name in DERIVED if " " not in name)
+        raise TableError(f"group must name a column; {error}; {names} need none") from None
     if group in ("run_id", "final_loss", "schedule"):
         raise FitError(f"group must be a column that several runs share, got {group!r}; choose another")
     empty = np.flatnonzero(np.isnan(labels) if labels.dtype.kind == "f" else labels == "")
@@ -44,19 +68,14 @@ def group_labels(runs: RunTable, group: str) -> np.ndarray:
 def partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
     """Return the partitions whose leave-group-out errors calibrate the intervals, as whole numbers (n,).
 
-    Without a column: family, horizon, peak rate, size and batch, those of them that are known and vary.
+    Without a column: family, horizon, peak rate, size and batch, those of them that are known and vary. One of these
+    may be named, too, where no column is called so.
     """
+    made = derived(runs, group)
     if group is not None:
-        parts = {group: group_labels(runs, group)}
+        parts = {made or group: group_labels(runs, group)}
     else:
-        batch = runs.batch()
-        parts = {
-            "family": np.array([s.kind for s in runs.schedule_tuple()]),
-            "horizon": np.asarray(batch.total_steps),
-            "peak rate": np.asarray(batch.peak).round(12),
-            "size": runs.size,
-            "batch": runs.batch_tokens,
-        }
+        parts = {name: derived_values(runs, name) for name in dict.fromkeys(DERIVED.values())}
     out = {}
     for name, labels in parts.items():
         if labels.dtype.kind == "f" and np.isnan(labels).any():
@@ -64,7 +83,8 @@ def partitions(runs: RunTable, group: str | None) -> dict[str, np.ndarray]:
         levels, index = np.unique(labels, return_inverse=True)
         if len(levels) < 2:
             continue
-        if group is None and labels.dtype.kind == "f" and len(levels) > MOST_LEVELS:  # about equal numbers of runs
+        own = group is not None and made is None
+        if not own and labels.dtype.kind == "f" and len(levels) > MOST_LEVELS:  # about equal numbers of runs
             edges = np.quantile(labels, np.linspace(0, 1, NEIGHBOURHOODS + 1)[1:-1])
             index = np.searchsorted(edges, labels, side="right")
         out[name] = index.astype(float)

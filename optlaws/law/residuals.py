@@ -130,7 +130,7 @@ def same_level(runs: RunTable, by: str, within: float = SAME) -> npt.NDArray[np.
     All runs have one label where the table has no such column, or a number in it is missing.
     """
     try:
-        values = column(runs, by) if by in DERIVED else runs.column(by)
+        values = group_values(runs, by)
     except TableError:
         return np.zeros(len(runs), dtype=np.intp)
     if values.dtype.kind == "f" and not np.isfinite(values).all():
@@ -138,6 +138,19 @@ def same_level(runs: RunTable, by: str, within: float = SAME) -> npt.NDArray[np.
     if values.dtype.kind == "f" and len(values) and (values > 0).all():
         return levels(values, within)
     return np.asarray(np.unique(values, return_inverse=True)[1], dtype=np.intp)
+
+
+def group_values(runs: RunTable, by: str) -> npt.NDArray[Any]:
+    """Return the values of the column `by`, derived ones too; families of schedules where no column is called family.
+
+    Raises
+    ------
+    TableError
+        There is no such column.
+    """
+    if by == "family" and by not in runs.extra:
+        return partition_values(runs, by)
+    return column(runs, by) if by in DERIVED else runs.column(by)
 
 
 def partition_values(runs: RunTable, name: str) -> npt.NDArray[Any]:

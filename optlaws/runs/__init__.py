@@ -7,14 +7,16 @@ logged of past runs into curves, losses and schedules.
 """
 
 from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
+from optlaws.runs._checks import STATUSES
 from optlaws.runs._curves import CurveTable, read_curves, write_curves
 from optlaws.runs._files import atomic_write, check_folder, check_target
 from optlaws.runs._imports import read_logs
 from optlaws.runs._log_files import log_file
 from optlaws.runs._logged import LoggedRun
+from optlaws.runs._mapping import parse_columns
 from optlaws.runs._read import read_runs
 from optlaws.runs._recognise import RECOGNISED
-from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, STATUSES, RunTable, check_runs
+from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, check_runs
 from optlaws.runs._write import check_table_name, write_columns, write_runs
 from optlaws.schedules.quantity import format_quantity, parse_quantity
 
@@ -35,6 +37,7 @@ __all__ = [
     "format_quantity",
     "gather_candidates",
     "log_file",
+    "parse_columns",
     "parse_quantity",
     "read_candidates",
     "read_curves",

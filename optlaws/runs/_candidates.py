@@ -18,6 +18,7 @@ from optlaws.runs._cells import RawTable, clip, raw_from_csv, raw_from_json, rea
 from optlaws.runs._checks import COUNTS, FloatArray, known_lengths
 from optlaws.runs._documents import WIDTH, file_names, load_document, named_entries, raw_from_document, raw_from_lines
 from optlaws.runs._files import read_text
+from optlaws.runs._mapping import with_columns, with_schedules
 from optlaws.runs._optimizers import usually_decays
 from optlaws.runs._rates import RATE_COLUMNS, is_rates, raw_from_rates
 from optlaws.runs._read import ends_itself, runs_from_raw, states_length
@@ -102,6 +103,7 @@ def gather_candidates(
     args: Sequence[str],
     options: Mapping[str, float | str | None] | None = None,
     fallback: Mapping[str, float] | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Candidates:
     """Read candidates from any mix of short forms, JSON texts and files; "-" is standard input.
 
@@ -127,6 +129,8 @@ def gather_candidates(
         Values the user gave for all candidates, by column name; None = not given.
     fallback
         Values to assume where nobody gave one, by column name (a law's defaults).
+    columns
+        The headers of tables for the columns of a run table, as for `read_runs`.
 
     Returns
     -------
@@ -158,7 +162,7 @@ def gather_candidates(
     tried: dict[str, int] = {}
     assumed: dict[str, float] = {}
     overruled: dict[str, int] = {}
-    sources = _sources(args)
+    sources = _sources(args, columns)
     of_files = file_names([path for _, path in sources if path])
     given_names = [[of_files[path]] if path else _given_names(raw) for raw, path in sources]
     written = {name for names, (_, path) in zip(given_names, sources, strict=True) if not path for name in names}
@@ -180,8 +184,10 @@ def gather_candidates(
     return Candidates(runs, np.array(named, dtype=bool), assumed, {key: n for key, n in overruled.items() if n})
 
 
-def _sources(args: Sequence[str]) -> list[tuple[RawTable, str]]:
+def _sources(args: Sequence[str], columns: Mapping[str, str] | None) -> list[tuple[RawTable, str]]:
     """One raw table a file, with its path where it is one of rates; neighbouring typed schedules share one."""
+    if columns and not any(str(a) == "-" or Path(str(a)).suffix.lower() in _TABLES or os.path.isfile(a) for a in args):
+        raise TableError(f"--columns names headers of a table, got no table but {clip(args[0])}; leave it out")
     sources: list[tuple[RawTable, str]] = []
     typed: list[tuple[int, str]] = []
 
@@ -202,7 +208,7 @@ def _sources(args: Sequence[str]) -> list[tuple[RawTable, str]]:
             sources.append((document, ""))
         elif arg == "-" or (suffix in _FILES and not arg.lstrip().startswith("{")):
             close()
-            raw, of_rates = _read_file(arg, suffix)
+            raw, of_rates = _read_file(arg, suffix, columns)
             sources.append((raw, arg if of_rates and arg != "-" else ""))
         elif os.path.isfile(arg):
             known = ", ".join(_FILES)
@@ -245,19 +251,19 @@ def _typed_document(arg: str, place: int) -> RawTable | None:
     return _checked(raw_from_document(document, name))[0]
 
 
-def _read_file(path: str, suffix: str) -> tuple[RawTable, bool]:
+def _read_file(path: str, suffix: str, columns: Mapping[str, str] | None) -> tuple[RawTable, bool]:
     """Return the candidates of a file, and whether they are one, given by its rates."""
     if suffix in _TABLES and suffix not in (".jsonl", ".ndjson"):
-        raw = read_raw(path)
+        raw = with_columns(read_raw(path), columns)
     else:
         text, name = read_text(path)
         first = next((line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")), "")
         if suffix in _LINES or (suffix not in _DOCUMENTS and _is_entry(first)):
             raw = raw_from_lines(text, name)
         elif suffix in _TABLES:
-            raw = raw_from_json(text, name)
-        elif suffix == "" and _is_header(first):
-            raw = raw_from_csv(text, name)
+            raw = with_columns(raw_from_json(text, name), columns)
+        elif suffix == "" and (_is_header(first) or (columns and "," in first)):
+            raw = with_columns(raw_from_csv(text, name), columns)
         elif suffix == "" and _is_row(first, name):
             raw = raw_from_json(text, name)
         else:
@@ -269,7 +275,8 @@ def _checked(raw: RawTable) -> tuple[RawTable, bool]:
     """Return the candidates of raw columns with their counts read, and whether they are one, given by its rates."""
     if is_rates(raw):
         return raw_from_rates(raw), True
-    raw.require(["schedule"])
+    raw = with_schedules(raw)
+    raw.require(["schedule"], of_runs=True)
     for column in (*COUNTS, WIDTH):
         if column in raw.columns:
             raw.columns[column] = [_count(raw, column, row, cell) for row, cell in enumerate(raw.columns[column])]

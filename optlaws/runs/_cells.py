@@ -20,10 +20,12 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
 from optlaws.runs._files import read_bytes, read_text
+from optlaws.runs._headers import columns_advice
 from optlaws.schedules import FAMILIES
 from optlaws.schedules.quantity import parse_quantity
 from optlaws.schedules.schedule import no_repeats
 
+SHEETS = (".xlsx", ".xls", ".ods", ".numbers")  # of spreadsheets
 _CSV_LOCK = threading.Lock()
 _CSV_LIMIT = 2**31 - 1  # characters in one cell: a schedule of a million rates is one cell
 
@@ -66,21 +68,27 @@ class RawTable:
         """Return "runs.csv, line 7" for a row index from 0."""
         return f"{self.name}, {self.unit} {self.places[row]}"
 
-    def require(self, names: Sequence[str]) -> None:
-        """Raise a `TableError` naming the columns that are not there."""
+    def require(self, names: Sequence[str], of_runs: bool = False) -> None:
+        """Raise a `TableError` naming the columns that are not there; `of_runs`: it is a file of runs."""
         lost = [name for name in names if name not in self.columns]
         if lost:
-            hint = nearest(lost[0], [c for c in self.columns if c not in names])
-            other_case = [c for c in self.columns if c not in names and c.lower() in lost]
-            if other_case:
-                hint = f"; names are in lower case: rename {', '.join(map(repr, other_case))}"
-            if len(self.columns) == 1 and set(";\t|") & set(only := next(iter(self.columns))):
+            others = [c for c in self.columns if c not in names]
+            other_case = [c for c in others if c.lower() in lost]
+            only = others[0] if len(self.columns) == 1 and others else ""
+            if set(";\t|") & set(only):
                 other = next(mark for mark in ";\t|" if mark in only)
                 hint = f"; its cells are parted by {other!r}: write commas, or name a tab-separated file .tsv"
-            if "schedule" in lost and schedule_keys(self.columns):
+            elif lost == ["schedule"] and schedule_keys(self.columns):
                 hint = (
-                    '; write a schedule in one cell of it, like "cosine:peak=1e-3,warmup=300,steps=20000" (in quotes)'
+                    "; add a column family with the name of the schedule's family, like cosine, or write a schedule in"
+                    ' one cell of it, like "cosine:peak=1e-3,warmup=300,steps=20000" (in quotes)'
                 )
+            elif other_case and (len(other_case) == len(lost) or not of_runs):
+                hint = f"; names are in lower case: rename {', '.join(map(repr, other_case))}"
+            elif of_runs and self.what == "the file":
+                hint = columns_advice(lost, list(self.columns))
+            else:
+                hint = nearest(lost[0], others)
             what = f"column{'s' if len(lost) > 1 else ''} {', '.join(map(repr, lost))}"
             raise TableError(f"{self.name}: missing {what}; {self.what} has {', '.join(self.columns)}{hint}")
 
@@ -176,6 +184,7 @@ def read_raw(path: str | os.PathLike[str]) -> RawTable:
         return _read_parquet(path)
     if str(path) != "-" and suffix not in (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json"):
         hint = nearest(suffix, [".csv", ".tsv", ".jsonl", ".parquet"]) if suffix else ""
+        hint = "; save the sheet as CSV" if suffix in SHEETS else hint
         raise TableError(f"{path}: the suffix must be .csv, .tsv, .jsonl or .parquet, got {suffix or 'none'!r}{hint}")
     text, name = read_text(path)
     if suffix in (".jsonl", ".ndjson", ".json") or (str(path) == "-" and text.lstrip()[:1] in "{["):
@@ -211,6 +220,11 @@ def raw_from_csv(text: str, name: str, delimiter: str = ",") -> RawTable:
     width = len(header)
     for row, place in zip(rows, places, strict=True):
         if len(row) != width:
+            if delimiter == "," and ";".join(header).count(";") >= max(width, 1) and ";" in header[0]:
+                raise TableError(
+                    f"{name}, line {place}: columns are separated by ';' and decimals by ','; save it with commas and"
+                    " points"
+                )
             raise TableError(
                 f"{name}, line {place}: {len(row)} cells where the header has {width}; is the file cut off?"
             )

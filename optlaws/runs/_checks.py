@@ -12,7 +12,11 @@ from optlaws.errors import TableError, nearest
 FloatArray = npt.NDArray[np.float64]
 Text = str | None
 
+STATUSES = ("completed", "diverged", "nonfinite", "interrupted")
+"""How a run ended; None where nobody said."""
+
 COUNTS = ("params", "active_params", "tokens", "steps", "batch_tokens", "seq_len")
+MANY_BILLIONS = 1000.0  # tokens: fewer are taken for billions of them, more for millions
 TOLERANCE = 0.05  # tokens against steps * batch_tokens: published numbers are rounded, the public tables by up to 0.2 %
 
 
@@ -49,6 +53,34 @@ def check_numbers(numbers: dict[str, FloatArray], status: Sequence[Text], where:
             f"got {_plain(losses[row])}; correct it, or set status to diverged"
         )
     numbers["final_loss"] = np.where(np.isfinite(losses), losses, np.nan)
+
+
+def check_units(numbers: dict[str, FloatArray], names: Sequence[str], where: Callable[[int], str]) -> None:
+    """Raise a `TableError` for the first batch in sequences and the first tokens in billions or millions, arrays (n,).
+
+    A batch is no smaller than one of its sequences, and tokens are no fewer than those of one update.
+    """
+    tokens, batch, length = (numbers[name] for name in ("tokens", "batch_tokens", "seq_len"))
+    below = batch < length
+    if below.any():
+        row = int(np.argmax(below))
+        raise TableError(
+            f"{where(row)}: batch_tokens{_of(names[row])} is {_plain(batch[row])}, below its seq_len"
+            f" {_plain(length[row])}: it counts tokens a step, not sequences; write {_plain(batch[row] * length[row])}"
+        )
+    few = tokens < np.where(np.isnan(batch), length, batch)
+    if few.any():
+        row = int(np.argmax(few))
+        got, unit = _plain(tokens[row]), "billions" if tokens[row] < MANY_BILLIONS else "millions"
+        raise TableError(
+            f"{where(row)}: tokens{_of(names[row])} is {got}, fewer than those of one step: {unit}? write"
+            f" {got}{unit[0].upper()}"
+        )
+
+
+def _of(name: str) -> str:
+    """Return whose a value is in a message; candidates without a name are called by their place alone."""
+    return f" of run {name!r}" if name and not name.startswith("\0") else ""
 
 
 def fill_counts(
@@ -107,6 +139,22 @@ OTHER_WORDS = {  # of trackers and schedulers for the states of a run
     **dict.fromkeys(("crashed", "failed", "killed", "running", "preempted", "cancelled", "stopped"), "interrupted"),
     **dict.fromkeys(("nan", "inf"), "nonfinite"),
 }
+
+
+READ_WORDS = ("finished", "done", "success", "succeeded", "complete", "crashed", "killed", "failed", "nan")
+"""Those of them that are read in files; the others may mean several things and are refused with a hint."""
+
+
+def known_status(text: str) -> str:
+    """Return the status that a file's word means where that is sure, else the word as it is.
+
+    >>> known_status("Finished"), known_status("crashed"), known_status("running"), known_status("")
+    ('completed', 'interrupted', 'running', '')
+    """
+    word = text.lower()
+    if word in READ_WORDS:
+        return OTHER_WORDS[word]
+    return word if word in STATUSES else text
 
 
 def status_hint(value: str, allowed: Sequence[str]) -> str:

@@ -32,7 +32,8 @@ def read_text(path: str | os.PathLike[str]) -> tuple[str, str]:
         name, data = str(path), read_bytes(path)
     packed = next((kind for kind, start in PACKED.items() if data.startswith(start)), None)
     if packed is not None:
-        raise TableError(f"{name}: a text file is needed, got a compressed one ({packed}); unpack it first")
+        way = "save the sheet as CSV, or unpack it first" if "spreadsheet" in packed else "unpack it first"
+        raise TableError(f"{name}: a text file is needed, got a compressed one ({packed}); {way}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as bad:

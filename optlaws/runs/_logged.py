@@ -11,6 +11,7 @@ import numpy.typing as npt
 from optlaws.errors import ScheduleError
 from optlaws.runs._checks import FloatArray
 from optlaws.runs._curves import CurveTable
+from optlaws.runs._digits import rounding
 from optlaws.runs._names import OWN_STEP
 from optlaws.runs._read import parse_with_steps
 from optlaws.runs._recognise import MEETS, SOON, recognise
@@ -32,6 +33,9 @@ GAP_SHARE = 0.05
 
 APART = 0.02
 """Of the larger one: how far a logged rate must be off a schedule's to contradict it."""
+
+FEW_READINGS = 20
+"""Readings at the end that say how much they scatter, where fewer are averaged."""
 
 FEW_VALUES = 4
 """Rates that differ: fewer do not show how they were rounded."""
@@ -141,17 +145,19 @@ class LoggedRun:
             extra["loss_kind"] = (self.loss_kind,) * len(step)
         return CurveTable((self.run_id,) * len(step), step, self.loss[keep], extra)
 
-    def final_loss(self, total: int | None = None) -> tuple[float, str]:
+    def final_loss(self, total: int | None = None, share: float = LAST_SHARE) -> tuple[float, str]:
         """Return the loss that the run ended with, and in words how it was found.
 
         It is the last evaluation loss, if that was measured in the last 1 % of the run; else the mean of the curve's
-        readings in the last 1 %, or its last reading where no other was due before the end (`reaches`). It is NaN where
-        no reading lies there, or where the last one is not finite.
+        readings in the last 1 % (or `share`), or its last reading where no other was due before the end (`reaches`). It
+        is NaN where no reading lies there, or where the last one is not finite.
 
         Parameters
         ----------
         total
             The length of the run in steps, if it is not `steps`.
+        share
+            Of the run, above 0 and at most 1: its end over which readings of the curve are averaged.
         """
         total = self.steps if total is None else total
         start = (1 - LAST_SHARE) * total
@@ -164,10 +170,29 @@ class LoggedRun:
                 if math.isfinite(last) and last > 0
                 else (math.nan, "the last evaluation loss is not finite")
             )
-        rows = self.good & (self.step >= (min(start, float(self.step[-1])) if self.reaches(total) else start))
+        rows = self._last(total, share)
         if not rows.any():
-            return math.nan, f"the last reading is at step {self.step[-1]:g}, before the last 1 % of the run"
+            end = f"before the last {100 * share:.3g} % of the run"
+            return math.nan, f"the last reading is at step {self.step[-1]:g}, {end}"
         return float(self.loss[rows].mean()), "curve"
+
+    def _last(self, total: int, share: float) -> npt.NDArray[np.bool_]:
+        """Return which readings of the curve its final loss is the mean of, shape (m,)."""
+        start = (1 - share) * total
+        return self.good & (self.step >= (min(start, float(self.step[-1])) if self.reaches(total) else start))
+
+    def scatter(self, total: int | None = None, share: float = LAST_SHARE) -> tuple[int, float]:
+        """Return of how many readings of the curve its final loss is the mean, and how much readings there scatter.
+
+        The scatter is their standard deviation as a fraction of the loss, from differences of neighbours among the
+        averaged ones and the `FEW_READINGS` before the end, so that a falling loss does not count; NaN of one reading.
+        """
+        total = self.steps if total is None else total
+        count = int(self._last(total, share).sum())
+        loss = self.loss[self.good][-max(count, FEW_READINGS) :]
+        if len(loss) < 2:
+            return count, math.nan
+        return count, float(np.sqrt(np.mean(np.diff(loss) ** 2) / 2) / loss.mean())
 
     def reaches(self, total: int) -> bool:
         """Return whether the curve goes on to the end of a run of `total` steps, as far as it was logged at all.
@@ -221,11 +246,12 @@ class LoggedRun:
         """Return the schedule that the logged rates are of: one of a standard family, else straight lines between them.
 
         A constant, linear, cosine or WSD schedule (linear or sqrt decay), with a linear warm-up or without, is
-        recognised if it meets every logged rate within 1e-6, whatever the distance of the readings. It may end up to
+        recognised if it meets every logged rate within 1e-6, or half a unit of the last of the log's 4 to 6 digits,
+        whatever the distance of the readings. It may end up to
         one such distance after the last reading (5 % of the run at most) where the log does not say the length.
 
-        Else rates that lie on a line with their neighbours (to 2.5e-7 of the highest) are left out. Before the first
-        logged rate the line through the first two goes on, not below 0; after the last one it is held.
+        Else rates that lie on a line with their neighbours (to 2.5e-7 of the highest, or to their digits) are left out.
+        Before the first logged rate the line through the first two goes on, not below 0; after the last one it is held.
 
         Raises
         ------
@@ -251,7 +277,9 @@ class LoggedRun:
         inside = step < self.steps
         inside[: int(inside.sum()) + 1] = True  # one point at the end or after it: the line towards it is needed
         step, rate = step[inside], rate[inside]
-        keep = _corners(step, rate, SAME_RATE * float(rate.max()))
+        half = rounding(rate)
+        room = np.full(len(rate), SAME_RATE * float(rate.max()))
+        keep = _corners(step, rate, room if half is None else np.maximum(room, half))
         if len(keep) > MAX_POINTS:
             return from_array(np.interp(np.arange(self.steps), step, rate))
         return piecewise([(int(step[i]), float(rate[i])) for i in keep], self.steps)
@@ -321,14 +349,14 @@ def _unit(rate: FloatArray) -> float:
     return 0.0
 
 
-def _corners(step: FloatArray, rate: FloatArray, tolerance: float) -> list[int]:
+def _corners(step: FloatArray, rate: FloatArray, tolerance: FloatArray) -> list[int]:
     """Return the points to keep so that straight lines between them pass all others within `tolerance`.
 
     From each kept point the line is carried on to the farthest point that leaves none between them too far off; the
     slopes that would do so narrow with every point passed.
     """
     keep, low, high = [0], -math.inf, math.inf
-    at, value = step.tolist(), rate.tolist()
+    at, value, room = step.tolist(), rate.tolist(), tolerance.tolist()
     for i in range(1, len(at)):
         width = at[i] - at[keep[-1]]
         slope = (value[i] - value[keep[-1]]) / width
@@ -337,5 +365,5 @@ def _corners(step: FloatArray, rate: FloatArray, tolerance: float) -> list[int]:
             width = at[i] - at[i - 1]
             slope = (value[i] - value[i - 1]) / width
             low, high = -math.inf, math.inf
-        low, high = max(low, slope - tolerance / width), min(high, slope + tolerance / width)
+        low, high = max(low, slope - room[i] / width), min(high, slope + room[i] / width)
     return [*keep, len(at) - 1] if len(at) > 1 else keep

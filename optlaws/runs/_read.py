@@ -7,15 +7,16 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import InputError, OptlawsWarning, ScheduleError, TableError
+from optlaws.errors import InputError, OptlawsWarning, ReadingNote, ScheduleError, TableError
 from optlaws.runs._cells import RawTable, as_text, clip, read_raw
-from optlaws.runs._checks import COUNTS, FloatArray, known_lengths
+from optlaws.runs._checks import COUNTS, FloatArray, known_lengths, known_status
+from optlaws.runs._mapping import with_columns, with_schedules
 from optlaws.runs._table import NUMBER_COLUMNS, RUN_COLUMNS, RunTable, assemble
 from optlaws.schedules import Schedule, ScheduleBatch, parse
 from optlaws.schedules.schedule import no_repeats
@@ -23,13 +24,17 @@ from optlaws.schedules.schedule import no_repeats
 _NEAR = 0.85  # how alike an unknown column must be to a known, absent one to be called a misspelling
 
 
-def read_runs(path: str | os.PathLike[str], need_loss: bool = False) -> RunTable:
+def read_runs(
+    path: str | os.PathLike[str], need_loss: bool = False, columns: Mapping[str, str] | None = None
+) -> RunTable:
     """Read a run table from CSV, JSON lines or Parquet (by suffix), or from standard input ("-": CSV or JSON lines).
 
     The columns `run_id` and `schedule` must be there, and `final_loss` with `need_loss`; the other known columns
     (`RUN_COLUMNS`) may be missing or empty; counts may be written like 85M. Columns that are not known are kept as
     text. A missing `tokens` or `batch_tokens` is filled by tokens = steps * batch_tokens, a missing `steps` from the
-    schedule.
+    schedule. Schedules may be given key by key, in columns `family`, `peak_lr`, `warmup_steps`, ... as short forms and
+    JSON call them, with the family alone in `schedule` or in `family`. Statuses of trackers such as finished and
+    crashed are read as ours, with a `ReadingNote`.
 
     Parameters
     ----------
@@ -37,6 +42,9 @@ def read_runs(path: str | os.PathLike[str], need_loss: bool = False) -> RunTable
         The file, or "-".
     need_loss
         Whether every run must have a `final_loss`, unless its status is diverged, nonfinite or interrupted.
+    columns
+        The file's own header for a column, or a product of its headers and numbers, like
+        {"run_id": "Run name", "params": "Size (M)*1e6", "batch_tokens": "Batch*seq len"}.
 
     Returns
     -------
@@ -50,7 +58,7 @@ def read_runs(path: str | os.PathLike[str], need_loss: bool = False) -> RunTable
         a number out of range, a schedule that is not one, a status that is not known, a loss that is missing
         or not finite where it must not be.
     """
-    return checked_runs(read_raw(path), need_loss)
+    return checked_runs(with_columns(read_raw(path), columns), need_loss)
 
 
 def checked_runs(raw: RawTable, need_loss: bool) -> RunTable:
@@ -61,7 +69,8 @@ def checked_runs(raw: RawTable, need_loss: bool) -> RunTable:
     TableError
         As for `read_runs`.
     """
-    raw.require(["run_id", "schedule", "final_loss"] if need_loss else ["run_id", "schedule"])
+    raw = with_schedules(raw)
+    raw.require(["run_id", "schedule", "final_loss"] if need_loss else ["run_id", "schedule"], of_runs=True)
     table = runs_from_raw(raw, raw.texts("run_id"))
     if need_loss:
         lost = np.isnan(table.final_loss) & np.array([s is None or s == "completed" for s in table.status])
@@ -87,7 +96,7 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
     """
     n = len(names)
     _warn_misspelled(raw)
-    status = [text or None for text in (raw.texts("status") if "status" in raw.columns else [""] * n)]
+    status = _statuses(raw) if "status" in raw.columns else [None] * n
     numbers = {}
     for name in NUMBER_COLUMNS:
         if name not in raw.columns:
@@ -114,6 +123,17 @@ def runs_from_raw(raw: RawTable, names: list[str], lengths: npt.NDArray[np.float
         where=raw.where,
         cells=cells,
     )
+
+
+def _statuses(raw: RawTable) -> list[str | None]:
+    """Return the column status; what others call ours is read as ours, with a note."""
+    texts = raw.texts("status")
+    meant = {text: known_status(text) for text in dict.fromkeys(texts)}
+    other = [(text, ours, texts.count(text)) for text, ours in meant.items() if ours != text]
+    if other:
+        said = ", ".join(f"{text!r} as {ours!r} ({n} run{'s' * (n > 1)})" for text, ours, n in other)
+        warnings.warn(ReadingNote(f"{raw.name}: status is read as ours: {said}"), stacklevel=5)
+    return [meant[text] or None for text in texts]
 
 
 def read_schedules(cells: list[Any], steps: list[float], where: Callable[[int], str]) -> list[Schedule]:

@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
 from optlaws.runs._checks import (
+    STATUSES,
     FloatArray,
     Text,
     check_names,
     check_numbers,
+    check_units,
     fill_counts,
     status_hint,
 )
@@ -25,9 +27,6 @@ from optlaws.schedules import Schedule, ScheduleBatch
 
 Scalars = float | Sequence[float | None] | npt.NDArray[Any] | None
 Texts = str | None | Sequence[str | None]
-
-STATUSES = ("completed", "diverged", "nonfinite", "interrupted")
-"""How a run ended; None where nobody said."""
 
 RUN_COLUMNS = (
     "run_id",
@@ -449,6 +448,7 @@ def assemble(
             f"{where(row)}: status must be one of {allowed} or empty, got {value!r}{status_hint(str(value), STATUSES)}"
         )
     check_numbers(numbers, status, where)
+    check_units(numbers, names, where)
     numbers = fill_counts(numbers, total_steps(schedules), where)
     return RunTable(
         run_id=names,

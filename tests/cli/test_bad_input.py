@@ -39,6 +39,10 @@ TABLES = {
     "short row": (f"{HEADER}\na,{SPEC}\n", "line 2: 2 cells where the header has 6"),
     "quote": (f'{HEADER}\na,"{{\n', "not a CSV table"),
     "semicolons": ("run_id;schedule\na;x\n", "parted by ';'"),
+    "decimal commas": (
+        "run_id;params;lr;loss\na;1,5;0,001;3,2\n",
+        "line 2: columns are separated by ';' and decimals by ','; save it with commas and points",
+    ),
     "contradiction": (f"run_id,schedule,steps\na,{SPEC},7\n", "steps is 7 but the schedule has 25000 steps"),
 }
 
@@ -296,3 +300,10 @@ def test_no_command_replaces_what_it_reads(run, tmp_path, target, args):
     before = (tmp_path / target).read_bytes()
     refused(run(*args, "-o", f"./{target}"), "the output must not be a file that is read", target)
     assert (tmp_path / target).read_bytes() == before
+
+
+def test_spreadsheets_are_named(run, tmp_path):
+    (tmp_path / "runs.xlsx").write_bytes(b"PK\x03\x04 and more")
+    (tmp_path / "runs.csv").write_bytes(b"PK\x03\x04 and more")
+    for name in ("runs.xlsx", "runs.csv"):
+        refused(run("fit", name, "-o", "law.json"), name, "save the sheet as CSV")

@@ -52,7 +52,7 @@ def test_without_torch_one_sentence(grid):
     )
     done = script("-c", code)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "optlaws[train]" in done.stderr
+    assert "pip install -e '.[train]'" in done.stderr
 
 
 def test_a_grid_becomes_a_table_and_is_not_trained_again(grid, tmp_path, run):

@@ -68,7 +68,7 @@ def test_without_torch_one_sentence(config, tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "optlaws[train]" in done.stderr
+    assert "pip install -e '.[train]'" in done.stderr
 
 
 def test_keys_are_listed_without_torch(run):

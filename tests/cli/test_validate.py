@@ -41,7 +41,8 @@ def test_the_smaller_half_is_fitted(tables):
     assert set(runs.params[fitted]) == {25e6, 50e6}
     assert set(runs.steps[fitted]) == {2000, 4000}
     np.testing.assert_array_equal(fitted, (runs.params <= 50e6) & (runs.steps <= 4000))
-    np.testing.assert_array_equal(small_and_short(runs, max_steps=2000), (runs.params <= 50e6) & (runs.steps <= 2000))
+    np.testing.assert_array_equal(small_and_short(runs, max_steps=2000), runs.steps <= 2000)
+    np.testing.assert_array_equal(small_and_short(runs, max_params=50e6), runs.params <= 50e6)
     for limits in ({"max_params": 1.0}, {"max_params": 1e9, "max_steps": 1e9}):
         with pytest.raises(InputError, match="must leave runs on both sides"):
             small_and_short(runs, **limits)
@@ -283,3 +284,23 @@ def test_without_pools_no_nan_is_printed(tables, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "nan" not in out.partition("Wrote")[0]
     assert "no pool: at least 4 held-out runs must have one size and token budget" in out
+
+
+def test_one_limit_limits_nothing_else(tables, tmp_path, capsys):
+    runs, _ = tables
+    write_runs(tmp_path / "runs.csv", runs)
+    assert cli.run(["validate", str(tmp_path), "--max-params", "25M"]) == 0
+    said = capsys.readouterr()
+    assert "optlaws: note: runs of every length are fitted, as --max-steps is not given" in said.err
+    assert f"of at most 25M parameters and {int(runs.steps.max()):,} steps" in said.out
+
+
+def test_a_users_report_has_no_targets_of_this_project(tables, tmp_path, capsys, verdict):
+    write_runs(tmp_path / "runs.csv", tables[0])
+    assert cli.run(["validate", str(tmp_path)]) == 0
+    said = capsys.readouterr().out + (tmp_path / "validation.md").read_text(encoding="utf-8")
+    assert "target" not in said
+    assert "missed" not in said
+    assert "at most 0.5 %: " in report(verdict)
+    rows = [line for line in said.splitlines() if line.startswith(("| held-out runs |", "| mean error |"))]
+    assert {line.count("|") for line in rows} == {3}

@@ -149,6 +149,23 @@ class TestRefusals:
         with pytest.raises(TableError, match="group must name a column; no column 'famly'"):
             fit_law(runs, group="famly")
 
+    @pytest.mark.parametrize(
+        ("group", "called"),
+        [("family", "family"), ("horizon", "horizon"), ("peak", "peak rate"), ("size", "size"), ("batch", "batch")],
+    )
+    def test_groups_that_follow_from_schedules_and_sizes(self, runs, law, group, called):
+        bare = changed(runs, extra={})
+        if called not in law.info["leave_group_out"]:
+            with pytest.raises(FitError, match="must have at least 2 different values"):
+                fit_law(bare, group=group)
+            return
+        assert fit_law(bare, group=group).info["leave_group_out"].keys() == {called}
+
+    def test_a_column_goes_before_a_group_of_its_name(self, runs):
+        own = tuple("ab"[i % 2] for i in range(len(runs)))
+        law = fit_law(changed(runs, extra={"family": own}), group="family")
+        assert {row["group"] for row in law.info["left_out_groups"]["family"]["groups"]} == {"a", "b"}
+
     def test_group_column_of_one_value(self, runs):
         with pytest.raises(FitError, match="group column 'optimizer' must have at least 2 different values, got one"):
             fit_law(runs, group="optimizer")

@@ -245,7 +245,9 @@ class TestFamiliesInPlaceOfSchedules:
             "jsonl": f'{{"{key}": "cosine", "peak": 1e-3, "warmup": 300, "steps": 20000}}\n',
         }
         path.write_text(rows[suffix])
-        with pytest.raises(TableError, match=r"missing column 'schedule'; .* write a schedule in one cell of it, like"):
+        assert read_candidates([str(path)]).schedules == (parse("cosine:peak=1e-3,warmup=300,steps=20000"),)
+        path.write_text(rows[suffix].replace(key, "kinds"))
+        with pytest.raises(TableError, match=r"missing column 'schedule'; .*; add a column family .* in one cell"):
             read_candidates([str(path)])
 
     def test_other_unknown_keys_and_columns_are_as_before(self, tmp_path):
@@ -255,5 +257,5 @@ class TestFamiliesInPlaceOfSchedules:
             read_candidates([str(path)])
         path = tmp_path / "candidates.csv"
         path.write_text("schedul,steps\n3,4\n")
-        with pytest.raises(TableError, match="has schedul, steps; did you mean 'schedul'"):
+        with pytest.raises(TableError, match="has schedul, steps; say which is which: --columns schedule=schedul"):
             read_candidates([str(path)])

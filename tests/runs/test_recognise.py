@@ -1,5 +1,6 @@
 """The standard families are found again in rates that were logged now and then."""
 
+import math
 import warnings
 
 import numpy as np
@@ -92,6 +93,73 @@ def test_rounded_rates_are_no_family():
     one = rate.copy()
     one[70] *= 1 + 3e-6
     assert recognise(step, one, T) is None
+
+
+def rounded(rate, digits, of="digits"):
+    """Rates as a log writes them: with so many significant digits, or places."""
+    if of == "digits":
+        return np.array([float(f"{value:.{digits - 1}e}") for value in rate])
+    return np.round(rate, digits - math.floor(math.log10(rate.max())))
+
+
+ROUNDED = {
+    "constant": "constant:peak={peak},steps=20000,warmup={warmup}",
+    "linear": "linear:peak={peak},steps=20000,warmup={warmup}",
+    "linear to a rest": "linear:peak={peak},steps=20000,warmup={warmup},final=10%",
+    "cosine": "cosine:peak={peak},steps=20000,warmup={warmup}",
+    "cosine to a rest": "cosine:peak={peak},steps=20000,warmup={warmup},final=10%",
+    "wsd": "wsd:peak={peak},steps=20000,warmup={warmup},decay=3975",
+    "wsd to a rest": "wsd:peak={peak},steps=20000,warmup={warmup},decay=2417,final=1%",
+    "sqrt": "wsd:peak={peak},steps=20000,warmup={warmup},decay=4000,shape=sqrt",
+}
+
+
+@pytest.mark.parametrize("family", ROUNDED)
+@settings(max_examples=12, deadline=None)
+@given(
+    digits=st.integers(4, 17),
+    of=st.sampled_from(["digits", "places"]),
+    every=st.sampled_from([7, 10, 50, 64, 100, 137]),
+    peak=st.sampled_from(["3e-4", "1e-3", "6.1e-4", "0.02"]),
+    warmup=st.sampled_from([0, 300, 1000]),
+    late=st.integers(0, 1),
+)
+def test_rounded_rates_are_recognised(family, digits, of, every, peak, warmup, late):
+    schedule = parse(ROUNDED[family].format(peak=peak, warmup=warmup))
+    step = np.arange(0, T, every)
+    rate = rounded(schedule.lr(step), digits, of)
+    found = recognise(step + float(late), rate, T)
+    assert found is not None
+    assert found.kind == schedule.kind
+    half = 0.5 * 10.0 ** (np.floor(np.log10(np.where(rate > 0, rate, rate.max()))) - digits + 1)
+    half = half if of == "digits" else np.full(len(rate), half.max() if digits < 16 else 0.0)
+    at = step if np.abs(found.lr(step) - rate).max() < 0.01 * rate.max() else step + late
+    assert (np.abs(found.lr(at[at < T]) - rate[at < T]) <= np.maximum(2e-6 * rate.max(), 1.01 * half)[at < T]).all()
+
+
+def test_rounded_rates_give_the_schedule_itself():
+    for every in (10, 50, 137):
+        for text in ROUNDED.values():
+            schedule = parse(text.format(peak="6e-4", warmup=700))
+            step = np.arange(0, T, every)
+            assert recognise(step.astype(float), rounded(schedule.lr(step), 6), T) == schedule
+
+
+@pytest.mark.parametrize("digits", [4, 5, 6])
+@pytest.mark.parametrize("off", [1.1, 2.0, 30.0])
+def test_a_rate_further_off_than_its_digits_is_none_of_the_family(digits, off):
+    step = np.arange(0, T, 50)
+    rate = rounded(parse("cosine:peak=7e-4,steps=20000,warmup=500").lr(step), digits)
+    rate[150] = float(f"{rate[150] + off * 10.0 ** (math.floor(math.log10(rate[150])) - digits + 1):.{digits - 1}e}")
+    assert recognise(step.astype(float), rate, T) is None
+
+
+@pytest.mark.parametrize("digits", [4, 6, 8])
+@pytest.mark.parametrize("more", ["cosine:peak=7e-4,cycles=2", "wsd:peak=7e-4,shape=cosine", "inverse_sqrt:peak=7e-4"])
+def test_other_families_are_none_of_ours_with_few_digits_either(more, digits):
+    step = np.arange(0, T, 50)
+    rate = rounded(parse(f"{more},steps=20000,warmup=500").lr(step), digits)
+    assert recognise(step.astype(float), rate, T) is None
 
 
 @settings(max_examples=100, deadline=None)

@@ -115,7 +115,7 @@ BAD_ROWS = {
     "infinite loss": (row(loss="inf"), "final_loss of a completed run must be a finite number"),
     "negative loss": (row(loss="-1"), "final_loss of a completed run must be a finite number"),
     "infinite loss, no status": (row(status="", loss="inf"), "final_loss of a completed run must be a finite number"),
-    "unknown status": (row(status="complete"), "status must be one of completed, diverged, nonfinite, interrupted"),
+    "unknown status": (row(status="over"), "status must be one of completed, diverged, nonfinite, interrupted"),
     "cut-off JSON": (row(schedule=COSINE[:40]), "line 3: schedule: not valid JSON"),
     "unknown schedule": (row(schedule=COSINE.replace("cosine", "cosin")), "did you mean 'cosine'"),
     "unknown key": (row(schedule=COSINE.replace("peak_lr", "peek_lr")), "did you mean 'peak_lr'"),
@@ -155,7 +155,11 @@ def test_bad_rows_are_refused_in_one_sentence(tmp_path, case):
         ("  \n\n", "nothing in it"),
         (HEADER + "\n", "only a header and no row"),
         ("run_id,params\na,1\n", "missing column 'schedule'"),
-        ("run,shedule\na,1\n", "missing columns 'run_id', 'schedule'; the file has run, shedule; did you mean 'run'"),
+        (
+            "run,shedule\na,1\n",
+            "missing columns 'run_id', 'schedule'; the file has run, shedule; say which is which: --columns run_id=run"
+            " --columns schedule=shedule",
+        ),
         (f"{HEADER},run_id\n{row()},x\n", "column 'run_id' occurs twice"),
         (f"{HEADER},\n{row()},x\n", "column 9 of the header has no name"),
         (f'{HEADER}\n"a', "not a CSV table"),

@@ -25,34 +25,27 @@ from optlaws._entries import number, ranges
 from optlaws._normal import NORMAL_90
 from optlaws._ranges import outside
 from optlaws.baselines import get_baseline
-from optlaws.baselines._readings import level_of, logged
+from optlaws.baselines._readings import logged
 from optlaws.baselines.advice import bootstrap
 from optlaws.baselines.base import DERIVED, FloatArray, Progress, column, fit_kind, not_above_zero, usable
-from optlaws.errors import FitError, InputError, LawError, OptlawsError
+from optlaws.errors import FitError, InputError, LawError
+from optlaws.law.baseline_residuals import left_out_residuals, said, training_residuals
 from optlaws.law.domain import UNITS, in_domain_text, rows_of_steps, schedules_seen
 from optlaws.law.doubts import doubts, doubts_warning, unlike, unseen
-from optlaws.law.groups import derived, group_labels
 from optlaws.law.residuals import (
-    CALLED,
     Parts,
-    group_texts,
-    group_values,
     same_level,
     shared_and_own,
-    summary,
     tails,
     versions,
 )
 from optlaws.runs import CurveTable, RunTable, check_runs
 
 KIND = "baseline"
-GROUPS = 6  # neighbours are put together until there are no more groups than this
-READINGS = 40  # of a curve, evenly spread, whose residuals count
 SHOWN = 12  # parameters named in a text
 LARGEST_RESIDUAL = 100.0  # of ln loss in a law file: intervals of more run out of range
 LEAST_SD = 1e-9  # of a residual
 DRAW_FIGURES = 6
-GROUP_COLUMNS = ("params", "tokens", "steps", "peak_lr", "batch_tokens")
 
 
 @dataclass(frozen=True, eq=False)
@@ -353,7 +346,7 @@ def fit_baseline(
     if name is not None and not isinstance(name, str):
         raise InputError(f"name must be text, got {name!r}; leave it out for the law's own")
     law_class = get_baseline(kind)
-    law = fit_kind(law_class, runs, curves, seed=seed, progress=_said("all runs", progress))
+    law = fit_kind(law_class, runs, curves, seed=seed, progress=said("all runs", progress))
     for key, value in law.parameters().items():
         if not np.isfinite(value):
             raise FitError(
@@ -366,14 +359,14 @@ def fit_baseline(
             f"{wrong}: these runs do not follow the law; add runs of other sizes, lengths or rates, or choose another"
         )
     kept = runs.select(usable(runs))
-    left_out = _left_out(law_class, kept, group, seed, progress) if curves is None else None
+    left_out = left_out_residuals(law_class, kept, group, seed, progress) if curves is None else None
     if left_out is not None:
         residuals, origin = left_out.residuals, "groups left out"
         label = left_out.label
     else:
         residuals, origin = np.empty(0), "the training runs themselves, which is optimistic"
         if hasattr(law, "predict"):
-            residuals = _training(law, kept, runs, curves)
+            residuals = training_residuals(law, kept, runs, curves)
         label = np.arange(len(residuals))
     if not hasattr(law, "predict"):
         origin = "nothing: the law predicts no losses"
@@ -412,11 +405,6 @@ def fit_baseline(
     return fitted
 
 
-def _said(what: str, progress: Progress | None) -> Progress | None:
-    """Return a callback that says what its words are about."""
-    return None if progress is None else lambda word: progress(f"{what}, {word}")
-
-
 def rounded(law: Any) -> Any:
     """Return the law with parameters of so many figures as a file keeps of a bootstrap sample's."""
     return type(law)(**{key: float(f"{value:.{DRAW_FIGURES}g}") for key, value in law.parameters().items()})
@@ -427,86 +415,3 @@ def _read_draws(rows: Any, make: Callable[[dict[str, float]], Any], names: Seque
     if not isinstance(rows, list) or not all(isinstance(row, list) and len(row) == len(names) for row in rows):
         raise TypeError("draws must be a list of lists, one number a parameter")
     return tuple(make({key: number(x, f"draws.{key}") for key, x in zip(names, row, strict=True)}) for row in rows)
-
-
-def _groups(runs: RunTable, group: str | None) -> tuple[str, np.ndarray] | None:
-    """Return what is left out in turn, and the runs' labels 0, 1, ... (n,); None if nothing varies."""
-    if group is not None:
-        made = derived(runs, group)
-        by = group if made is None else CALLED.get(made, made)
-        return by, np.unique(group_labels(runs, group), return_inverse=True)[1]
-    for name in GROUP_COLUMNS:
-        values = column(runs, name)
-        if not np.isfinite(values).all():
-            continue
-        levels, label = np.unique(values, return_inverse=True)
-        if len(levels) > GROUPS:
-            label = label * GROUPS // len(levels)
-        if len(levels) > 1:
-            return name, label
-    return None
-
-
-@dataclass(frozen=True, eq=False)
-class _LeftOut:
-    """Residuals ln(loss / prediction) of runs whose group was left out, (n,), labels of the groups (n,), summaries.
-
-    `means` are the mean errors of the groups, in %, by the group in words.
-    """
-
-    residuals: FloatArray
-    label: np.ndarray
-    by: str
-    errors: dict[str, float]
-    groups: dict[str, Any]
-    means: dict[str, float]
-
-
-def _left_out(kind: Any, runs: RunTable, group: str | None, seed: int, progress: Progress | None) -> _LeftOut | None:
-    """Return the residuals of runs whose group was left out, None where there are not two of them."""
-    found = _groups(runs, group)
-    if found is None or not hasattr(kind, "predict"):
-        return None
-    by, label = found
-    residuals = np.full(len(runs), np.nan)
-    values = np.unique(label)
-    for place, value in enumerate(values, start=1):
-        held = label == value
-        where = f"{by} left out, {place} of {len(values)}"
-        if progress is not None:
-            progress(where)
-        try:
-            law = fit_kind(kind, runs.select(~held), seed=seed, progress=_said(where, progress))
-            residuals[held] = np.log(runs.final_loss[held] / law.predict(runs.select(held)))
-        except OptlawsError:  # too little is left without this group
-            continue
-    order = np.argsort(label, kind="stable")
-    good = order[np.isfinite(residuals[order])]
-    if len(good) < 2:
-        return None
-    kept, residuals, label = runs.select(good), residuals[good], label[good]
-    relative = -np.expm1(-residuals)  # 1 - prediction / loss
-    error = 100 * np.abs(relative)
-    errors = {"mean_error_pct": float(error.mean()), "max_error_pct": float(error.max()), "n_runs": len(residuals)}
-    values = group_values(kept, by)
-    texts = group_texts(values, label)
-    means = {text: float(error[label == value].mean()) for text, value in zip(texts, np.unique(label), strict=True)}
-    return _LeftOut(residuals, label, by, errors, summary(relative, label, texts), means)
-
-
-def _training(law: Any, kept: RunTable, runs: RunTable, curves: CurveTable | None) -> FloatArray:
-    """Return ln(loss / prediction) of the training runs, or of their curves."""
-    if curves is None or not hasattr(law, "predict_curve"):
-        residuals = np.log(kept.final_loss / law.predict(kept)) if len(kept) else np.empty(0)
-    else:
-        row_of, parts, level = {name: i for i, name in enumerate(runs.run_id)}, [], level_of(runs, curves)
-        for name, index in curves.runs().items():
-            rows = index[(curves.step[index] > 0) & np.isfinite(curves.loss[index])]
-            if name not in row_of or len(rows) < 2:
-                continue
-            rows = rows[len(rows) // 4 :]  # what comes after the warm-up
-            rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(READINGS, len(rows))).astype(int))]
-            predicted = law.predict_curve(runs.select([row_of[name]]), curves.step[rows])
-            parts.append(np.log(level * curves.loss[rows] / predicted))
-        residuals = np.concatenate(parts) if parts else np.empty(0)
-    return np.asarray(residuals[np.isfinite(residuals)])

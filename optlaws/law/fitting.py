@@ -221,9 +221,8 @@ def fit_law(
         Runs (without losses) at which the field may be stored; default: the training runs. A law that must not carry
         the runs it was fitted to takes a space-filling design here.
     like : Law, optional
-        A law fitted to these runs and others, for laws without a group: its factor of the sds is taken as it is, and
-        its constants are where the search for those that curves calibrate begins, which takes half the time. `basis`
-        and `own_units` are then not looked at.
+        A law fitted to these runs and others, for laws without a group: its basis, units and factor of the sds are
+        taken, and nothing is fitted again without parts of the curves. `basis` and `own_units` are not looked at.
     info : mapping, optional
         Further entries of `Law.info`.
     progress : callable, optional
@@ -379,7 +378,7 @@ def _fit_law(
     if work.readings:
         own = settings.curve_field_sd
         work.settings = settings = replace(settings, trend_sd=own, field_sd=own, spreads=settings.curve_spreads)
-        basis, calibrated = _calibrate(work, basis, progress, like)
+        basis, calibrated = _calibrate(work, basis, progress)
     pool = None
     if inducing_pool is not None:
         states = final_states(inducing_pool, basis.dynamics, use_params=work.use_params, use_batch=work.use_batch)
@@ -457,13 +456,8 @@ def _fit_law(
     )
 
 
-def _calibrate(
-    work: _Fit, basis: Basis, progress: Progress | None, like: Law | None = None
-) -> tuple[Basis, dict[str, float]]:
-    """Return the basis with its time-scales at their most probable values given the curves, and those values.
-
-    From those of a law like it, where there is one, half of the trials do.
-    """
+def _calibrate(work: _Fit, basis: Basis, progress: Progress | None) -> tuple[Basis, dict[str, float]]:
+    """Return the basis with its time-scales at their most probable values given the curves, and those values."""
     from scipy.optimize import minimize
 
     names = list(CALIBRATED)
@@ -485,11 +479,9 @@ def _calibrate(
         trial = build(x)[0]
         return 0.5 * float(x @ x) - trend_evidence(work.problem(trial)[0], trial.prior, settings, centre=trial.centre)
 
-    first, side, trials = np.zeros(len(names)), 0.6, CALIBRATION_TRIALS
-    known = like.info.get("calibrated") if like is not None else None
-    if known:
-        first = np.array([np.log(known[name] / (start[name] * c)) / sd for name, (c, sd) in CALIBRATED.items()])
-        side, trials = 0.4, CALIBRATION_TRIALS // 2
-    simplex = np.vstack([first, first + side * np.eye(len(names))])
-    found = minimize(cost, first, method="Nelder-Mead", options={"maxfev": trials, "initial_simplex": simplex})
+    zero = np.zeros(len(names))
+    simplex = np.vstack([zero, 0.6 * np.eye(len(names))])
+    found = minimize(
+        cost, zero, method="Nelder-Mead", options={"maxfev": CALIBRATION_TRIALS, "initial_simplex": simplex}
+    )
     return build(found.x)

@@ -195,8 +195,8 @@ def left_out(
 
     Groups are schedule families, peak rates, horizons and sizes; one is passed over if less than half of the runs is
     left without it. Arguments and errors as in `learn_prior`. Laws of curves are calibrated anew
-    for every group, from the constants of the whole: with these as they are, which had seen the group, forecasts of the
-    Multi-Power-Law curves were a third worse.
+    for every group: with the constants of the whole, which had seen the group, or half of the trials from these, runs of
+    other data were forecast a third worse.
     """
     steps, losses = _readings(runs, curves)
 

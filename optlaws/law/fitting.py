@@ -275,7 +275,7 @@ def fit_law(
     if not isinstance(info, Mapping | None):
         raise InputError(f"info must be a mapping of further entries, got {info!r:.60}; leave it out for none")
     if not isinstance(like, Law | None):
-        raise InputError(f"like must be a Law, got {type(like).__name__}; leave it out to find all constants")
+        raise InputError(f"like must be a Law, got {type(like).__name__}; leave it out for a law of its own")
     settings = Settings.checked(settings)
     if inducing_pool is not None and not len(check_runs(inducing_pool, "inducing_pool")):
         raise InputError("inducing_pool must hold at least one run, got an empty table; leave it out for the runs")

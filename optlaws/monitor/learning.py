@@ -194,9 +194,9 @@ def left_out(
     """Return the curves under laws fitted without their group, group by group, for each kind of group in turn.
 
     Groups are schedule families, peak rates, horizons and sizes; one is passed over if less than half of the runs is
-    left without it. Arguments and errors as in `learn_prior`. Laws of curves are calibrated anew
-    for every group: with the constants of the whole, which had seen the group, or half of the trials from these, runs of
-    other data were forecast a third worse.
+    left without it. Arguments and errors as in `learn_prior`. Laws of curves are calibrated anew for
+    every group: with the constants of the whole, which had seen the group, or half of the trials from these, runs were
+    forecast worse.
     """
     steps, losses = _readings(runs, curves)
 

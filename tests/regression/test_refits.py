@@ -139,5 +139,5 @@ class TestLike:
         np.testing.assert_allclose(some.predict(ALL).loss, alone.predict(ALL).loss, rtol=2e-3)
 
     def test_something_else(self):
-        with pytest.raises(InputError, match="like must be a Law, got str; leave it out to find all constants"):
+        with pytest.raises(InputError, match="like must be a Law, got str; leave it out for a law of its own"):
             fit_law(ALL, like="law.json")

@@ -171,17 +171,21 @@ def _table_parts(log: Log, names: Columns, file: str) -> list[Part]:
     for row, found in enumerate(numbers):
         if not found:
             continue
-        part = parts.setdefault(runs[row], Part(runs[row] or fallback, log.format, file, {}, columns))
+        part = parts.get(runs[row])
+        if part is None:
+            part = parts[runs[row]] = Part(runs[row] or fallback, log.format, file, {}, columns)
         for role, value in found.items():
             at = _step(raw, columns["step"], row, step[row], columns[role], names.updates)
             part.series.setdefault(role, Series()).add(at, value, row)
     if not any({"loss", "eval"} & part.series.keys() for part in parts.values()):
         raise TableError(f"{raw.name}: column {columns.get('loss', columns.get('eval'))!r} is empty; name another one")
+    kinds = raw.texts(KIND_COLUMN) if KIND_COLUMN in raw.columns else None
+    units = tuple(name for name in other_units(raw.columns) if columns.get("rate", name) == name)
     for part in parts.values():
         part.rates = () if "rate" in given else rivals
-        part.loss_kind = _said_kind(raw, part)
-        part.other_units = tuple(name for name in other_units(raw.columns) if columns.get("rate", name) == name)
-        _add_tokens(raw, part, columns["step"], runs, names.updates)
+        part.loss_kind = None if kinds is None else _said_kind(raw, part, kinds)
+        part.other_units = units
+    _add_tokens(raw, parts, columns["step"], runs, names.updates)
     return [part for part in parts.values() if part.series]
 
 
@@ -264,11 +268,10 @@ def _runs(raw: RawTable, columns: dict[str, str], numbers: list[dict[str, float]
     return ["/".join(texts[name][row] for name in chosen).strip("/") for row in range(len(raw.places))]
 
 
-def _said_kind(raw: RawTable, part: Part) -> str | None:
-    """Return what the column `loss_kind` says of a run's `loss`; None where there is none, or it speaks of others."""
-    if KIND_COLUMN not in raw.columns or "loss" not in part.series or part.columns["loss"] != "loss":
+def _said_kind(raw: RawTable, part: Part, cells: list[str]) -> str | None:
+    """Return what the cells of the column `loss_kind` say of a run's `loss`; None where they speak of other losses."""
+    if "loss" not in part.series or part.columns["loss"] != "loss":
         return None
-    cells = raw.texts(KIND_COLUMN)
     found = sorted({cells[row] for row in part.series["loss"].row})
     if len(found) > 1:
         raise TableError(
@@ -278,18 +281,24 @@ def _said_kind(raw: RawTable, part: Part) -> str | None:
     return found[0] if found[0] in ("", *KINDS.values()) else None
 
 
-def _add_tokens(raw: RawTable, part: Part, step: str, runs: list[str], updates: float) -> None:
-    """Add the tokens seen to a part, where a column counts them and `step` is another one."""
+def _add_tokens(raw: RawTable, parts: Mapping[str, Part], step: str, runs: list[str], updates: float) -> None:
+    """Add the tokens seen to the parts, by name of the run, where a column counts them and `step` is another one."""
     name = next((name for name in raw.columns if name_key(name) in TOKEN_NAMES and name != step), None)
-    own = part.run_id if part.run_id in runs else ""
-    for row, cell in enumerate(raw.columns.get(name, []) if name else []):
+    if name is None:
+        return
+    steps = raw.columns[step]
+    for row, cell in enumerate(raw.columns[name]):
+        part = parts.get(runs[row])
+        if part is None:
+            continue
         with suppress(ValueError, TableError):
             value = as_number(cell)
-            if value is not None and runs[row] == own:
-                at = _step(raw, step, row, raw.columns[step][row], name or "", updates)
+            if value is not None:
+                at = _step(raw, step, row, steps[row], name, updates)
                 part.series.setdefault(TOKENS, Series()).add(at, value, row)
-    if TOKENS in part.series:
-        part.columns = {**part.columns, TOKENS: name or ""}
+    for part in parts.values():
+        if TOKENS in part.series:
+            part.columns = {**part.columns, TOKENS: name}
 
 
 def _chart_parts(log: Log, names: Columns, file: str) -> list[Part]:

@@ -174,6 +174,17 @@ class TestTokens:
         (run,) = log(tmp_path, "step,loss,tokens", [(k, 3.0, 65536 * (k + 1)) for k in range(first, 1001, 10)])
         assert run.batch_tokens == 65536
 
+    def test_every_run_of_a_log_has_its_own_count_and_kind(self, tmp_path):
+        batches = {f"r{i}": 1024 * (1 + i) for i in range(5)}
+        steps = range(10, 101, 10)
+        lines = [(run, k, 3.0, batch * k, "training") for k in steps for run, batch in batches.items()]
+        lines += [("lone", k, 3.0, "", "evaluation") for k in steps] + [("unread", 10, "", 5, "")]
+        found = log(tmp_path, "run_id,step,loss,tokens,loss_kind", lines)
+        assert {run.run_id: run.batch_tokens for run in found[:-1]} == batches
+        assert math.isnan(found[-1].batch_tokens)
+        assert [run.loss_kind for run in found] == ["training"] * 5 + ["evaluation"]
+        assert ["tokens" in run.columns for run in found] == [True] * 5 + [False]
+
     @pytest.mark.parametrize("count", [lambda k: 65536, lambda k: k * k, lambda k: "many"])
     def test_what_does_not_rise_evenly_is_no_count(self, tmp_path, count):
         (run,) = log(tmp_path, "step,loss,tokens", [(k, 3.0, count(k)) for k in range(10, 1001, 10)])

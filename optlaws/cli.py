@@ -222,11 +222,14 @@ def fit(**options: Any) -> None:
 @format_option("text", "json", "csv")
 @output_option(help="Write there instead of to standard output.")
 @columns_option
-def compare(**options: Any) -> None:
-    """Fit our law and rival laws to parts of your runs and say how well each predicts the rest."""
+def compare(**options: Any) -> int:
+    """Fit our law and rival laws to parts of your runs and say how well each predicts the rest.
+
+    Ctrl-C writes what is finished by then; the exit code is 130.
+    """
     from optlaws.commands import compare as command
 
-    command.compare(**options)
+    return command.compare(**options)
 
 
 @cli.command()

@@ -20,7 +20,7 @@ from optlaws.baselines.base import in_order
 from optlaws.baselines.chinchilla import Chinchilla
 from optlaws.baselines.mup import MuP
 from optlaws.baselines.polynomial import CubicRidge
-from optlaws.compare import Difference, contenders, one_size, paired_difference, verdict
+from optlaws.compare import OURS, REFERENCES, Difference, contenders, one_size, paired_difference, verdict
 from optlaws.compare.splits import made_folds
 from optlaws.errors import FitError, InputError, OptlawsWarning
 from optlaws.law.baseline import fit_baseline
@@ -331,6 +331,56 @@ class TestLeftOut:
         status = np.array(["completed"] * 70 + ["diverged"] * 2)
         found = compare_laws(made(status=status), laws=["chinchilla"], splits=["size"])
         assert (found.runs, found.unfinished) == (70, 2)
+
+
+class TestInterrupted:
+    """Ctrl-C at a fit of a law keeps what is finished; without `partial`, or before ours is, it is raised."""
+
+    LAWS = ("kaplan", "chinchilla", "mup")
+
+    def stop_at(self, start, words=None):
+        def tick(word):
+            if words is not None:
+                words.append(word)
+            if word.startswith(start):
+                raise KeyboardInterrupt
+
+        return tick
+
+    def test_what_is_finished_is_kept(self, runs):
+        splits, words = ["horizon", "peak"], []
+        whole = compare_laws(runs, laws=self.LAWS, splits=splits, progress=words.append)
+        fold = "kaplan (law 3 of 6, fold 3 of 4)"
+        assert f"{fold}, fit" in words
+        assert {word.split(" fold ")[1].split(")")[0] for word in words} == {f"{i} of 4" for i in (1, 2, 3, 4)}
+        found = compare_laws(runs, laws=self.LAWS, splits=splits, progress=self.stop_at(fold), partial=True)
+        assert (found.interrupted, whole.interrupted) == (True, False)
+        assert found.not_compared == {"mup": "interrupted"}
+        for split, other in zip(found.splits, whole.splits, strict=True):
+            for name in (OURS, "chinchilla", *REFERENCES):
+                assert split.row(name).error == other.row(name).error
+        first, second = (split.row("kaplan") for split in found.splits)
+        assert (first.error, first.reason) == (whole.splits[0].row("kaplan").error, "")
+        assert (second.folds, second.reason) == (1, "interrupted")
+        assert 0 < second.runs < whole.splits[1].row("kaplan").runs
+
+    @pytest.mark.parametrize(("start", "partial"), [("chinchilla", False), (OURS, True)])
+    def test_it_is_raised_where_nothing_is_kept(self, runs, start, partial):
+        with pytest.raises(KeyboardInterrupt):
+            compare_laws(runs, laws=self.LAWS, splits=["size"], progress=self.stop_at(start), partial=partial)
+
+    def test_the_command_writes_it_and_exits_with_130(self, fake, capsys):
+        class Stops(Fake):
+            @classmethod
+            def fit(cls, runs, curves=None, *, seed=0, starts=0):
+                raise KeyboardInterrupt
+
+        fake(Stops)
+        assert cli.run(["compare", str(MINE), "--laws", "kaplan,chinchilla", "--splits", "size"]) == 130
+        out, err = capsys.readouterr()
+        assert err == "optlaws: interrupted; what was finished is written, without chinchilla, kaplan\n"
+        assert "\nNot compared:\n- chinchilla, kaplan: interrupted\n" in out
+        assert "\noptlaws " in out
 
 
 class TestBadInput:

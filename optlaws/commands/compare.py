@@ -6,13 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import click
+
 from optlaws import report
 from optlaws.commands.core import training_tables
 from optlaws.commands.shared import ticking, write_text
 from optlaws.compare import OURS, Comparison, Difference, Row, SplitResult, compare_laws, verdict
+from optlaws.compare.run import INTERRUPTED
 from optlaws.runs import atomic_write
 from optlaws.validation import SMALLEST_POOL
 
+CODE = 130  # interrupted
 TITLES = {
     "horizon": "Longer runs held out",
     "size": "Larger models held out",
@@ -43,13 +47,16 @@ def compare(
     output: str,
     headers: Mapping[str, str] | None = None,
     full: bool = False,
-) -> None:
-    """Compare laws on run tables (and curve tables) and write what came out."""
+) -> int:
+    """Compare laws on run tables (and curve tables), write what came out, and return the exit code.
+
+    It is 130 after Ctrl-C, when what was finished by then is written.
+    """
     table, readings = training_tables(runs, curves, None, output, headers)
     with ticking("compare") as tick:
         found = compare_laws(
             table, readings, laws=_names(laws), splits=_names(splits), seconds=seconds, intervals=intervals,
-            progress=tick,
+            progress=tick, partial=True,
         )  # fmt: skip
     if style == "json":
         write_text(output, report.to_json(record(found)))
@@ -62,7 +69,13 @@ def compare(
         with atomic_write(output) as stream:
             report.write_csv(stream, {key: [row[key] for row in rows] for key in rows[0]})
     else:
-        write_text(output, _text(found, full))
+        write_text(output, _text(found, full or found.interrupted))  # what is cut short, too
+    if not found.interrupted:
+        return 0
+    left = [name for name, why in found.not_compared.items() if why.startswith(INTERRUPTED)]
+    what = f"without {', '.join(left)}" if left else "not in full"
+    click.echo(f"optlaws: interrupted; what was finished is written, {what}", err=True)
+    return CODE
 
 
 def _names(text: str | None) -> list[str] | None:

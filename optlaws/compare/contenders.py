@@ -97,6 +97,7 @@ class Contender:
         self.intervals = intervals and self.group == "rival" and self.predicts
         self.needs: tuple[str, ...] = () if self.kind is None else self.kind.needs
         self.ranks = self.group != "rival" or not set(self.needs) <= UNRANKING
+        self.place, self.fold, self.folds = "", 0, 0  # for the words of progress
         self.spent = 0.0
         self.warned: list[str] = []
 
@@ -133,7 +134,7 @@ class Contender:
             if self.spent > self.limit:
                 raise OutOfTimeError
             if self.progress is not None:
-                self.progress(f"{self.name}, {word}")
+                self.progress(f"{self.name} ({self.place}, fold {self.fold} of {self.folds}), {word}")
 
         try:
             tick("fit")

@@ -147,6 +147,7 @@ class Comparison:
     no_split : by split why the runs do not allow it.
     not_compared : by law why it has no figure at all.
     warned : by law the first warning that its fits gave, and how many other texts there were.
+    interrupted : whether Ctrl-C came before all laws were fitted; "interrupted" is then the reason of those left.
     """
 
     runs: int
@@ -156,6 +157,7 @@ class Comparison:
     no_split: Mapping[str, str]
     not_compared: Mapping[str, str]
     warned: Mapping[str, str]
+    interrupted: bool = False
 
 
 @dataclass(eq=False)

@@ -21,6 +21,8 @@ from optlaws.validation import SMALLEST_POOL, Split, competing, configurations, 
 
 NO_POOL = f"only advises rates or batches, and no {SMALLEST_POOL} runs held out together have one size and budget"
 
+INTERRUPTED = "interrupted"
+
 
 def compare_laws(
     runs: RunTable,
@@ -31,6 +33,7 @@ def compare_laws(
     seconds: float = SECONDS,
     intervals: bool = False,
     progress: Progress | None = None,
+    partial: bool = False,
 ) -> Comparison:
     """Fit our law and rival laws to parts of the same runs and say how well each predicts the rest.
 
@@ -53,7 +56,10 @@ def compare_laws(
         Give rivals that predict losses the 90 % intervals of `optlaws.law.baseline.fit_baseline`, which leaves groups
         of the training runs out to find them: several times slower.
     progress : callable, optional
-        Called with a word at every fit; it changes nothing.
+        Called with words at every step of a fit, which law and fold of how many among them; it changes nothing.
+    partial : bool
+        On KeyboardInterrupt (Ctrl-C) return what is finished, if ours is among it; the others have "interrupted" for
+        their reason. Without it, or before ours has an answer, the interrupt is raised.
 
     Returns
     -------
@@ -86,15 +92,29 @@ def compare_laws(
     not_compared = {law.name: why for law in contenders if (why := law.unfit(done))}
     contenders = [law for law in contenders if law.name not in not_compared]
     tried = np.unique(configurations(done), return_inverse=True)[1]
-    answers = {
-        law.name: {name: _answers(law, done, folds, pool, tried, curves) for name, folds in made.items()}
-        for law in contenders
-    }
+    answers: dict[str, dict[str, Answers]] = {law.name: {} for law in contenders}
+    interrupted, total = False, sum(map(len, made.values()))
+    for place, law in enumerate(contenders, start=1):
+        law.place, law.folds = f"law {place} of {len(contenders)}", total
+        for name, folds in made.items():
+            mine = answers[law.name][name] = Answers(*np.full((3, len(done)), np.nan))
+            if interrupted and law.group != "reference":
+                mine.reasons.append(INTERRUPTED)
+                continue
+            try:
+                _answer(mine, law, done, folds, pool, tried, curves)
+            except KeyboardInterrupt:
+                if not partial:
+                    raise
+                interrupted = True
+                mine.reasons.append(INTERRUPTED)
     for law in contenders:
-        mine = answers[law.name].values()
-        if not any(a.advised or np.isfinite(a.loss).any() for a in mine):
-            not_compared[law.name] = first_of([why for a in mine for why in a.reasons]) or NO_POOL
+        given = answers[law.name].values()
+        if not any(a.advised or np.isfinite(a.loss).any() for a in given):
+            not_compared[law.name] = first_of([why for a in given for why in a.reasons]) or NO_POOL
     kept = [law for law in contenders if law.name not in not_compared]
+    if interrupted and OURS in not_compared:
+        raise KeyboardInterrupt
     if all(law.group == "reference" for law in kept):
         raise FitError(f"at least one law must be fitted, got none ({OURS}: {not_compared[OURS]}); add runs")
     found = [
@@ -102,7 +122,8 @@ def compare_laws(
     ]
     with_curve = 0 if curves is None else len(set(curves.run_id) & set(done.run_id))
     warned = {law.name: first_of(law.warned) for law in contenders if law.warned}
-    return Comparison(len(done), len(runs) - len(done), with_curve, tuple(found), no_split, not_compared, warned)
+    left_out = len(runs) - len(done)
+    return Comparison(len(done), left_out, with_curve, tuple(found), no_split, not_compared, warned, interrupted)
 
 
 def _chosen(what: str, given: Sequence[str] | None, known: list[str], always: list[str]) -> list[str]:
@@ -121,13 +142,19 @@ def _chosen(what: str, given: Sequence[str] | None, known: list[str], always: li
     return [name for name in known if name in names or name in always]
 
 
-def _answers(
-    law: Contender, runs: RunTable, folds: Sequence[Split], pool: Labels, tried: Labels, curves: CurveTable | None
-) -> Answers:
+def _answer(
+    out: Answers,
+    law: Contender,
+    runs: RunTable,
+    folds: Sequence[Split],
+    pool: Labels,
+    tried: Labels,
+    curves: CurveTable | None,
+) -> None:
     """Fit a law in every fold of a split and gather its answers."""
-    out = Answers(*np.full((3, len(runs)), np.nan))
     block = blocks_of(folds, pool)
     for split in folds:
+        law.fold += 1
         rows, before = np.flatnonzero(split.test), law.spent
         train, test = runs.select(split.train), runs.select(split.test)
         fitted = False
@@ -157,7 +184,6 @@ def _answers(
                 law.warned.extend(" ".join(str(one.message).split()) for one in caught)
         if fitted:
             out.seconds.append(law.spent - before)
-    return out
 
 
 def _keep(out: Answers, predicted: Any, rows: Labels) -> None:

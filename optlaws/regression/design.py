@@ -14,11 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.regression.kernel import group_matrix, levels_of, matern32
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import FREE, damage
+from optlaws.regression.whitened import cholesky
 
 HALF_NORMAL = float(np.sqrt(2.0 / np.pi))  # mean of a normal variable cut off at 0, over its scale
 
@@ -91,7 +93,10 @@ def joint_prior(
 
 @dataclass
 class _State:
-    """What is known after some runs: variances of n points, covariances with the targets, and the runs' own columns."""
+    """What is known after some runs: variances of n points, covariances with the targets, and the runs' own columns.
+
+    Each of `steps` has shape (k, n), k rows of the Cholesky factor of the joint covariance.
+    """
 
     joint: Joint
     targets: np.ndarray
@@ -99,15 +104,18 @@ class _State:
     shared: FloatArray
     steps: list[FloatArray]
 
-    def learn(self, i: int) -> None:
-        """Take in the loss of point i: one step of the Cholesky factor of the joint covariance."""
-        column = self.joint.between(np.arange(len(self.variance)), np.array([i]))[:, 0]
+    def learn(self, rows: np.ndarray) -> None:
+        """Take in the losses of points (k,) at once: k rows of the Cholesky factor of the joint covariance."""
+        if not len(rows):
+            return
+        columns = self.joint.between(rows, np.arange(len(self.variance)))
         for step in self.steps:
-            column = column - step[i] * step
-        step = column / np.sqrt(max(self.variance[i], 0.0) + self.joint.noise[i])
+            columns -= step[:, rows].T @ step
+        own = columns[:, rows] + np.diag(self.joint.noise[rows])
+        step = solve_triangular(cholesky(own), columns, lower=True, overwrite_b=True)
         self.steps.append(step)
-        self.variance = np.maximum(self.variance - step**2, 0.0)
-        self.shared = self.shared - np.outer(step, step[self.targets])
+        self.variance = np.maximum(self.variance - (step * step).sum(axis=0), 0.0)
+        self.shared = self.shared - step.T @ step[:, self.targets]
 
     def gain(self) -> FloatArray:
         """Return what each point would take off the mean variance of the targets, shape (n,)."""
@@ -158,8 +166,7 @@ def choose_runs(
     targets = np.asarray(targets)
     everything = np.arange(len(joint.noise))
     state = _State(joint, targets, joint.variances(), joint.between(everything, targets), [])
-    for i in np.asarray([] if known is None else known, dtype=int):
-        state.learn(int(i))
+    state.learn(np.asarray([] if known is None else known, dtype=int))
     left, chosen, variances = list(np.asarray(pool, dtype=int)), [], [state.left()]
     price = np.ones(len(everything)) if cost is None else cost
     for turn in range(count):
@@ -168,7 +175,7 @@ def choose_runs(
             worth = np.where(_affordable(price[left], budget, count - turn - 1), worth, -1.0)
         place = left.pop(int(np.argmax(worth)))
         budget -= float(price[place])
-        state.learn(place)
+        state.learn(np.array([place]))
         chosen.append(place)
         variances.append(state.left())
     return np.array(chosen, dtype=int), np.array(variances)

@@ -66,6 +66,21 @@ def test_naive_twin(joint, known):
         assert variances[k] == pytest.approx(full, rel=1e-6)
 
 
+def test_known_runs_count_whatever_their_order_and_number(joint):
+    """Half of all points known at once, one of them twice, is what the textbook formula makes of them."""
+    n = len(joint.noise)
+    known = np.random.default_rng(4).permutation(n - 2)[: n // 2]
+    known = np.append(known, known[0])  # two runs alike: their noise differs
+    pool = np.setdiff1d(np.arange(n - 2), known)
+    picked, variances = choose_runs(joint, pool, np.array([n - 2, n - 1]), 2, known=known)
+    again, others = choose_runs(joint, pool, np.array([n - 2, n - 1]), 2, known=known[::-1])
+    assert picked.tolist() == again.tolist() == naive(joint, pool, [n - 2, n - 1], 2, known)
+    for k in range(3):
+        seen = np.concatenate([known, picked[:k]])
+        full = np.mean([conditioned(joint, seen, t) for t in (n - 2, n - 1)])
+        assert (variances[k], others[k]) == pytest.approx((full, full), rel=1e-6)
+
+
 def test_every_run_narrows(joint):
     n = len(joint.noise)
     picked, variances = choose_runs(joint, np.arange(n - 2), np.arange(n - 2, n), n - 2)

@@ -8,10 +8,12 @@ import json
 import math
 import os
 import threading
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ from optlaws.schedules.schedule import no_repeats
 
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers")  # of spreadsheets
 _CSV_LOCK = threading.Lock()
+_BLOCK = 512  # rows of a CSV table that are held as rows; many are slow, as the collector of garbage walks over them
+_VALUES = 2**15  # of a column of a CSV table that are looked for again
+_PART = 2**20  # characters of a CSV table that are split into lines at a time
 _CSV_LIMIT = 2**31 - 1  # characters in one cell: a schedule of a million rates is one cell
 
 
@@ -113,7 +118,8 @@ class RawTable:
         """
         cells = self.columns[name]
         try:
-            values = np.array([float(c) if c is not None and c != "" else math.nan for c in cells], dtype=np.float64)
+            read = (float(c) if c is not None and c != "" else math.nan for c in cells)
+            values = np.fromiter(read, np.float64, len(cells))
         except (TypeError, ValueError, OverflowError):
             values = np.array(
                 [self._number(name, row, cell, count) for row, cell in enumerate(cells)], dtype=np.float64
@@ -126,7 +132,7 @@ class RawTable:
                 raise TableError(
                     f"{self.where(int(row))}: {name} must be a number, got {cell}; leave it empty if unknown"
                 )
-        if any(isinstance(c, bool) for c in cells):
+        if bool in set(map(type, cells)):
             row = next(i for i, c in enumerate(cells) if isinstance(c, bool))
             raise TableError(f"{self.where(row)}: {name} must be a number, got {cells[row]}; leave it empty if unknown")
         return values
@@ -201,36 +207,61 @@ def raw_from_csv(text: str, name: str, delimiter: str = ",") -> RawTable:
         With the line, if the quotes are wrong, a row has another length, a column has no name or occurs twice, or there
         is no row.
     """
-    rows: list[list[str]] = []
-    places: list[int] = []
+    columns: list[list[str]] = []
+    places, short = array("q"), None  # lines of the rows; the first row of another length
     with _long_cells():
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
         try:
             header = next((row for row in reader if any(cell.strip() for cell in row)), [])
-            start = reader.line_num + 1
-            for row in reader:
-                if row and (len(row) > 1 or row[0].strip()):
-                    rows.append(row)
-                    places.append(start)
-                start = reader.line_num + 1
+            columns = [[] for _ in header]
+            known: list[dict[str, str]] = [{} for _ in header]
+            while rows := list(islice(_placed_rows(reader, places), _BLOCK)):
+                if short is None and set(map(len, rows)) != {len(header)}:
+                    first = next(i for i, row in enumerate(rows) if len(row) != len(header))
+                    short = len(rows[first]), places[first - len(rows)]
+                if short is None:
+                    for column, cells, names in zip(columns, zip(*rows, strict=True), known, strict=True):
+                        column.extend(_shared(cells, names))
         except csv.Error as bad:
             raise TableError(f"{name}, line {reader.line_num}: not a CSV table ({bad}); check the quotes") from None
     header = [cell.strip() for cell in header]
     check_header(header, name)
-    width = len(header)
-    for row, place in zip(rows, places, strict=True):
-        if len(row) != width:
-            if delimiter == "," and ";".join(header).count(";") >= max(width, 1) and ";" in header[0]:
-                raise TableError(
-                    f"{name}, line {place}: columns are separated by ';' and decimals by ','; save it with commas and"
-                    " points"
-                )
+    if short is not None:
+        if delimiter == "," and ";".join(header).count(";") >= max(len(header), 1) and ";" in header[0]:
             raise TableError(
-                f"{name}, line {place}: {len(row)} cells where the header has {width}; is the file cut off?"
+                f"{name}, line {short[1]}: columns are separated by ';' and decimals by ','; save it with commas and"
+                " points"
             )
-    if not rows:
+        raise TableError(
+            f"{name}, line {short[1]}: {short[0]} cells where the header has {len(header)}; is the file cut off?"
+        )
+    if not places:
         raise TableError(f"{name}: only a header and no row; at least one run is needed")
-    return RawTable(dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)), places, "line", name)
+    return RawTable(dict(zip(header, columns, strict=True)), places, "line", name)
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text as a file opened with newline="" does, a part of the text at a time."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _PART) + 1 or len(text)
+        yield from io.StringIO(text[start:end], newline="")
+        start = end
+
+
+def _placed_rows(reader: Any, places: array[int]) -> Iterator[list[str]]:
+    """Yield the rows of a CSV reader that are not blank, and append the line that each begins in to `places`."""
+    start = reader.line_num + 1
+    for row in reader:
+        if row and (len(row) > 1 or row[0].strip()):
+            places.append(start)
+            yield row
+        start = reader.line_num + 1
+
+
+def _shared(cells: Sequence[str], known: dict[str, str]) -> Iterable[str]:
+    """Return cells with one object for equal ones, as names and steps are, unless the column has too many values."""
+    return cells if len(known) > _VALUES else map(known.setdefault, cells, cells)
 
 
 def raw_from_json(text: str, name: str) -> RawTable:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import TableError
-from optlaws.runs._cells import read_raw
+from optlaws.runs._cells import RawTable, read_raw
 from optlaws.runs._names import KIND_COLUMN, KINDS
 from optlaws.runs._table import picked_rows
 from optlaws.runs._write import write_columns
@@ -71,11 +71,14 @@ class CurveTable:
 
     def runs(self) -> dict[str, npt.NDArray[np.intp]]:
         """Return, for every run in order of appearance, the indices (k,) of its k readings in order of their steps."""
-        found: dict[str, list[int]] = {}
-        for row, name in enumerate(self.run_id):
-            found.setdefault(name, []).append(row)
-        index = {name: np.array(rows, dtype=np.intp) for name, rows in found.items()}
-        return {name: rows[np.argsort(self.step[rows], kind="stable")] for name, rows in index.items()}
+        names, order, ends = self._sorted()
+        return dict(zip(names, np.split(order, ends)[:-1], strict=True))
+
+    def _sorted(self) -> tuple[list[str], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+        """Return the runs in order of appearance, rows (m,) by run and step (equal ones in order), and ends of runs."""
+        code: dict[str, int] = {}
+        run = np.fromiter((code.setdefault(name, len(code)) for name in self.run_id), np.intp, len(self))
+        return list(code), np.lexsort((self.step, run)), np.cumsum(np.bincount(run, minlength=len(code)))
 
     def select(self, rows: npt.ArrayLike | slice) -> CurveTable:
         """Return the readings picked by a boolean mask (m,), by indices, or by a slice, in that order.
@@ -87,10 +90,10 @@ class CurveTable:
         """
         picked = picked_rows(len(self), rows)
         return CurveTable(
-            tuple(self.run_id[i] for i in picked),
+            tuple(map(self.run_id.__getitem__, picked)),
             self.step[picked],
             self.loss[picked],
-            {name: tuple(values[i] for i in picked) for name, values in self.extra.items()},
+            {name: tuple(map(values.__getitem__, picked)) for name, values in self.extra.items()},
         )
 
     @classmethod
@@ -148,7 +151,15 @@ def read_curves(path: str | os.PathLike[str], need_loss: bool = True) -> CurveTa
         With file and line, for a missing column, text in numbers, a step that is negative or not whole, a loss that is
         empty (with `need_loss`), not finite or not above 0.
     """
-    raw = read_raw(path)
+    table = _checked(read_raw(path), need_loss)
+    _, order, ends = table._sorted()
+    last = np.append(np.diff(table.step[order]) != 0, True)  # of the readings of a step
+    last[ends - 1] = True
+    return table if last.all() else table.select(np.sort(order[last]))
+
+
+def _checked(raw: RawTable, need_loss: bool) -> CurveTable:
+    """Return the cells of a table as readings, or raise what `read_curves` does."""
     raw.require(["run_id", "step"])
     loss_name = next((name for name in LOSS_NAMES if name in raw.columns), None)
     if loss_name is None and need_loss:
@@ -174,11 +185,7 @@ def read_curves(path: str | os.PathLike[str], need_loss: bool = True) -> CurveTa
     extra = {name: tuple(raw.texts(name)) for name in raw.columns if name not in ("run_id", "step", loss_name)}
     if loss_name == "val_loss":
         extra.setdefault(KIND_COLUMN, (KINDS["eval"],) * len(names))
-    table = CurveTable(tuple(names), step, loss, extra)
-    last: dict[tuple[str, float], int] = {}
-    for row, key in enumerate(zip(names, step.tolist(), strict=True)):
-        last[key] = row
-    return table if len(last) == len(table) else table.select(np.array(sorted(last.values()), dtype=np.intp))
+    return CurveTable(tuple(names), step, loss, extra)
 
 
 def write_curves(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from optlaws.errors import TableError
-from optlaws.runs import CurveTable, read_curves, write_curves
+from optlaws.runs import CurveTable, _cells, read_curves, write_curves
 
 
 def write(path, text):
@@ -25,6 +25,59 @@ def test_the_last_reading_of_a_step_counts(tmp_path):
     table = read_curves(write(tmp_path / "c.csv", "run_id,step,loss\na,10,3.5\na,20,3.4\na,10,3.6\n"))
     assert table.step.tolist() == [20, 10]
     assert table.loss.tolist() == [3.4, 3.6]
+
+
+def test_readings_are_kept_and_ordered_as_one_by_one(tmp_path):
+    """The twin keeps the last reading of a (run, step) by a dict, and orders a run's rows by sorting them."""
+    random = np.random.default_rng(1)
+    names = [f"r{i}" for i in random.integers(0, 7, 400)]
+    steps, losses = random.integers(0, 30, 400).tolist(), random.uniform(2, 4, 400).tolist()
+    lines = [f"{n},{k},{y!r}\n" for n, k, y in zip(names, steps, losses, strict=True)]
+    table = read_curves(write(tmp_path / "c.csv", "run_id,step,loss\n" + "".join(lines)))
+    last = {(n, k): row for row, (n, k) in enumerate(zip(names, steps, strict=True))}
+    kept = sorted(last.values())
+    assert table.run_id == tuple(names[row] for row in kept)
+    assert table.step.tolist() == [steps[row] for row in kept]
+    assert table.loss.tolist() == [losses[row] for row in kept]
+    whole = CurveTable(tuple(names), np.array(steps), np.array(losses))
+    for one in (table, whole):
+        rows = {name: [i for i, other in enumerate(one.run_id) if other == name] for name in dict.fromkeys(one.run_id)}
+        want = [(name, sorted(here, key=lambda row: one.step[row])) for name, here in rows.items()]
+        assert [(name, found.tolist()) for name, found in one.runs().items()] == want
+    assert CurveTable((), np.empty(0), np.empty(0)).runs() == {}
+
+
+def _messy(blocks, end):
+    """Return a CSV text of that many blocks of rows, some blank, some with a quoted cell of two lines; its lines."""
+    lines, at, line = ["run_id,step,loss,note"], [], 2
+    for row in range(blocks * _cells._BLOCK):
+        if row % 5 == 3:
+            lines.append("")
+            line += 1
+        note = f'"two{end}lines"' if row % 7 == 2 else "é"
+        lines.append(f"a,{row},3,{note}")
+        at.append(line)
+        line += 2 if row % 7 == 2 else 1
+    return end.join(lines) + end, at
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_in_messages_are_those_of_the_file(end, monkeypatch):
+    """Whatever the parts in which a text is read."""
+    monkeypatch.setattr(_cells, "_BLOCK", 16)
+    monkeypatch.setattr(_cells, "_PART", 40)
+    monkeypatch.setattr(_cells, "_VALUES", 20)
+    text, at = _messy(5, end)
+    raw = _cells.raw_from_csv(text, "c.csv")
+    assert list(raw.places) == at
+    assert raw.columns["step"] == [str(row) for row in range(len(at))]
+    assert {*raw.columns["note"]} == {"é", f"two{end}lines"}
+    for row in (0, 15, 16, 60):
+        cut = text.replace(f"a,{row},3,", f"a,{row},3{end}b,", 1)
+        with pytest.raises(TableError, match=f"line {at[row]}: 3 cells where the header has 4"):
+            _cells.raw_from_csv(cut, "c.csv")
+    with pytest.raises(TableError, match=rf"line {len(text.split(end))}: not a CSV table"):
+        _cells.raw_from_csv(text + '"a"b,1,2,3' + end, "c.csv")
 
 
 def test_steps_may_be_asked_for_without_losses(tmp_path):

@@ -27,6 +27,7 @@ from optlaws.commands.shared import (
     tell_assumed,
     tell_doubts,
     tell_kinds_of,
+    ticking,
     units_text,
     write_text,
 )
@@ -83,14 +84,16 @@ def rank(
             keep_inputs(target, law_name, *candidates)
     law = load_any_law(DEFAULT_LAW if law_name is None else law_name)
     tell_doubts(law)
-    found = gather_candidates(candidates, sizes, law.defaults, headers)
+    with ticking("reading candidates"):
+        found = gather_candidates(candidates, sizes, law.defaults, headers)
     tell_candidates(found, sizes)
     if law_name is None and not set(found.assumed) & {"params", "tokens", "batch_tokens"}:
         law = _nearest(law, found.runs)
     law = elsewhere(law, other_corpus)
     with quiet():
         try:
-            ranking = rank_runs(found.runs, law, max_risk=max_risk)
+            with ticking(f"ranking {len(found.runs):,} candidates"):
+                ranking = rank_runs(found.runs, law, max_risk=max_risk)
         except RiskError as refusal:
             if style == "json":
                 write_text(output, report.refused_json(law.name, other_corpus, found.assumed, refusal))
@@ -233,8 +236,9 @@ def training_tables(
     keep_inputs(output, *runs, *curves)
     if [*runs, *curves].count("-") > 1:
         raise InputError("standard input ('-') can be read only once; give the other tables as files")
-    table = RunTable.concat([read_runs(path, not curves, headers) for path in runs])
-    readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
+    with ticking("reading tables"):
+        table = RunTable.concat([read_runs(path, not curves, headers) for path in runs])
+        readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
     if readings is not None:
         readings = known_readings(readings, table)
     if group is not None and derived(table, group) is None:
@@ -274,7 +278,8 @@ def fit(
         law = fit_law(
             table, readings, group=group, basis=basis, calibrate=free, name=name or stem(output), progress=tick
         )
-    law = with_risk(law, _with_outcomes(table, readings))
+    with ticking("risk of divergence"):
+        law = with_risk(law, _with_outcomes(table, readings))
     if monitor and readings is not None:
         if output != "-":
             law.save(output)  # what is done is not lost if what follows is interrupted
@@ -385,15 +390,18 @@ def predict(
     tell_doubts(law)
     if runs == "-" and curves == "-":
         raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")
-    table = read_runs(runs, columns=headers)
+    with ticking("reading runs"):
+        table = read_runs(runs, columns=headers)
     if curves is None:
-        prediction = law.predict(table)
+        with ticking(f"predicting {len(table):,} runs"):
+            prediction = law.predict(table)
         tell_assumed(prediction.assumed)
         write_runs(output, table, _prediction_columns(prediction, _risks(law, table)))
         tell_misses(law.name, table, prediction, output)
         tell_larger(law, table, output)
         return
-    asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
+    with ticking("reading curves"):
+        asked = read_curves(curves, need_loss=False) if curves else _all_steps(table)
     asked = known_readings(asked, table)
     row_of = {name: row for row, name in enumerate(table.run_id)}
     columns: dict[str, npt.NDArray[Any]] = {

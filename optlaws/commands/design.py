@@ -14,7 +14,15 @@ from optlaws import report
 from optlaws._advice import percent
 from optlaws.baselines.base import usable
 from optlaws.commands.candidates import tell_candidates, tell_overruled
-from optlaws.commands.shared import check_figure, check_outputs, keep_inputs, quiet, tell_kinds_of, write_text
+from optlaws.commands.shared import (
+    check_figure,
+    check_outputs,
+    keep_inputs,
+    quiet,
+    tell_kinds_of,
+    ticking,
+    write_text,
+)
 from optlaws.design import Design, as_finished, design_runs, standard_pool, training_flops, usual_settings
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
@@ -58,7 +66,8 @@ def design(
             keep_inputs(target, *candidates, *pool, have)
     wanted = gather_candidates(candidates, columns)
     targets = wanted.runs
-    done = None if have is None else read_runs(have, True, headers)
+    with ticking("reading runs"):
+        done = None if have is None else read_runs(have, True, headers)
     if done is not None:
         tell_kinds_of(done)
     if done is not None and not pool:
@@ -69,7 +78,8 @@ def design(
     accepted = ACCEPTED if max_risk is None else max_risk
     made = None
     if pool:
-        made = gather_candidates(pool, {key: columns.get(key) for key in ("weight_decay", "optimizer")})
+        with ticking("reading the pool"):
+            made = gather_candidates(pool, {key: columns.get(key) for key in ("weight_decay", "optimizer")})
         choice = made.runs
         assumed = usual_settings(choice)
         assumed.pop("beta2", None)  # nothing is filled in here, and nothing looks at it
@@ -78,7 +88,7 @@ def design(
         assumed = usual_settings(targets)
         if seq_len is None and not np.isfinite(targets.seq_len).any():
             assumed["seq_len"] = float(choice.seq_len[0])
-    with quiet():
+    with quiet(), ticking(f"choosing among {len(choice):,} runs"):
         found = design_runs(targets, choice, count, have=done, budget=budget, max_risk=accepted)
     tell_candidates(wanted, columns)
     if made is not None:

@@ -13,7 +13,7 @@ import click
 import numpy as np
 
 from optlaws.commands.given import Given, by_run, known_name
-from optlaws.commands.shared import CURVES, FINAL, check_outputs, keep_inputs, tell_kinds
+from optlaws.commands.shared import CURVES, FINAL, check_outputs, keep_inputs, progress, tell_kinds, ticking
 from optlaws.errors import InputError, OptlawsWarning
 from optlaws.runs import (
     RECOGNISED,
@@ -90,14 +90,15 @@ def import_logs(
     for target in (output, runs):
         if target is not None:
             keep_inputs(target, *inputs)
-    found = read_logs(
-        logs,
-        run_id=run_id,
-        step=step_column,
-        loss=loss_column,
-        rate=rate_column,
-        updates_per_step=updates_per_step or 1.0,
-    )
+    with ticking("reading logs"):
+        found = read_logs(
+            logs,
+            run_id=run_id,
+            step=step_column,
+            loss=loss_column,
+            rate=rate_column,
+            updates_per_step=updates_per_step or 1.0,
+        )
     schedules = [_named_schedule(text, found) for text in schedule]
     if runs is not None:
         for target in (output, runs):
@@ -112,8 +113,9 @@ def import_logs(
         if not share > 0:
             raise InputError("--final-share must be above 0 and at most 1, got 0; 1% is usual, leave it out")
         columns, rows = _run_columns(found, _facts(found, schedules, given, notes), label, notes, share)
-    curves = CurveTable.concat([run.curve() for run in found])
-    write_curves(output, curves)
+    with ticking("writing curves"):
+        curves = CurveTable.concat([run.curve() for run in found])
+        write_curves(output, curves)
     if runs is not None:
         write_columns(runs, columns, len(rows))
     notes.tell()
@@ -215,7 +217,7 @@ def _run_columns(
 ) -> tuple[dict[str, Any], list[_Row]]:
     """Return the columns of the run table, checked as `read_runs` will, and the rows they are of."""
     rows = []
-    for run, fact in zip(found, facts, strict=True):
+    for run, fact in progress(zip(found, facts, strict=True), "schedules of runs"):
         chosen = _schedule(run, fact["schedule"], notes)
         total = run.steps if chosen is None else chosen.total_steps
         rows.append(_Row(run, fact, chosen, total, *run.final_loss(total, share), *run.scatter(total, share), share))

@@ -12,7 +12,7 @@ import numpy as np
 from optlaws import report
 from optlaws._advice import percent
 from optlaws.commands.candidates import tell_candidates
-from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, keep_inputs, write_text
+from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, keep_inputs, ticking, write_text
 from optlaws.dynamics.model import family
 from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import InputError, LawError
@@ -60,7 +60,8 @@ def risk(
             f"law {law.name!r} must have a risk model, got a law without one;"
             " fit it again with `optlaws fit`, or name a built-in law"
         )
-    found = gather_candidates(candidates, sizes, law.defaults, headers)
+    with ticking("reading candidates"):
+        found = gather_candidates(candidates, sizes, law.defaults, headers)
     other = sum(bool(text) and float(text) != width for text in found.runs.extra.get(WIDTH, ()) if width is not None)
     stated = found.overruled | ({"width": other} if other else {})
     tell_candidates(replace(found, overruled=stated), {**sizes, "width": width})

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from optlaws._normal import NORMAL_90
+from optlaws.commands.lines import Lines
 from optlaws.errors import ExtrapolationWarning, InputError, OptlawsWarning
 from optlaws.runs import (
     atomic_write,
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from optlaws.law.baseline import BaselineFit
     from optlaws.runs import CurveTable, RunTable
 
+_Item = TypeVar("_Item")
+DELAY, SHOWN_EVERY = 2.0, 0.5  # seconds to the first sign of progress, and from sign to sign on a terminal
 NAMED = 4  # runs of one kind in a warning
 FINAL, CURVES = "the final losses", "the curves"
 ERROR_NAMES = {
@@ -83,26 +87,52 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def progress(items: Iterable[Any], what: str) -> Iterable[Any]:
-    """Show a progress bar on standard error after two seconds, where it is a terminal."""
+def progress(items: Iterable[_Item], what: str) -> Iterator[_Item]:
+    """Show a progress bar on standard error after two seconds, where it is a terminal, else a line now and then."""
     from tqdm import tqdm
 
-    bar: Iterable[Any] = tqdm(list(items), desc=what, delay=2.0, leave=False, disable=None)
-    return bar
+    rows, lines = list(items), Lines()
+    for row, item in enumerate(tqdm(rows, desc=what, delay=DELAY, leave=False, disable=None)):
+        lines.say(lambda row=row: f"{what}, {row} of {len(rows)}")  # type: ignore[misc]
+        yield item
 
 
 @contextmanager
 def ticking(what: str) -> Iterator[Callable[[str], None]]:
-    """Yield a function to call on every step: a line of progress on a terminal, from the second second on."""
-    from tqdm import tqdm
+    """Yield a function to call on every step: a line of progress from the second second on, which shows the time.
 
-    with tqdm(desc=what, unit="step", delay=2.0, leave=False, disable=None) as bar:
+    It moves on a terminal, where it does so without steps as well; elsewhere there are `Lines`.
+    """
+    lines, over = Lines(), threading.Event()
+    count, last = 0, ""
 
-        def tick(word: str) -> None:
-            bar.set_postfix_str(word, refresh=False)
-            bar.update()
+    def tick(word: str) -> None:
+        nonlocal count, last
+        count, last = count + 1, word
 
+    def words() -> str:
+        return f"{what}: {count} step{'s' * (count > 1)}, {last}" if count else what
+
+    def show() -> None:
+        if over.wait(DELAY):
+            return
+        from tqdm import tqdm
+
+        with tqdm(bar_format="{desc} [{elapsed}]", leave=False, disable=None) as bar:
+            bar.start_t = getattr(bar, "start_t", 0.0) - DELAY
+            while True:
+                bar.set_description_str(words())
+                lines.say(words)
+                if over.wait(SHOWN_EVERY):
+                    return
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
         yield tick
+    finally:
+        over.set()
+        thread.join()
 
 
 def amount(name: str, value: float) -> str:

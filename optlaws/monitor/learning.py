@@ -200,29 +200,36 @@ def left_out(
     """
     steps, losses = _readings(runs, curves)
 
-    def again(part: RunTable) -> Law:
-        if progress is not None:
-            progress("fit without a group")
+    def again(part: RunTable, tick: Progress) -> Law:
+        tick("fit")
         if law.has_curves:
-            return fit_law(part, curves, like=law, progress=progress)
-        return fit_law(part, basis=get_basis(law.basis_id), progress=progress)
+            return fit_law(part, curves, like=law, progress=tick)
+        return fit_law(part, basis=get_basis(law.basis_id), progress=tick)
 
     done = finished(runs)
     out: list[list[Example]] = []
     with_curve = np.zeros(len(runs), dtype=bool)
     with_curve[list(steps)] = True
-    for kind, labels in enumerate(_groups(runs)):
-        for level in np.unique(labels):
-            kept, held = done & (labels != level), with_curve & (labels == level)
-            if not held.any() or kept.sum() < LEAST_LEFT * done.sum():
-                continue
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", OptlawsWarning)  # small parts are expected here
-                try:
-                    other = (fit or again)(runs.select(kept))
-                except OptlawsError:
-                    continue  # too few runs are left to fit
-                out.append(_examples(other, runs, np.flatnonzero(held), steps, losses, kind))
+    groups = [
+        (kind, labels, level)
+        for kind, labels in enumerate(_groups(runs))
+        for level in np.unique(labels)
+        if with_curve[labels == level].any() and done[labels != level].sum() >= LEAST_LEFT * done.sum()
+    ]
+    for number, (kind, labels, level) in enumerate(groups, start=1):
+
+        def tick(word: str, number: int = number) -> None:
+            if progress is not None:
+                progress(f"without group {number} of {len(groups)}, {word}")
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OptlawsWarning)  # small parts are expected here
+            try:
+                part = runs.select(done & (labels != level))
+                other = again(part, tick) if fit is None else fit(part)
+            except OptlawsError:
+                continue  # too few runs are left to fit
+            out.append(_examples(other, runs, np.flatnonzero(with_curve & (labels == level)), steps, losses, kind))
     return out
 
 

@@ -164,8 +164,8 @@ class TestMonitor:
         monkeypatch.setattr(learning, "_groups", lambda runs: [np.arange(len(runs)) > 3])
         runs, curves = read_runs(folder / "runs.csv"), read_curves(folder / "curves.csv")
         core._with_monitor(load_any_law(folder / "law.json"), runs, curves)
-        assert ("monitor", "fit without a group") in said
-        assert ("monitor", "trial of constants") in said
+        assert ("monitor", "without group 1 of 1, fit") in said
+        assert ("monitor", "without group 1 of 1, trial of constants") in said
 
     def test_an_interrupt_keeps_the_law(self, folder, monkeypatch, capsys):
         """What is fitted is not lost where learning from its curves, which takes much longer, is broken off."""

@@ -159,13 +159,12 @@ def _feed(watch: Monitor, reader: Any, whole: bool = False) -> tuple[int, list[t
 
     A step that goes back winds the monitor back.
     """
-    count, back = 0, []
+    count, back, step = 0, [], watch.status.step
     for reading in reader.new(whole):
-        before = watch.status.step
-        if reading.step < before:
+        if reading.step < step:
             watch.rewind(reading.step)
-            back.append((before, reading.step))
-        watch.update(*reading)
+            back.append((step, reading.step))
+        step = watch.update(*reading).step
         count += 1
     return count, back
 

@@ -139,7 +139,7 @@ class Blocks:
         closed = bool(self.open_steps) and math.floor(step / self.length) > math.floor(self.open_steps[0] / self.length)
         if closed:
             self.steps, self.logs, self.grads = (list(part) for part in self.arrays())
-            self.counts.append(self.seen)
+            self.counts = [*self.counts, self.seen]
             self.open_steps, self.open_logs, self.open_grads = [], [], []
             self.stride, self.seen = 1, 0
         if self.seen % self.stride == 0:
@@ -177,7 +177,15 @@ class Blocks:
         kept = sum(s < edge for s in self.steps)
         if self.open_steps and self.open_steps[-1] > step:
             self.open_steps, self.open_logs, self.open_grads, self.stride, self.seen = [], [], [], 1, 0
-        del self.steps[kept:], self.logs[kept:], self.grads[kept:], self.counts[kept:]
+        self.steps, self.logs, self.grads = self.steps[:kept], self.logs[:kept], self.grads[:kept]
+        self.counts = self.counts[:kept]
+
+    def as_now(self) -> Blocks:
+        """Return the blocks as they are now, whatever is read later; cheap, as lists of closed ones never change."""
+        return Blocks(
+            self.length, self.steps, self.logs, self.grads, self.open_steps[:], self.open_logs[:], self.open_grads[:],
+            self.counts, self.stride, self.seen,
+        )  # fmt: skip
 
 
 def _middle(values: list[float]) -> float:

@@ -56,7 +56,7 @@ class Status:
     new: tuple[Alarm, ...]
     _path: Path = field(repr=False, compare=False)
     _prior: CurvePrior = field(repr=False, compare=False)
-    _blocks: tuple[list[float], list[float]] = field(repr=False, compare=False)
+    _blocks: Blocks = field(repr=False, compare=False)
 
     @property
     def fraction(self) -> float:
@@ -81,7 +81,7 @@ class Status:
     @property
     def forecast(self) -> Forecast:
         """Final loss as seen from here; computed when asked for, in about a millisecond."""
-        steps, logs = (np.array(part, dtype=float) for part in self._blocks)
+        steps, logs, _ = (np.array(part, dtype=float) for part in self._blocks.arrays())
         seen = reforecast(self._path, self._prior, steps, logs)
         return replace(seen, step=self.step, fraction=self.fraction)
 
@@ -199,10 +199,9 @@ class Monitor:
     @property
     def status(self) -> Status:
         """What is known after the latest reading."""
-        steps, logs, _ = self._blocks.arrays()
         return Status(
             self._step, self.path.total, self._readings, self._loss, tuple(self._lasting), self._new,
-            self.path, self.prior, (list(steps), list(logs)),
+            self.path, self.prior, self._blocks.as_now(),
         )  # fmt: skip
 
     @property

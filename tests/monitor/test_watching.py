@@ -42,6 +42,21 @@ def test_a_status_stays_what_it_was():
     assert status.forecast == before
 
 
+def test_statuses_stay_what_they_were_through_blocks_and_winding_back():
+    """Blocks are 50 steps long here, and readings 10 apart: statuses of the middle and the end of blocks."""
+    monitor, steps = new_monitor(), np.arange(10.0, 5001, 10.0)
+    loss = noisy(monitor, steps)
+    kept, forecasts = [], []
+    for step, one in zip(steps, loss, strict=True):
+        kept.append(monitor.update(step, one))
+        if step % 130 == 0:
+            forecasts.append((len(kept) - 1, monitor.status.forecast))
+    monitor.rewind(2000.0)
+    feed(monitor, steps[steps > 2000], 1.1 * loss[steps > 2000])
+    for place, forecast in forecasts:
+        assert kept[place].forecast == forecast
+
+
 def test_a_table_of_one_run_is_the_same_as_a_schedule():
     runs = RunTable.build(parse(WSD), params=85e6, batch_tokens=51_200)
     one, other = Monitor(load_law("llama-slimpajama"), runs), new_monitor()

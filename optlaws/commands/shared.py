@@ -118,7 +118,7 @@ def ticking(what: str) -> Iterator[Callable[[str], None]]:
             return
         from tqdm import tqdm
 
-        with tqdm(bar_format="{desc} [{elapsed}]", leave=False, disable=None) as bar:
+        with tqdm(bar_format="{desc} [{elapsed}]", delay=DELAY, leave=False, disable=None) as bar:
             bar.start_t = getattr(bar, "start_t", 0.0) - DELAY
             while True:
                 bar.set_description_str(words())

@@ -10,7 +10,7 @@ from typing import Any
 
 from optlaws.errors import TableError, nearest
 from optlaws.runs._cells import RawTable, as_text, clip, schedule_keys
-from optlaws.runs._rates import RATE_COLUMNS
+from optlaws.runs._rates import RATE_COLUMNS, text_of_rates
 from optlaws.runs._table import RUN_COLUMNS
 from optlaws.schedules.schedule import no_repeats
 
@@ -91,22 +91,30 @@ def raw_from_document(document: Any, name: str) -> RawTable:
 
 
 def _rates_of(document: Any, name: str) -> RawTable | None:
-    """Return the table of a document that is one rate a step, else None.
-
-    Two numbers at least, since a lone one is more likely a slip than a schedule of one step.
-    """
-    if not isinstance(document, list) or len(document) < 2:
-        return None
-    if not all(isinstance(rate, int | float) and not isinstance(rate, bool) for rate in document):
+    """Return the table of a document that is one rate a step, else None."""
+    if not _is_rates(document):
         return None
     columns = dict(zip(RATE_COLUMNS, (list(range(len(document))), document), strict=True))
     return RawTable(columns, range(1, len(document) + 1), "entry", name)
 
 
+def _is_rates(value: Any) -> bool:
+    """Tell whether a value is a list of rates, one a step.
+
+    Two numbers at least, since a lone one is more likely a slip than a schedule of one step.
+    """
+    return (
+        isinstance(value, list)
+        and len(value) >= 2
+        and all(isinstance(rate, int | float) and not isinstance(rate, bool) for rate in value)
+    )
+
+
 def named_entries(document: Any, name: str) -> list[dict[str, Any]] | None:
     """Return the candidates of a mapping of names to schedules, or None where a document is none.
 
-    It is one where no key is a known one or close to one, and every value may be a schedule or a candidate.
+    It is one where no key is a known one or close to one, and every value may be a schedule, by its rates or in another
+    way, or a candidate.
 
     Raises
     ------
@@ -117,7 +125,9 @@ def named_entries(document: Any, name: str) -> list[dict[str, Any]] | None:
         return None
     known = (*_ENTRY_KEYS, "candidates", "kind")
     for key, value in document.items():
-        if not isinstance(value, str | dict) or difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR):
+        if not (isinstance(value, str | dict) or (key not in RATE_COLUMNS and _is_rates(value))):
+            return None
+        if difflib.get_close_matches(str(key), known, n=1, cutoff=_NEAR):
             return None
     entries = []
     for key, value in document.items():
@@ -143,6 +153,8 @@ def _raw_from_entries(entries: Iterable[tuple[int, Any]], unit: str, name: str, 
         _check_keys(entry, _ENTRY_KEYS, where)
         if entry.get("schedule") in (None, ""):
             raise TableError(f"{where}: the key 'schedule' is missing or empty; give it a short form or a mapping")
+        if _is_rates(entry["schedule"]):
+            entry = {**entry, "schedule": text_of_rates(entry["schedule"], where)}
         rows.append({**shared, **entry})
         places.append(place)
     keys = list(dict.fromkeys(key for row in rows for key in row))

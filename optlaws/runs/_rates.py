@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from optlaws.errors import ScheduleError, TableError
 from optlaws.runs._cells import RawTable
@@ -37,11 +38,21 @@ def raw_from_rates(raw: RawTable) -> RawTable:
     missing = np.flatnonzero(np.isnan(rate))
     if len(missing):
         raise TableError(f"{raw.where(int(missing[0]))}: lr is empty; every step needs its rate")
+    return RawTable({"schedule": [text_of_rates(rate, raw.name)]}, [raw.places[0]], raw.unit, raw.name)
+
+
+def text_of_rates(rate: npt.ArrayLike, where: str) -> str:
+    """Return the JSON text of the schedule that has these rates (T,), one a step.
+
+    Raises
+    ------
+    TableError
+        If a rate is none.
+    """
     try:
-        schedule = _schedule(rate)
+        return _schedule(np.asarray(rate, dtype=np.float64)).to_json()
     except ScheduleError as bad:
-        raise TableError(f"{raw.name}: {bad}") from None
-    return RawTable({"schedule": [schedule.to_json()]}, [raw.places[0]], raw.unit, raw.name)
+        raise TableError(f"{where}: {bad}") from None
 
 
 def _schedule(rate: FloatArray) -> Schedule:

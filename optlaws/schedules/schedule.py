@@ -114,7 +114,7 @@ class Schedule:
         try:
             return self.short()
         except ScheduleError:
-            return f"{self.kind} of {self.total_steps} steps, peak {self.peak!r}"
+            return f"{self.kind} of {self.total_steps} steps, peak {self.peak:.4g}"
 
     def __getitem__(self, name: str) -> Any:
         """Return one parameter by its short name."""

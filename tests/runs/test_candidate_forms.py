@@ -52,9 +52,29 @@ class TestJsonArguments:
         assert found.runs.schedules == (from_array([0.0, 0.5, 0.25]),)
         assert not found.named[0]
 
+    def test_names_may_have_rates(self):
+        flat = [1e-3] * 50
+        values = {"a": [0.0, 0.5, 0.25], "b": COSINE, "c": {"schedule": [0.5, 0.125], "params": "85M"}, "d": flat}
+        document = dump("some.json", values)
+        for given in (document, json.dumps(values)):
+            runs = read_candidates([given])
+            assert runs.run_id == ("a", "b", "c", "d")
+            want = (
+                from_array(values["a"]),
+                parse(COSINE),
+                from_array([0.5, 0.125]),
+                parse("constant:peak=1e-3,steps=50"),
+            )
+            assert runs.schedules == want
+            assert runs.params[2] == 85e6
+
     @pytest.mark.parametrize(
         ("text", "why"),
         [
+            ('{"a": [0.5, -1], "b": [1, 2]}', "entry 1: values must be finite rates from 0"),
+            ('{"a": [0.5, "x"]}', "schedule: kind must be given"),
+            ('{"lr": [0.5, 0.5]}', "schedule: kind must be given"),
+            ('{"a": [0.5], "b": [1, 2]}', "schedule: kind must be given"),
             ('["cosine:peak=1e-3,steps=10"', "candidate 1: not valid JSON .*; check quotes, commas and brackets"),
             ("[]", "candidate 1: a list of schedules or of candidates is needed"),
             ("[[1, 2]]", "candidate 1, entry 1: a schedule or a mapping with the key 'schedule' is needed, got"),

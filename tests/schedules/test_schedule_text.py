@@ -371,3 +371,9 @@ def test_a_chain_of_one_part_is_that_part() -> None:
     assert chain(part) == part == parse({"kind": "chain", "parts": [part.to_dict()]}) == parse(chain(part).short())
     assert hash(chain(part)) == hash(part)
     assert chain(chain(part), part) == chain(part, part)
+
+
+def test_a_long_array_is_named_by_its_length_and_peak():
+    rates = np.linspace(0, 0.0009999906239066651, 200_000)
+    assert str(from_array(rates)) == "array of 200000 steps, peak 0.001"
+    assert str(from_array(1.2345678 * rates)) == "array of 200000 steps, peak 0.001235"

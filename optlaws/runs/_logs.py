@@ -226,13 +226,14 @@ def _numbers(raw: RawTable, columns: Mapping[str, str]) -> list[dict[str, float]
                 numbers[row][role] = value
     steps = raw.columns[columns["step"]]
     blank = {role for role in ROLES if role in columns and any(role not in found for found in numbers)}
-    read = [{k: v for k, v in found.items() if not unlogged(*_alone(k, found, columns), blank)} for found in numbers]
-    for row in range(len(read)):  # a NaN beside a number of the same step, as of a row that logs something else
-        for role in [role for role, value in read[row].items() if math.isnan(value) and role not in blank]:
-            beside = (other for other in (row - 1, row + 1) if 0 <= other < len(read) and steps[other] == steps[row])
-            if any(math.isfinite(read[other].get(role, math.nan)) for other in beside):
-                del read[row][role]
-    return read
+    for row, found in enumerate(numbers):  # in place, as a dict a row takes most of the memory
+        numbers[row] = {k: v for k, v in found.items() if not unlogged(*_alone(k, found, columns), blank)}
+    for row in range(len(numbers)):  # a NaN beside a number of the same step, as of a row that logs something else
+        for role in [role for role, value in numbers[row].items() if math.isnan(value) and role not in blank]:
+            beside = (other for other in (row - 1, row + 1) if 0 <= other < len(numbers) and steps[other] == steps[row])
+            if any(math.isfinite(numbers[other].get(role, math.nan)) for other in beside):
+                del numbers[row][role]
+    return numbers
 
 
 def _alone(role: str, found: dict[str, float], columns: Mapping[str, str]) -> tuple[str, dict[str, float]]:

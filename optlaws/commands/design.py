@@ -71,9 +71,11 @@ def design(
     if done is not None:
         tell_kinds_of(done)
     if done is not None and not pool:
+        usual = usual_settings(targets)
         targets, taken = as_finished(targets, done, [] if seq_len is None else ["seq_len"])
-        if taken:
-            said = ", ".join(f"{key} {value if key == 'optimizer' else f'{value:g}'}" for key, value in taken.items())
+        other = {key: value for key, value in taken.items() if usual.get(key) != value}
+        if other:
+            said = ", ".join(f"{key} {value if key == 'optimizer' else f'{value:g}'}" for key, value in other.items())
             click.echo(f"optlaws: note: taken from {have}, whose runs agree in it: {said}", err=True)
     accepted = ACCEPTED if max_risk is None else max_risk
     made = None

@@ -295,9 +295,7 @@ class TestCommand:
         have.write_text(head + "".join(row.format(i) for i in "897"))
         code, out, err = self.call(tmp_path, *args)
         assert code == 0
-        assert err == (
-            f"optlaws: note: taken from {have}, whose runs agree in it: weight_decay 0.2, seq_len 2048\n"
-        )
+        assert err == f"optlaws: note: taken from {have}, whose runs agree in it: weight_decay 0.2, seq_len 2048\n"
         found = json.loads(out)
         assert {"optimizer", "weight_decay", "seq_len"}.isdisjoint(found["assumed"])
         assert {(run["optimizer"], run["weight_decay"], run["seq_len"]) for run in found["runs"]} == {

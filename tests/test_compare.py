@@ -153,7 +153,7 @@ class TestFigures:
         """Losses that rise with the tokens: `fit` refuses them Chinchilla, and so does this."""
         rising = read_runs(MINE)
         rising = replace(rising, final_loss=3.0 + 0.05 * np.log(rising.tokens / 1e9))
-        with pytest.raises(FitError, match="beta .* must be above 0, got -0.*: these runs do not follow the law"):
+        with pytest.raises(FitError, match=r"beta .* must be above 0, got -0.*: these runs do not follow the law"):
             fit_baseline("chinchilla", rising.select(rising.params <= 30e6))
         found = compare_laws(rising, laws=["chinchilla", "kaplan"], splits=["size"])
         assert found.splits[0].row("kaplan").error > 0

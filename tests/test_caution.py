@@ -180,10 +180,14 @@ class TestLawFiles:
             fitted = fit_baseline("chinchilla", runs)
         assert fitted.info["schedules"] == schedules_seen(runs)
 
-    def test_old_files_are_read_and_do_not_say(self):
-        for name in ("llama-slimpajama", "steplaw-dense"):
-            assert "schedules" not in load_law(name).info
-        assert _seen(load_law("llama-slimpajama"), None) == {"constant", "cosine", "wsd"}
+    def test_old_files_are_read_and_do_not_say(self, tmp_path):
+        law = load_law("llama-slimpajama")
+        kinds = {"constant", "cosine", "wsd"}
+        assert _seen(law, None) == set(law.info["schedules"]["kinds"]) == kinds
+        law = replace(law, info={key: value for key, value in law.info.items() if key != "schedules"})
+        law.save(tmp_path / "old.json")
+        assert "schedules" not in load_law(tmp_path / "old.json").info
+        assert _seen(load_law(tmp_path / "old.json"), None) == kinds
 
     @pytest.mark.parametrize(
         "wrong", [[], {"kinds": [], "warmup_steps": 1.0}, {"kinds": {}}, {"kinds": {"wsd": "x"}, "warmup_steps": 1.0},

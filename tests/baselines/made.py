@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from optlaws.baselines.base import Parametric
-from optlaws.runs import RunTable
+from optlaws.runs import CurveTable, RunTable
 from optlaws.schedules import parse
 
 
@@ -54,3 +54,18 @@ class KnownLaw(Parametric):
     def predict(self, runs):
         """Return final losses, shape (n,)."""
         return self.E + 400 * runs.size**-0.34 + 400 * runs.tokens**-0.28
+
+
+def of_schedules(specs, **columns):
+    """Return runs of schedules given as texts, 100M parameters each unless said otherwise."""
+    return RunTable.build([parse(spec) for spec in specs], **{"params": 1e8, **columns})
+
+
+def curves_of(law, runs, every=40):
+    """Return the curves that a law predicts for runs, a reading every so many steps from step 240 on."""
+    parts = []
+    for i, schedule in enumerate(runs.schedules):
+        steps = np.arange(240.0, schedule.total_steps + 1, every)
+        loss = law.predict_curve(runs.select([i]), steps)
+        parts.append(CurveTable((runs.run_id[i],) * len(steps), steps, loss))
+    return CurveTable.concat(parts)

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from made import curves_of
+from made import of_schedules as table
 
 from optlaws.baselines._readings import gather, level_of
 from optlaws.baselines.annealing import AnnealingLaw
 from optlaws.baselines.convex_bound import ConvexBound
 from optlaws.baselines.functional import FunctionalLaw
-from optlaws.runs import CurveTable, RunTable
-from optlaws.schedules import parse
+from optlaws.runs import CurveTable
 
 LAWS = {
     "annealing": AnnealingLaw(3.1, 0.5, 0.5, 0.4),
@@ -17,19 +18,6 @@ LAWS = {
 }
 TRAIN = ["cosine:peak=3e-4,steps=2400,warmup=216,final=3e-5", "constant:peak=3e-4,steps=2400,warmup=216"]
 TEST = ["wsd:peak=3e-4,steps=2400,warmup=216,decay=0.2,final=3e-5", "cosine:peak=3e-4,steps=4000,warmup=216"]
-
-
-def table(specs, **columns):
-    return RunTable.build([parse(spec) for spec in specs], **{"params": 1e8, **columns})
-
-
-def curves_of(law, runs, every=40):
-    parts = []
-    for i, schedule in enumerate(runs.schedules):
-        steps = np.arange(240.0, schedule.total_steps + 1, every)
-        loss = law.predict_curve(runs.select([i]), steps)
-        parts.append(CurveTable((runs.run_id[i],) * len(steps), steps, loss))
-    return CurveTable.concat(parts)
 
 
 MIXED = [

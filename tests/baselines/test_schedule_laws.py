@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made import curves_of
+from made import of_schedules as table
 from scipy.integrate import quad
 from scipy.special import zeta
 
@@ -40,10 +42,6 @@ LAWS = {
 }
 NQS = NoisyQuadraticSystem(1.1131253732848405, 0.584242820729791, 3.3926855412266743, 0.8853327469240055,
                            0.35449737765209993, 128 * 8.410028810517371, 2.5829307382669966)  # fmt: skip
-
-
-def table(specs, **columns):
-    return RunTable.build([parse(spec) for spec in specs], **{"params": 1e8, **columns})
 
 
 # --- twins: every one reads like its formula, update by update -------------------------------------------------------
@@ -273,15 +271,6 @@ TRAIN = [
     "two_stage:peak=3e-4,steps=1600,warmup=216,switch=800,second=9e-5",
 ]
 TEST = ["wsd:peak=3e-4,steps=2400,warmup=216,decay=0.2,final=3e-5", "cosine:peak=3e-4,steps=4000,warmup=216"]
-
-
-def curves_of(law, runs, every=40):
-    parts = []
-    for i, schedule in enumerate(runs.schedules):
-        steps = np.arange(240.0, schedule.total_steps + 1, every)
-        loss = law.predict_curve(runs.select([i]), steps)
-        parts.append(CurveTable((runs.run_id[i],) * len(steps), steps, loss))
-    return CurveTable.concat(parts)
 
 
 @pytest.mark.parametrize("name", LAWS)

@@ -381,7 +381,8 @@ def report(
         " the run that is chosen over the lowest real one of its row, or of its (N, D). By the mean; by the score of"
         " `optimize` and `recommend`, which counts standard deviations as far as they exceed the noise of one run"
         f" ({Z:.3f} of them); and were all of them counted, which drew the choice to the middle of the runs. Caution is"
-        " for what lies beyond the runs.\n\n" + table(head, cells)
+        " for what lies beyond the runs. That only the excess counts was chosen with these rows in view, so that they"
+        " are no test of it.\n\n" + table(head, cells)
     )
     parts.append(
         "## What this does not show\n\n"

@@ -373,7 +373,10 @@ def validate(**options: Any) -> None:
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
 @logged_sizes
 @click.option(
-    "--final-share", type=Share(), metavar="P", help="End of a curve to average for its final loss. [default: 1%]"
+    "--final-share",
+    type=Share("share"),
+    metavar="P",
+    help="End of a curve to average for its final loss. [default: 1%]",
 )
 @click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
 def import_logs(**options: Any) -> None:

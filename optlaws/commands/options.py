@@ -47,9 +47,11 @@ class Quantity(click.ParamType[float]):
 
 
 class Share(click.ParamType[float]):
-    """A probability from 0 to 1, which may be written like 5%."""
+    """A probability, or a share called so, from 0 to 1, which may be written like 5%."""
 
-    name = "probability"
+    def __init__(self, name: str = "probability") -> None:
+        """Take what messages call it."""
+        self.name = name
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return the number, or fail with the sentence that says what is allowed."""
@@ -60,7 +62,7 @@ class Share(click.ParamType[float]):
             share = -1.0
         if not 0.0 <= share <= 1.0:
             name = param.opts[0] if param else "value"
-            raise InputError(f"{name} must be a probability from 0 to 1, got {text!r}; write it like 0.05 or 5%")
+            raise InputError(f"{name} must be a {self.name} from 0 to 1, got {text!r}; write it like 0.05 or 5%")
         return share + 0.0  # -0 is 0
 
 

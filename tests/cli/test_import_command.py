@@ -314,7 +314,7 @@ def test_few_readings_at_the_end_are_doubted(tmp_path):
     assert "last 20 %, 41 readings" in done.stdout
     assert "is the mean of" not in done.stderr
     assert read_runs(tmp_path / "r.csv").final_loss[0] == pytest.approx(loss[-41:].mean())
-    for share, said in (("0", "--final-share must be above 0"), ("2", "--final-share must be a probability")):
+    for share, said in (("0", "--final-share must be above 0"), ("2", "--final-share must be a share from 0 to 1")):
         done = optlaws(tmp_path, *ask, "--final-share", share)
         assert (done.returncode, said in done.stderr) == (2, True)
 

@@ -372,12 +372,7 @@ def validate(**options: Any) -> None:
 @log_columns
 @click.option("--rate-column", metavar="C", help="Column of the learning rate. [default: found by its name]")
 @logged_sizes
-@click.option(
-    "--final-share",
-    type=Share("share"),
-    metavar="P",
-    help="End of a curve to average for its final loss. [default: 1%]",
-)
+@click.option("--final-share", type=Share("share"), metavar="P", help="End of a curve that is averaged. [default: 1%]")
 @click.option("--label", is_flag=True, help="Set status by the curve: completed, diverged or nonfinite.")
 def import_logs(**options: Any) -> None:
     """Turn logs of past runs into the curve table and the run table that fit and monitor read.

@@ -118,21 +118,39 @@ def test_the_harness_says_what_each_part_has_found_at_once(folder, tmp_path, mon
     assert [path.name for path in tmp_path.iterdir()] == ["page.md"]
 
 
-def test_stacks_on_a_gpu_are_compared_by_training_alone(folder):
+def records(rates, stack=""):
+    extras = [{"tokens_per_second": (str(rate),), "stacked": (stack,)} for rate in rates]
+    curve = SimpleNamespace(loss=np.array([2.0, 1.0]))
+    runs = [SimpleNamespace(extra=extra, tokens=[1000.0], params=[3e6]) for extra in extras]
+    return [SimpleNamespace(runs=each, curve=curve) for each in runs]
+
+
+def test_stacks_on_a_gpu_are_compared_by_training_alone(folder, monkeypatch):
     pytest.importorskip("torch")
-    from harness import rate_of, stacked
+    import harness
 
-    def records(rates, stack=""):
-        extras = [{"tokens_per_second": (str(rate),), "stacked": (stack,)} for rate in rates]
-        return [SimpleNamespace(runs=SimpleNamespace(extra=extra, tokens=[1000.0])) for extra in extras]
-
-    assert rate_of(records([100.0, 300.0])) == pytest.approx(2000 / (10 + 10 / 3))
-    assert rate_of(records([800.0, 800.0], "2")) == 800
-    found = stacked(True, 1)
+    assert harness.rate_of(records([100.0, 300.0])) == pytest.approx(2000 / (10 + 10 / 3))
+    assert harness.rate_of(records([800.0, 800.0], "2")) == 800
+    found = harness.stacked(True, 1)
     best = {way: found[f"16 x 3M, eager, tokens/s {way}"]["value"] for way in ("stacked", "in turn")}
     assert found["16 x 3M stacked over in turn, GPU"]["value"] == best["stacked"] / best["in turn"]
-    assert best["in turn"] > found["16 x 3M, eager, tokens/s in turn, whole calls"]["value"]
-    assert "16 x 3M stacked over in turn, GPU, whole calls" in found
+
+    clock = [0.0]  # a machine on which each call costs three seconds before a run of two, or a stack of one, begins
+
+    def after(seconds, made):
+        clock[0] += seconds
+        return made
+
+    monkeypatch.setattr(harness, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(harness, "train", lambda run: after(3 + 2, records([500.0])[0]))
+    monkeypatch.setattr(harness, "train_stacked", lambda runs, at_once: after(3 + 1, records([4000.0] * 4, "4")))
+    found = harness.stacked(True, 2)
+    tokens = 4 * 6 * 4 * 16
+    rates = {name.partition("tokens/s ")[2]: row["value"] for name, row in found.items() if "tokens/s" in name}
+    whole = {"stacked, whole calls": tokens / 4, "in turn, whole calls": tokens / 20}
+    assert rates == {"stacked": 4000, "in turn": 500, **whole}
+    assert found["16 x 3M stacked over in turn, GPU"]["value"] == 8
+    assert found["16 x 3M stacked over in turn, GPU, whole calls"]["value"] == 5
 
 
 def test_only_what_stands_between_the_markers_is_replaced(folder, tmp_path):

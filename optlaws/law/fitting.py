@@ -30,7 +30,7 @@ from optlaws.law.joint import Joint
 from optlaws.law.misfit import undetermined, warn_of_fit, wider_field
 from optlaws.law.model import Law
 from optlaws.law.optimizers import Optimizers, fit_equivalent, own_runs
-from optlaws.law.outliers import outliers, warn_of_copies
+from optlaws.law.outliers import by_the_others, outliers, warn_of_copies
 from optlaws.law.refits import CALLED as CURVES_CALLED
 from optlaws.law.refits import left_out as left_out_curves
 from optlaws.law.residuals import group_texts, partition_values, summary, versions
@@ -399,8 +399,8 @@ def _fit_law(
             rest = _Fit(runs.select(kept), None, basis, settings, group)
             without = rest.solve(basis, pool)
             if without[0].noise < posterior.noise:  # they did spoil it
+                odd = by_the_others(odd, work.problem(basis)[0], without[0], runs.select(work.final))
                 work, runs, (posterior, quality) = rest, rest.runs, without
-                odd = [{**one, "left_out": True} for one in odd]
         wider = wider_field(settings, posterior.noise, len(work.final), lambda trial: work.evidence(basis, trial))
         if wider != settings:
             work.settings = wider

@@ -97,6 +97,15 @@ def outliers(
     ]
 
 
+def by_the_others(
+    found: Sequence[Mapping[str, Any]], problem: Problem, posterior: Posterior, runs: RunTable
+) -> list[dict[str, Any]]:
+    """Return runs that stand apart as left out, `predicted` by a law of the others; arguments as in `outliers`."""
+    rows = np.array([runs.run_id.index(one["run_id"]) for one in found])
+    loss = expected_loss(posterior, problem.columns[rows], problem.coordinates[rows], problem.size[rows])
+    return [{**one, "predicted": float(x), "left_out": True} for one, x in zip(found, loss, strict=True)]
+
+
 def copies(runs: RunTable) -> list[tuple[str, str]]:
     """Return pairs of names of runs that are one another's copies: equal in all columns, to the loss' last digit.
 

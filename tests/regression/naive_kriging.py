@@ -37,6 +37,13 @@ def residual_covariance(problem, settings, noise, field_sd, offsets=True):
     return k + np.diag(noise**2 * problem.share)
 
 
+def without_noise(problem, coefficients, settings, noise):
+    """The losses less what the fit takes for noise while it looks for the trend: columns are shares of these."""
+    k = residual_covariance(problem, settings, noise, settings.trend_sd, offsets=False)
+    residual = 1.0 - problem.columns @ coefficients / problem.loss
+    return problem.loss * (1.0 - noise**2 * problem.share * np.linalg.solve(k, residual))
+
+
 class Kriging:
     """Universal kriging with known coefficients for the mean, and their prior for the covariance."""
 
@@ -47,7 +54,8 @@ class Kriging:
         k = residual_covariance(problem, settings, noise, settings.field_sd)
         self.residual = 1.0 - problem.columns @ coefficients / problem.loss
         self.alpha = np.linalg.solve(k, self.residual)
-        self.a = problem.columns[:, self.active] / problem.loss[:, None] * self.sds
+        smooth = without_noise(problem, coefficients, settings, noise)
+        self.a = problem.columns[:, self.active] / smooth[:, None] * self.sds
         self.whole = k + self.a @ self.a.T
 
     def cross(self, coordinates, size, curve):

@@ -76,17 +76,21 @@ def soft_evidence(problem, prior, settings):
     x = problem.columns / problem.loss[:, None]
     noise, sds = settings.noise_grid[0], prior_sds(problem, prior)
 
-    def fit(weight):
+    def fit(weight, x, target):
         a = np.vstack([np.sqrt(weight)[:, None] * x / noise, np.diag(1.0 / sds)])
-        c = np.linalg.lstsq(a, np.concatenate([np.sqrt(weight) / noise, np.zeros(len(sds))]), rcond=None)[0]
+        c = np.linalg.lstsq(a, np.concatenate([np.sqrt(weight) * target / noise, np.zeros(len(sds))]), rcond=None)[0]
         return c, np.linalg.slogdet(a.T @ a)[1] + 2.0 * np.log(sds).sum()
 
-    first, _ = fit(np.ones(len(x)))
-    weight = 1.0 / np.sqrt(1.0 + ((1.0 - x @ first) / noise / settings.robust) ** 2)
-    c, curvature = fit(weight)
+    first, _ = fit(np.ones(len(x)), x, 1.0)
+    residual = 1.0 - x @ first
+    weight = 1.0 / np.sqrt(1.0 + (residual / noise / settings.robust) ** 2)
+    x = problem.columns / (problem.columns @ first)[:, None]  # without a field, what is not noise is the trend
+    c, curvature = fit(weight, x, residual + 1.0)
     assert (c > 0).all()
-    squares = weight @ (1.0 - x @ c) ** 2 / noise**2 + ((c / sds) ** 2).sum()
-    return -0.5 * (squares + 2.0 * len(x) * np.log(noise) + curvature), weight
+    residual = residual + 1.0 - x @ c
+    squares = weight @ residual**2 / noise**2 + ((c / sds) ** 2).sum()
+    change = np.log(1.0 - residual).sum()  # from the density of the residual to that of ln loss
+    return -0.5 * (squares + 2.0 * len(x) * np.log(noise) + curvature) + change, weight
 
 
 def test_an_outlier_that_counts_less_is_no_evidence_for_a_law(rng):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from naive_kriging import Kriging, interval, matern, prior_sds, residual_covariance
+from naive_kriging import Kriging, interval, matern, prior_sds, residual_covariance, without_noise
 from threadpoolctl import threadpool_limits
 
 from optlaws.errors import FitError, InputError
@@ -12,7 +12,7 @@ from optlaws.regression import Problem, Settings, fit_trend_field, predict_trend
 from optlaws.regression.kernel import choose_inducing, field_features, matern32, whitening
 from optlaws.regression.whitened import Whitened
 
-PLAIN = Settings(robust=1e9, noise_growth=1e9)  # no reweighting, the same noise everywhere: what the dense twin knows
+PLAIN = Settings(robust=1e9, noise_growth=1e9, rounds=8)  # no weights, one noise: as the dense twin
 PRIOR = np.array([np.inf, np.inf, 8.0, 1.0, 0.02])
 TRUTH = np.array([1.9, 0.5, 0.0, 0.7, 0.01])
 
@@ -120,10 +120,10 @@ class TestAgainstDenseAlgebra:
     def test_coefficients_meet_the_conditions_of_the_minimum(self, rng):
         problem, _ = make(rng, 50)
         posterior, _ = fit_trend_field(problem, PRIOR, PLAIN)
-        x = problem.columns / problem.loss[:, None]
-        k = residual_covariance(problem, PLAIN, posterior.noise, PLAIN.trend_sd, offsets=False)
         c = posterior.coefficients
-        slope = x.T @ np.linalg.solve(k, 1.0 - x @ c) - c / prior_sds(problem, PRIOR) ** 2
+        x = problem.columns / without_noise(problem, c, PLAIN, posterior.noise)[:, None]
+        k = residual_covariance(problem, PLAIN, posterior.noise, PLAIN.trend_sd, offsets=False)
+        slope = x.T @ np.linalg.solve(k, 1.0 - problem.columns @ c / problem.loss) - c / prior_sds(problem, PRIOR) ** 2
         unit = np.abs(x.T @ np.linalg.solve(k, np.ones(50)))
         assert (c >= 0).all()
         assert (np.abs(slope)[c > 0] < 1e-7 * unit[c > 0]).all()
@@ -273,11 +273,12 @@ class TestUncertainty:
         groups = np.arange(30) % 3.0
         problem = replace(problem, size=np.zeros(30), loss=problem.loss * np.exp(shift * (groups - 1.0)))
         posterior, about = fit_trend_field(problem, PRIOR, settings, groups=[groups], names=["fold"])
-        x = problem.columns / problem.loss[:, None]
-        active = posterior.coefficients > 0
+        c = posterior.coefficients
+        x = problem.columns / without_noise(problem, c, settings, noise)[:, None]
+        active = c > 0
         a = x[:, active] * prior_sds(problem, PRIOR)[active]
         k = residual_covariance(problem, settings, posterior.noise, settings.field_sd) + a @ a.T
-        residual = np.ones(30)  # of the trend that the priors expect, which is none
+        residual = 1.0 - problem.columns @ c / problem.loss + x @ c  # of the priors' trend, 0
         errors, model = np.empty(30), np.empty(30)
         for value in range(3):
             out, rest = np.flatnonzero(groups == value), np.flatnonzero(groups != value)
@@ -415,3 +416,13 @@ def test_many_points_are_calibrated_by_their_groups(rng):
     assert info["residuals"] == 4500
     assert info["spread"] != 1.0
     assert info["groups"]["part"]["coverage"] >= 0.9
+
+
+def test_many_noisy_points_do_not_pull_the_trend_below_them(rng):
+    """Shares of measured losses hold their noise, and the smaller the trend the less of it is left (it was .7 %)."""
+    x, z = trend_columns(rng, 2000), rng.uniform(-1.5, 1.5, size=(2000, 2))
+    loss = x @ TRUTH * np.exp(0.0035 * rng.standard_normal(2000))
+    zero = np.zeros(2000)
+    problem = Problem(x, loss, z, zero, zero, zero + 1.0)
+    posterior, _ = fit_trend_field(problem, PRIOR, replace(PLAIN, rounds=3, most_inducing=60))
+    assert abs((x @ posterior.coefficients / (x @ TRUTH)).mean() - 1) < 1e-3

@@ -10,11 +10,10 @@ from typing import Any
 import numpy as np
 from accuracy import table
 from public import FITTED, completed, load, load_curves, schaipp_splits, write_page
-from scipy.stats import spearmanr
 
 from optlaws.law import fit_law
 from optlaws.runs import RunTable
-from optlaws.validation import SMALLEST_POOL, configurations, same_budget, same_horizon, sizes
+from optlaws.validation import SMALLEST_POOL, configurations, rank_correlation, same_budget, same_horizon, sizes
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEARMAN_TARGET = 0.97  # mean over the pools of a split
@@ -121,7 +120,7 @@ def missed_order() -> str:
         predicted, pools = fit_law(runs.select(train)).predict(held).loss, same_horizon(held)
         where = [np.flatnonzero(pools == pool) for pool in np.unique(pools)]
         where = [i for i in where if len(i) >= SMALLEST_POOL]
-        ranks = [float(spearmanr(held.final_loss[i], predicted[i]).statistic) for i in where]
+        ranks = [rank_correlation(held.final_loss[i], predicted[i]) for i in where]
         if not ranks or np.mean(ranks) >= SPEARMAN_TARGET:
             continue
         for i, rank in zip(where, ranks, strict=True):

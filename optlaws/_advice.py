@@ -45,13 +45,14 @@ def advise(
     p_best: FloatArray,
     blind: str = "",
     left_out: int = 0,
+    left_out_unknown: int = 0,
 ) -> tuple[str, int | None]:
     """Say in one sentence what follows from the ranking, and which candidate that names (None: none of them).
 
     Candidates are called by their rank, from 1.
 
     `blind` says of a law that does not look at the schedule what it looks at; "" for other laws. `left_out` counts the
-    candidates that are not among these because of their risk.
+    candidates that are not among these because of their risk, `left_out_unknown` those of them whose risk is not known.
     """
     safe = np.ones(len(order), dtype=bool) if risk is None else ~(risk > max_risk)
     digits = decimals(difference_upper - difference, width, order)
@@ -86,7 +87,9 @@ def advise(
             )  # fmt: skip
     if chosen is not None and _unknown(risk, int(order[chosen])):
         text += f"; the divergence risk of {chosen + 1} is not known"
-    gone = f"; {left_out:,} left out: divergence risk above {_share(max_risk)} or not known" if left_out else ""
+    which = {f"above {_share(max_risk)}": left_out > left_out_unknown, "not known": left_out_unknown > 0}
+    why = " or ".join(text for text, some in which.items() if some)
+    gone = f"; {left_out:,} left out: divergence risk {why}" if left_out else ""
     text = f"{text}{_risky(order, safe, risk, max_risk)}{gone}{_outside(order, in_domain, reasons)}."
     return text, None if chosen is None else int(order[chosen])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class OptlawsError(Exception):
@@ -54,8 +56,21 @@ class ExtrapolationWarning(OptlawsWarning):
     """A prediction lies outside the training domain of its law."""
 
 
+class TooFewRunsWarning(OptlawsWarning):
+    """A law was fitted to fewer runs than its columns, or its intervals need, so that its priors decide much of it."""
+
+
 class RankDeficiencyWarning(OptlawsWarning):
     """The runs given do not determine every column of the basis."""
+
+
+@contextmanager
+def told_otherwise() -> Iterator[None]:
+    """Drop warnings of extrapolation and of columns that runs do not determine, where a result says so itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExtrapolationWarning)
+        warnings.simplefilter("ignore", RankDeficiencyWarning)
+        yield
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -292,8 +292,9 @@ def _rank(
     }
     blind = getattr(law, "blind", "")
     advice, preferred = advise(
-        runs, order, upper - loss, in_domain, reasons, risk, limit, **result, blind=blind, left_out=len(left_out)
-    )
+        runs, order, upper - loss, in_domain, reasons, risk, limit, **result, blind=blind, left_out=len(left_out),
+        left_out_unknown=sum(bool(np.isnan(one)) for _, one in left_out),
+    )  # fmt: skip
     return Ranking(
         runs=runs,
         names=called,

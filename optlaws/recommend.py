@@ -22,7 +22,7 @@ from optlaws._flat import FLAT, TOO_FAR, FlatRange, flat_range, too_far, where_l
 from optlaws.baselines.advice import published_laws, rival_advice
 from optlaws.baselines.base import usable
 from optlaws.dynamics.model import family
-from optlaws.errors import InputError, OptlawsError, RiskError
+from optlaws.errors import InputError, OptlawsError, RiskError, told_otherwise
 from optlaws.law import Law, builtin_names, load_law
 from optlaws.law.domain import beyond
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
@@ -416,7 +416,8 @@ def _scan_batch(task: Task, best: Best, batches: Sequence[float], progress: Call
             progress("batch")
     lowest = int(np.nanargmin(rows["score"]))
     flat = flat_range(np.array(batches), rows["loss"], rows["lower"], rows["upper"], lowest)
-    together = task.law.predict(RunTable.concat(list(tuned.values())))
+    with told_otherwise():
+        together = task.law.predict(RunTable.concat(list(tuned.values())))
     least, most = where_lowest(together, np.arange(len(tuned)), np.array(batches)[list(tuned)])
     return replace(flat, least=least, most=most)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy.stats import rankdata
 
 from optlaws.baselines.base import usable
-from optlaws.errors import FitError, InputError
+from optlaws.errors import FitError, InputError, told_otherwise
 from optlaws.runs import RunTable
 from optlaws.runs._repeats import configurations as configurations
 from optlaws.runs._repeats import levels
@@ -23,6 +23,7 @@ from optlaws.runs._repeats import levels
 FloatArray = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 SMALLEST_POOL = 4  # pools of fewer runs say nothing about ranking
+DIGITS = 12  # of losses: what differs beyond them does so by rounding
 TOP = 2
 
 
@@ -251,8 +252,8 @@ def scores(
     for i in groups:
         if len(i) < smallest:
             continue
-        ranks.append(_spearman(y[i], p[i]))
-        of_candidates.append(_spearman(_per_candidate(y[i], tried[i]), _per_candidate(p[i], tried[i])))
+        ranks.append(rank_correlation(y[i], p[i]))
+        of_candidates.append(rank_correlation(_per_candidate(y[i], tried[i]), _per_candidate(p[i], tried[i])))
         hit, regret = choice(y[i], p[i], tried[i])
         hits += hit
         regrets.append(regret)
@@ -262,7 +263,7 @@ def scores(
         "worst": float(error.max()),
         "bias": float(100 * (p / y - 1).mean()),
         "rmsle": float(100 * np.sqrt((np.log(p / y) ** 2).mean())),
-        "spearman": _spearman(y, p),
+        "spearman": rank_correlation(y, p),
         "pool_spearman": float(np.mean(ranks)) if ranks else float("nan"),
         "candidate_spearman": float(np.mean(of_candidates)) if of_candidates else float("nan"),
         "hits": hits,
@@ -287,7 +288,8 @@ class HeldOut:
 
     def add(self, law: Predictor, runs: RunTable, pool: npt.ArrayLike | None = None) -> None:
         """Predict held-out runs and keep them; `pool` (m,) labels their pools, default `competing`."""
-        p = law.predict(runs)
+        with told_otherwise():
+            p = law.predict(runs)
         self.loss.append(runs.final_loss)
         self.predicted.append(p.loss)
         self.lower.append(p.lower)
@@ -443,8 +445,12 @@ def _losses(name: str, values: npt.ArrayLike) -> FloatArray:
     return array
 
 
-def _spearman(a: FloatArray, b: FloatArray) -> float:
-    """Return the rank correlation, NaN where one side is constant."""
-    x, y = (rankdata(values) - (len(values) + 1) / 2 for values in (a, b))
+def rank_correlation(a: FloatArray, b: FloatArray) -> float:
+    """Return Spearman's rank correlation of two arrays (n,), NaN where one side is constant.
+
+    Values that differ by rounding alone are ties: repeats of one configuration have one predicted loss.
+    """
+    even = (np.round(values / np.abs(values).max(), DIGITS) for values in (a, b))
+    x, y = (rankdata(values) - (len(values) + 1) / 2 for values in even)
     power = float(np.sqrt((x @ x) * (y @ y)))
     return float(x @ y) / power if power > 0 else float("nan")

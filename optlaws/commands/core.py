@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -229,8 +228,12 @@ def training_tables(
     output: str,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[RunTable, CurveTable | None]:
-    """Return the run tables together, and the readings of their curves, for a law that is written to `output`."""
+    """Return the run tables together, and the readings of their curves, for a law that is written to `output`.
+
+    Runs whose curve diverged count as diverged.
+    """
     from optlaws.law.groups import derived
+    from optlaws.risk.labels import warn_of_outcomes, with_outcomes
 
     check_outputs(output)
     keep_inputs(output, *runs, *curves)
@@ -241,6 +244,9 @@ def training_tables(
         readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
     if readings is not None:
         readings = known_readings(readings, table)
+        with ticking("looking for curves that diverged"):
+            table, diverged = with_outcomes(table, readings)
+        warn_of_outcomes(diverged)
     if group is not None and derived(table, group) is None:
         table.column(group)
     tell_kinds_of(table, readings)
@@ -274,12 +280,12 @@ def fit(
     free = [word.strip() for word in (calibrate or "").split(",") if word.strip()]
     if calibrate is not None and not free:
         raise InputError(f"--calibrate must name exponents, got {calibrate!r}; write it like aN,aT, or leave it out")
-    with ticking("fit") as tick:
+    with quiet(), ticking("fit") as tick:
         law = fit_law(
             table, readings, group=group, basis=basis, calibrate=free, name=name or stem(output), progress=tick
         )
     with ticking("risk of divergence"):
-        law = with_risk(law, _with_outcomes(table, readings))
+        law = with_risk(law, table)
     if monitor and readings is not None:
         if output != "-":
             law.save(output)  # what is done is not lost if what follows is interrupted
@@ -310,16 +316,6 @@ def _with_monitor(law: Law, table: RunTable, readings: CurveTable) -> Law:
     with ticking("monitor") as tick:
         prior = learn_prior(law, table, readings, progress=tick)
     return with_prior(law, prior)
-
-
-def _with_outcomes(table: RunTable, readings: CurveTable | None) -> RunTable:
-    """Return the runs, those without a status and a loss but with a curve as completed ones, as the fit took them."""
-    logged = set() if readings is None else set(readings.run_id)
-    said = (
-        status or ("completed" if name in logged else None)
-        for name, status in zip(table.run_id, table.status, strict=True)
-    )
-    return replace(table, status=tuple(said))
 
 
 def _finished_curves(table: RunTable, readings: CurveTable | None) -> int:
@@ -362,10 +358,9 @@ def _fit_summary(law: Law, output: str) -> list[str]:
     risk = getattr(getattr(law, "risk", None), "info", {})
     if "n_runs" in risk and "n_diverged" in risk:
         total, bad = risk["n_runs"], risk["n_diverged"]
-        lines.append(
-            f"Risk of divergence: the public runs' model, moved by {total} of these runs"
-            f" ({total - bad} completed, {bad} diverged)."
-        )
+        what = f"moved by {total} of these runs ({total - bad} completed, {bad} diverged)"
+        alone = "as it is: no run states params, batch_tokens and how it ended, under an optimizer that it knows"
+        lines.append(f"Risk of divergence: the public runs' model, {what if total else alone}.")
     learnt = law.info.get("monitor", {}).get("curves")
     if learnt is not None:
         lines.append(f"Monitor: how {learnt} curves depart from this law is stored.")
@@ -393,7 +388,7 @@ def predict(
     with ticking("reading runs"):
         table = read_runs(runs, columns=headers)
     if curves is None:
-        with ticking(f"predicting {len(table):,} runs"):
+        with quiet(), ticking(f"predicting {len(table):,} runs"):
             prediction = law.predict(table)
         tell_assumed(prediction.assumed)
         write_runs(output, table, _prediction_columns(prediction, _risks(law, table)))

@@ -117,7 +117,8 @@ def _law(
                 f"--law must be left out, or name a published law such as step_law, beside --from, got {name!r};"
                 " the law is fitted on the runs"
             )
-        return with_risk(fit_law(table, name="own", progress=progress), table)
+        with quiet():
+            return with_risk(fit_law(table, name="own", progress=progress), table)
     if name is None:
         return None
     law = load_any_law(name)

@@ -67,7 +67,8 @@ def risk(
     tell_candidates(replace(found, overruled=stated), {**sizes, "width": width})
     accepted = ACCEPTED if max_risk is None else max_risk
     asked = found.runs if width is None else _with_width(found.runs, width)
-    runs, _ = model.complete(asked, law.defaults)
+    runs, filled = model.complete(asked, law.defaults)
+    assumed = {**found.assumed, **filled}
     counted, _ = model.complete(law.as_usual(asked), law.defaults)  # runs of other optimizers at rates of the law's own
     rates = [law.optimizers.rate_unit(name) if law.optimizers else 1.0 for name in runs.optimizer]
     units = [rate / law.usual_factor for rate in rates]
@@ -95,7 +96,7 @@ def risk(
             record["shares"] = dict(zip(DRIVERS, run_shares, strict=True))
             record["changes"] = [_change_record(change) for change in options]
             record["schedule"] = runs.schedule_tuple()[row].to_dict()
-        document = {"law": law.name, "accepted": accepted, "assumed": found.assumed, "candidates": records}
+        document = {"law": law.name, "accepted": accepted, "assumed": assumed, "candidates": records}
         write_text(output, report.to_json(document))
     elif style == "csv":
         records = _records(runs, prediction, accepted, cause, changes, units)
@@ -104,7 +105,7 @@ def risk(
         with atomic_write(output) as stream:
             report.write_csv(stream, columns)
     else:
-        write_text(output, _text(law.name, runs, prediction, accepted, cause, changes, found.assumed, units))
+        write_text(output, _text(law.name, runs, prediction, accepted, cause, changes, assumed, units))
     if max_risk is not None and not (prediction.probability <= max_risk).any():
         click.echo(f"optlaws: {too_risky(prediction.probability, max_risk, runs.run_id)}", err=True)
         return 3

@@ -15,7 +15,7 @@ import click
 
 from optlaws._normal import NORMAL_90
 from optlaws.commands.lines import Lines
-from optlaws.errors import ExtrapolationWarning, InputError, OptlawsWarning
+from optlaws.errors import InputError, OptlawsWarning, told_otherwise
 from optlaws.runs import (
     atomic_write,
     check_target,
@@ -81,9 +81,8 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Drop the warnings on extrapolation: the table says it in its own column."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExtrapolationWarning)
+    """Drop the warnings on extrapolation and on what runs do not tell: the output says both."""
+    with told_otherwise():
         yield
 
 
@@ -202,7 +201,7 @@ def tell_doubts(law: Any) -> None:
 
     info = getattr(law, "info", {})
     few = info.get("n_configurations", COLUMNS)
-    if few < COLUMNS and not getattr(law, "has_curves", False):
+    if few < COLUMNS and not info.get("n_curves"):
         click.echo(
             f"optlaws: note: law {law.name!r} was fitted to {few} different runs, fewer than it has columns: its priors"
             " decide much of what it says, intervals and P(best) too",

@@ -217,11 +217,10 @@ def put_to_the_test(
             f" {count} of {len(runs)} runs (up to {format_quantity(float(train.size.max()))} parameters and"
             f" {int(train.steps.max()):,} steps, by {how}); raise --max-params or --max-steps, or add runs"
         )
-    law = with_risk(fit_law(train, known, own_units=own_units, name=name), train)
-    if law.risk is None:
-        raise FitError("runs to fit must have sizes, batches and Adam or AdamW to judge divergence by")
     with quiet():
+        law = with_risk(fit_law(train, known, own_units=own_units, name=name), train)
         prediction = law.predict(runs)
+    assert law.risk is not None
     done = finished(runs)
     scored = done & ~fitted
     if not scored.any():

@@ -15,7 +15,7 @@ from optlaws.baselines.optimal_rate import nearest_run
 from optlaws.compare.contenders import OURS, REFERENCES, SECONDS, Contender, OutOfTimeError
 from optlaws.compare.figures import DRAWS, Answers, Comparison, first_of, result_of
 from optlaws.compare.splits import SPLITS, Labels, blocks_of, made_folds
-from optlaws.errors import ExtrapolationWarning, FitError, InputError, OptlawsError, nearest
+from optlaws.errors import ExtrapolationWarning, FitError, InputError, OptlawsError, RankDeficiencyWarning, nearest
 from optlaws.runs import CurveTable, RunTable, check_runs
 from optlaws.validation import SMALLEST_POOL, Split, competing, configurations, finished
 
@@ -166,6 +166,7 @@ def _answer(
                 with warnings.catch_warnings(record=True) as caught:
                     warnings.simplefilter("always")
                     warnings.simplefilter("ignore", ExtrapolationWarning)
+                    warnings.simplefilter("ignore", RankDeficiencyWarning)
                     found = law.fit(part, curves)
                     if law.predicts:
                         _keep(out, found.predict(test.select(places)), rows[places])

@@ -116,7 +116,7 @@ def with_risk(law: Law, runs: RunTable) -> Law:
     runs : RunTable
         All runs, diverged ones included; they count as one source. Those that say something have an outcome (a status
         or a final loss), params, batch_tokens, and Adam, AdamW or an optimizer that the law has seen. Where there is
-        none, the law is returned as it is.
+        none, the model is that of the public runs alone.
 
     Returns
     -------
@@ -162,7 +162,8 @@ def with_risk(law: Law, runs: RunTable) -> Law:
         runs = law.as_usual(runs.select(~law.optimizers.unseen(runs)))
     kept = usable(runs)
     if not kept.any():
-        return law
+        none = {"n_runs": 0, "n_diverged": 0, "from": "public runs alone"}
+        return replace(law, risk=replace(public_risk(), info=none))
     own = replace(runs, source=("own",) * len(runs))
     done = kept & np.array([status == "completed" for status in runs.status], dtype=bool)
     if done.any():

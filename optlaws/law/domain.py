@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.dynamics.solve import effective_decay, plain_sgd
-from optlaws.errors import InputError
+from optlaws.errors import ExtrapolationWarning, InputError
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import ScheduleBatch
 from optlaws.schedules.cells import cells
@@ -256,3 +258,17 @@ def density(runs: RunTable) -> FloatArray:
     """Return the share of each run's parameters that a token meets, (n,): 1 for dense networks and where not said."""
     share = runs.active_params / runs.params
     return np.where(np.isfinite(share), share, 1.0)
+
+
+def warn_outside(name: str, inside: npt.NDArray[np.bool_], reasons: Sequence[str], stacklevel: int) -> None:
+    """Warn of runs outside the domain of the law `name`; `inside` and `reasons` as in a prediction, (n,)."""
+    out = np.flatnonzero(~inside)
+    if len(out):
+        lies = "lies" if len(out) == 1 else "lie"
+        warnings.warn(
+            ExtrapolationWarning(
+                f"{len(out):,} of {len(inside):,} runs {lies} outside the domain of law {name!r}, the first with"
+                f" {reasons[out[0]]}; in_domain and reasons name all"
+            ),
+            stacklevel=stacklevel + 1,
+        )

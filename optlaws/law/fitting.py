@@ -37,6 +37,7 @@ from optlaws.law.residuals import group_texts, partition_values, summary, versio
 from optlaws.law.units import all_or_none, own_units_of
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import Posterior, Problem, fit_trend_field, trend_evidence
+from optlaws.risk.labels import warn_of_outcomes, with_outcomes
 from optlaws.runs import CurveTable, RunTable, check_runs
 
 FEWEST_RUNS = 4
@@ -240,10 +241,14 @@ def fit_law(
 
     Warns
     -----
+    TooFewRunsWarning
+        Fewer runs than columns; interval widths that no groups calibrate.
+    RankDeficiencyWarning
+        Columns that do not vary by themselves, `info["undetermined"]`.
     OptlawsWarning
-        Fewer runs than columns; interval widths that no groups calibrate; runs that stand apart from the law of the
-        others, or that scatter by more than laws know; copies of a run under another name; median sizes or batches that
-        are none, and peak rates ten times off all others; runs of an optimizer too few to say anything, left out.
+        Runs that stand apart from the law of the others, or that scatter by more than laws know; curves that diverged;
+        copies of a run under another name; median sizes or batches that are none, and peak rates ten times off all
+        others; runs of an optimizer too few to say anything, left out.
 
     Notes
     -----
@@ -261,6 +266,8 @@ def fit_law(
     Of several optimizers the law is fitted to the runs of the one that most of them have; runs of the others then say
     at which rate, and with what factor of the loss, they count as its own (`optlaws.law.optimizers`). Their curves are
     not looked at.
+
+    A run whose curve diverged by the detector of `optlaws.risk` counts as diverged, whatever its status says.
 
     No weights are given to groups of runs; what balances them is that runs of one configuration share the field and the
     offset of their size, whose variance repeats do not lower, so that repeats count as one run up to the run noise that
@@ -282,6 +289,8 @@ def fit_law(
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
         chosen = get_basis(basis if like is None else like.basis_id)
         about = dict(info or {})
+        runs, diverged = with_outcomes(runs, curves)
+        warn_of_outcomes(diverged, stacklevel=2)
         runs, curves, optimizer, others = own_runs(runs, curves)
         settings = settings.of_sizes(bool((density(runs) < 1.0).any()))
         if like is not None:
@@ -412,9 +421,10 @@ def _fit_law(
     del quality["outliers"]
     count = len(work.final)
     warn_of_copies(work.runs.select(work.final), stacklevel=3)
+    unknown = undetermined(work.problem(basis)[0].columns, basis.names)
     tried = warn_of_fit(
         work.runs.select(work.final), curves is not None, bool(work.partitions), residuals, odd, posterior.noise,
-        settings, stacklevel=3,
+        settings, unknown, stacklevel=3,
     )  # fmt: skip
     values = domain_values(runs, work.use_params, work.use_batch)
     domain = ranges(values)
@@ -435,7 +445,7 @@ def _fit_law(
         "left_out_groups": quality.pop("left_out"),
         "calibrated": calibrated,
         "fit": quality,
-        "undetermined": undetermined(work.problem(basis)[0].columns, basis.names),
+        "undetermined": unknown,
         "schedules": schedules_seen(runs),
         "versions": versions(),
         **({"outliers": odd} if odd and inducing_pool is None else {}),  # with a pool the law carries no run

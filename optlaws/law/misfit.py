@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from optlaws.dynamics.model import FloatArray
-from optlaws.errors import OptlawsWarning
+from optlaws.errors import OptlawsWarning, RankDeficiencyWarning, TooFewRunsWarning
 from optlaws.law.outliers import outliers_warning, warn_of_units
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import FEWEST_CHECKED
@@ -54,29 +54,32 @@ def wider_field(settings: Settings, noise: float, runs: int, evidence: Callable[
 
 def warn_of_fit(
     runs: RunTable, curves: bool, groups: bool, residuals: int, odd: Sequence[Mapping[str, Any]], noise: float,
-    settings: Settings, stacklevel: int,
+    settings: Settings, unknown: Sequence[str], stacklevel: int,
 ) -> int:  # fmt: skip
-    """Warn of few runs, of intervals that nothing calibrated, of outliers, and of runs that scatter.
+    """Warn of few runs, of intervals that nothing calibrated, of outliers, of runs that scatter, and of columns.
 
     Returns the number of different configurations.
 
-    `runs` are those with a final loss; `groups` says whether any could be left out, `residuals` how many were.
+    `runs` are those with a final loss; `groups` says whether any could be left out, `residuals` how many were;
+    `unknown` names the columns that the runs do not determine.
     """
     count, tried = len(runs), len(np.unique(configurations(runs)))
 
-    def warn(text: str) -> None:
-        warnings.warn(OptlawsWarning(text), stacklevel=stacklevel + 1)
+    def warn(text: str, kind: type[OptlawsWarning] = OptlawsWarning) -> None:
+        warnings.warn(kind(text), stacklevel=stacklevel + 1)
 
     if not curves and tried < COLUMNS:
         repeated = f" ({count} with their repeats)" if tried < count else ""
         warn(
             f"{tried} runs{repeated} for {COLUMNS} columns: the priors decide much of this law, its intervals too;"
-            " `optlaws compare` says what one fitted to the shorter or smaller of them makes of the others"
+            " `optlaws compare` says what one fitted to the shorter or smaller of them makes of the others",
+            TooFewRunsWarning,
         )
     elif groups and residuals < FEWEST_CHECKED:
         warn(
             "too few runs are left in groups that can be held out: interval widths are not calibrated by them; give"
-            " groups of more runs"
+            " groups of more runs",
+            TooFewRunsWarning,
         )
     warn_of_units(runs, stacklevel + 1)
     if odd:
@@ -85,6 +88,13 @@ def warn_of_fit(
         warn(
             f"these runs scatter by {100 * noise:g} % or more about any law of these columns: are they"
             " from more than one data set, or the losses not smoothed? fit each source by itself"
+        )
+    if unknown:
+        vary, them = ("does not vary by itself", "it") if len(unknown) == 1 else ("do not vary by themselves", "them")
+        warn(
+            f"{len(unknown)} of {COLUMNS} columns ({', '.join(unknown)}) {vary} in these runs: for others the priors"
+            f" decide; add runs that vary {them} alone",
+            RankDeficiencyWarning,
         )
     return tried
 

@@ -28,6 +28,7 @@ from optlaws.law.domain import (
     in_domain_text,
     rows_of_steps,
     scaled,
+    warn_outside,
 )
 from optlaws.law.joint import Joint
 from optlaws.law.optimizers import SIZES, Optimizers, beside
@@ -278,6 +279,11 @@ class Law(Content):
         InputError
             `runs` is no run table or has no run, a size or batch that the law needs is neither given nor has a default,
             or `threads` is no whole number above 0.
+
+        Warns
+        -----
+        ExtrapolationWarning
+            A run lies outside the domain; `in_domain` and `reasons` say which and why.
         """
         if not len(check_runs(runs)):
             raise InputError("runs must be at least one, got an empty table; add a run")
@@ -287,7 +293,9 @@ class Law(Content):
             own, self.basis.dynamics, use_params=self.use_params, use_batch=self.use_batch, threads=threads
         )
         peak = np.asarray(own.batch().peak, dtype=float)
-        return self._predict(full, own, states, peak, assumed, curve=False, threads=threads)
+        found = self._predict(full, own, states, peak, assumed, curve=False, threads=threads)
+        warn_outside(self.name, found.in_domain, found.reasons, stacklevel=2)
+        return found
 
     def expected_loss(self, runs: RunTable, *, threads: int | None = None) -> FloatArray:
         """Return the expected losses at the end of every run and nothing else, shape (n,): for very many candidates.

@@ -27,7 +27,7 @@ from optlaws._entries import ranges as entry_ranges
 from optlaws.baselines.base import usable
 from optlaws.dynamics.model import FloatArray, family
 from optlaws.dynamics.solve import effective_decay
-from optlaws.errors import LawError, OptlawsWarning
+from optlaws.errors import LawError, OptlawsWarning, told_otherwise
 from optlaws.law.domain import domain_values, ranges
 from optlaws.runs import CurveTable, RunTable
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
@@ -345,7 +345,8 @@ def _given(
     """Return ln of the likelihood, and mean and variance of d, for p values of ln f and `SCATTERS`, (p, s) each."""
     m = len(runs)
     counted = at_rates(runs.select(np.tile(np.arange(m), len(places))), np.repeat(np.exp(places), m))
-    p = replace(law, optimizers=None).predict(replace(counted, optimizer=(law.own_optimizer,) * len(counted)))
+    with told_otherwise():
+        p = replace(law, optimizers=None).predict(replace(counted, optimizer=(law.own_optimizer,) * len(counted)))
     out = np.empty((3, len(places), len(SCATTERS)))
     for k in range(len(places)):
         rows = slice(k * m, (k + 1) * m)

@@ -21,7 +21,7 @@ import numpy as np
 
 from optlaws.dynamics import States, curve_grid, curve_states, integrate
 from optlaws.dynamics.model import FloatArray
-from optlaws.errors import InputError, LawError
+from optlaws.errors import InputError, LawError, told_otherwise
 from optlaws.law import Law
 from optlaws.law.domain import curve_from
 from optlaws.law.model import View
@@ -166,7 +166,8 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
     peak = np.asarray(full.batch().peak, dtype=float)
     view = law.view(states, np.repeat(peak, lengths), curve=law.has_curves)
     loss = expected_loss(law.posterior, view.columns, view.coordinates, view.size, curve=law.has_curves)
-    ends = law.predict(given)
+    with told_otherwise():
+        ends = law.predict(given)
     begin = curve_from(full)
     out, first = [], 0
     for i, length in enumerate(lengths):

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._accepted import ACCEPTED, accepted_risk, no_risk_model
-from optlaws.errors import InputError, LawError
+from optlaws.errors import InputError, LawError, told_otherwise
 from optlaws.ranking import Z, risks
 from optlaws.runs import RunTable, format_quantity
 from optlaws.runs._optimizers import usually_decays
@@ -138,7 +138,8 @@ def judge(law: Any, runs: RunTable, sizes_outside: bool = False, risk: bool = Tr
     InputError
         There is no run, or one lacks what the law needs.
     """
-    prediction = law.predict(runs)
+    with told_otherwise():
+        prediction = law.predict(runs)
     loss = np.asarray(prediction.loss, dtype=np.float64)
     if not (np.isfinite(loss) & (loss > 0)).all():
         raise LawError(
@@ -359,7 +360,8 @@ def make_task(
         assumed["batch_tokens"] = batch
     columns: dict[str, Any] = {name: value for name, value in {**given, **assumed}.items() if value is not None}
     middle = Schedule("cosine", peak=float(np.sqrt(low * high)), steps=total)
-    whole = law.predict(RunTable.build([middle], **columns))
+    with told_otherwise():
+        whole = law.predict(RunTable.build([middle], **columns))
     return Task(
         law=law, steps=total, columns=columns, low=low, high=high, floor=float(min_lr),
         max_risk=ACCEPTED if max_risk is None else max_risk, strict_risk=max_risk is not None, outside=outside,

@@ -3,7 +3,7 @@
 from optlaws._accepted import ACCEPTED
 from optlaws.risk.criterion import PARAMETERS, Prior
 from optlaws.risk.fitting import RiskFit, fit_risk, usable
-from optlaws.risk.labels import CurveOutcome, curve_outcome, curve_outcomes, run_labels
+from optlaws.risk.labels import CurveOutcome, curve_outcome, curve_outcomes, run_labels, with_outcomes
 from optlaws.risk.model import RiskModel, RiskPrediction
 from optlaws.risk.quantities import Quantities, quantities
 
@@ -22,4 +22,5 @@ __all__ = [
     "quantities",
     "run_labels",
     "usable",
+    "with_outcomes",
 ]

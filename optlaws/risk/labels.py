@@ -11,13 +11,15 @@ A curve counts as diverged where its loss rose far above what it had reached and
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from optlaws.dynamics.model import FloatArray
-from optlaws.errors import InputError
+from optlaws.errors import InputError, OptlawsWarning
 from optlaws.runs import CurveTable, RunTable
 
 RISE = 1.15
@@ -32,6 +34,9 @@ WINDOW = 5
 
 FEWEST = 3
 """Readings that a sustained rise needs at least."""
+
+
+NAMED = 5  # runs that a warning names
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,10 @@ def curve_outcome(step: npt.ArrayLike, loss: npt.ArrayLike) -> CurveOutcome:
 
 def _running_median(values: FloatArray) -> FloatArray:
     """Return the median of the last `WINDOW` readings at each reading, of all so far at the start."""
-    padded = np.concatenate([np.full(WINDOW - 1, np.nan), values])
-    return np.asarray(np.nanmedian(np.lib.stride_tricks.sliding_window_view(padded, WINDOW), axis=1))
+    start = [float(np.median(values[: k + 1])) for k in range(min(WINDOW - 1, len(values)))]
+    if len(values) < WINDOW:
+        return np.array(start)
+    return np.concatenate([start, np.median(np.lib.stride_tricks.sliding_window_view(values, WINDOW), axis=1)])
 
 
 def curve_outcomes(curves: CurveTable) -> dict[str, CurveOutcome]:
@@ -123,6 +130,47 @@ def curve_outcomes(curves: CurveTable) -> dict[str, CurveOutcome]:
         A run has two readings of a step, a step that is not finite, or a loss of 0 or less.
     """
     return {name: curve_outcome(curves.step[rows], curves.loss[rows]) for name, rows in curves.runs().items()}
+
+
+def with_outcomes(runs: RunTable, curves: CurveTable | None) -> tuple[RunTable, dict[str, CurveOutcome]]:
+    """Return runs with the outcome that their curves show, and what the detector says of those that it found diverged.
+
+    A run without a status takes the detector's; one whose curve diverged is `diverged`, whatever its status says but
+    diverged or nonfinite. Runs without a curve stay as they are, and so do all without `curves`.
+    """
+    if curves is None:
+        return runs, {}
+    logged, status, found = curves.runs(), list(runs.status), {}
+    for i, name in enumerate(runs.run_id):
+        if name not in logged or status[i] in ("diverged", "nonfinite"):
+            continue
+        rows = logged[name]
+        rows = rows[~(curves.loss[rows] <= 0)]
+        if not len(rows):
+            continue
+        outcome = curve_outcome(curves.step[rows], curves.loss[rows])
+        if outcome.status != "completed":
+            found[name] = outcome
+            status[i] = outcome.status
+        elif status[i] is None:
+            status[i] = outcome.status
+    return replace(runs, status=tuple(status)), found
+
+
+def warn_of_outcomes(found: Mapping[str, CurveOutcome], stacklevel: int = 2) -> None:
+    """Warn of runs that count as diverged by their curves."""
+    if not found:
+        return
+    named = ", ".join(f"{name!r} (from step {one.since:,.0f})" for name, one in list(found.items())[:NAMED])
+    more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    whose = "run counts" if len(found) == 1 else "runs count"
+    warnings.warn(
+        OptlawsWarning(
+            f"{len(found)} {whose} as diverged, for the loss of the curve rose above {RISE:g} times its lowest and did"
+            f" not come back: {named}{more}; drop these readings if that is a mistake, or set status to diverged"
+        ),
+        stacklevel=stacklevel + 1,
+    )
 
 
 def run_labels(runs: RunTable) -> FloatArray:

@@ -31,7 +31,7 @@ def call(*arguments, **environment):
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=1200,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
@@ -163,7 +163,7 @@ def test_a_killed_sweep_leaves_its_archive_and_the_next_call_goes_on_from_it(tmp
         stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "OUT": str(out)},
     )  # fmt: skip
     before = time.monotonic()
-    while time.monotonic() - before < 200 and sweep.poll() is None:  # the first archive is empty
+    while time.monotonic() - before < 600 and sweep.poll() is None:  # the first archive is empty
         if (out / "runs.tar.gz").exists():
             with tarfile.open(out / "runs.tar.gz") as archive:
                 if archive.getnames():

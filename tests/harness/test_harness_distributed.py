@@ -30,7 +30,7 @@ def torchrun(folder, *arguments):
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
         cwd=folder,
         env=ENVIRONMENT,
     )

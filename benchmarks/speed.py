@@ -15,12 +15,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from accuracy import mark, splice, table
 from public import FITTED, completed, data_file, load
 
+from optlaws._normal import NORMAL_90
+from optlaws.ranking import rank
 from optlaws.runs import RunTable, read_runs, write_runs
+from optlaws.schedules import ScheduleBatch
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = {
@@ -31,6 +36,8 @@ SECONDS = {
     "fit of three curves": 1.0,
     "1,000,000 candidates through the Python API": 10.0,
     "run table of 10,000 rows read (in Python)": 0.5,
+    "10,000 predictions ranked (in Python)": 0.3,
+    "1,000,000 predictions ranked (in Python)": 3.0,
 }
 MILLION = """
 import numpy as np, resource, time
@@ -73,6 +80,24 @@ def read_table(path: Path) -> float:
     """Return seconds to read a run table from Python."""
     start = time.perf_counter()
     read_runs(path)
+    return time.perf_counter() - start
+
+
+def ranked(count: int) -> float:
+    """Return seconds to rank made-up predictions with a joint covariance: `rank` without what a law costs."""
+    rng = np.random.default_rng(0)
+    runs = RunTable.build(ScheduleBatch.grid("cosine", peak=np.linspace(1e-4, 1e-3, count), steps=1000))
+    loss, factors, noise = 3 + 0.02 * rng.random(count), 0.01 * rng.standard_normal((count, 6)), np.full(count, 1e-3)
+    sd = np.sqrt((factors**2).sum(axis=1) + noise**2)
+    half = NORMAL_90 * sd
+    prediction = SimpleNamespace(
+        loss=loss, sd=sd, noise=noise, lower=loss - half, upper=loss + half, in_domain=np.ones(count, bool),
+        reasons=[""] * count, covariance=lambda i: factors[i] @ factors[i].T,
+        covariance_with=lambda j, rows=None: factors[slice(None) if rows is None else rows] @ factors[j],
+    )  # fmt: skip
+    law: Any = SimpleNamespace(name="made up", predict=lambda runs: prediction)
+    start = time.perf_counter()
+    rank(runs, law)
     return time.perf_counter() - start
 
 
@@ -121,6 +146,9 @@ def main() -> None:
         write_runs(here / "table.csv", RunTable.build(specs, params=8.5e7, final_loss=3.0))
         table_seconds = [read_table(here / "table.csv") for _ in range(arguments.repeat)]
         seconds["run table of 10,000 rows read (in Python)"] = table_seconds
+    for count in (10_000, 1_000_000):
+        name = f"{count:,} predictions ranked (in Python)"
+        seconds[name] = [ranked(count) for _ in range(arguments.repeat)]
     long_runs = million(3_000_000, 200_000_000)[0]
     body = [
         [name, f"{np.median(s):.2f} ({min(s):.2f} to {max(s):.2f})", mark(float(np.median(s)), SECONDS[name])]

@@ -429,7 +429,7 @@ class TestCommand:
         done = subprocess.run(
             [sys.executable, "-m", "optlaws", "compare", str(MINE), "--laws", "chinchilla,convex_bound,isoflop",
              "--splits", "size,family", "-o", str(tmp_path / "out.txt")],
-            capture_output=True, text=True, check=False, timeout=100, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         text = (tmp_path / "out.txt").read_text(encoding="utf-8")

@@ -37,7 +37,7 @@ def kernel(a, b):
 def cli(*args):
     command = [sys.executable, "-m", "optlaws", *args]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 class TestCovariance:

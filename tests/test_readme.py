@@ -80,7 +80,7 @@ def optlaws(folder, *args):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
 
@@ -345,7 +345,7 @@ def test_the_basis_of_the_contributing_page_can_be_made():
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert (done.stdout, done.stderr) == ("True\n", "")

@@ -12,7 +12,9 @@ however the run was shared out, so that a run may go on with another number of p
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # before there is a group: default arguments in it would keep the group for ever
 from torch import Tensor, nn
 
 from optlaws.errors import InputError
@@ -29,6 +32,9 @@ from optlaws.harness.config import TrainConfig
 from optlaws.harness.optim import ON_SHARDS
 
 PROGRAMS = 64
+
+_groups: list[Any] = []  # of processes, and meshes over them, that this process has made or met
+_meshes: list[Any] = []
 
 
 @dataclass(frozen=True)
@@ -134,6 +140,7 @@ def _shard(model: nn.Module, compiled: bool, device: torch.device) -> nn.Module:
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    _meshes.append(mesh)
     blocks: Any = getattr(model, "blocks", [])
     for i, block in enumerate(blocks):
         if compiled:  # block by block, so that what puts the parameters together lies between the compiled parts
@@ -141,6 +148,22 @@ def _shard(model: nn.Module, compiled: bool, device: torch.device) -> nn.Module:
         fully_shard(blocks[i], mesh=mesh)
     fully_shard(model, mesh=mesh)
     return model.to(device)
+
+
+@atexit.register
+def _end_threads() -> None:
+    """Let gloo's threads end before Python does.
+
+    They live as long as anything holds their group, destroyed or not: a model that waits for the garbage collector, a
+    mesh that torch remembers. One that lets go of a tensor while Python ends aborts the process ("terminate called
+    without an active exception"). The group itself goes last: only so are its threads waited for without Python's lock,
+    which they may need.
+    """
+    for mesh in _meshes:
+        getattr(mesh, "_pg_registry", {}).clear()
+    _meshes.clear()
+    gc.collect()
+    _groups.clear()
 
 
 @contextmanager
@@ -175,6 +198,8 @@ def joined(config: TrainConfig) -> Iterator[tuple[World, TrainConfig]]:
     own = not dist.is_initialized()
     if own:
         dist.init_process_group("nccl" if cuda else "gloo", device_id=place)
+    if dist.group.WORLD not in _groups:
+        _groups.append(dist.group.WORLD)
     try:
         yield world, config
     finally:

@@ -25,7 +25,7 @@ def run(name, *args, **environment):
         [sys.executable, str(BENCHMARKS / f"{name}.py"), *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
     )

@@ -24,7 +24,7 @@ RUN = ["--params", "268M", "--tokens", "20B"]
 
 def process(*args, cwd=ROOT):
     return subprocess.run(
-        [sys.executable, "-m", "optlaws", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=120,
+        [sys.executable, "-m", "optlaws", *map(str, args)], capture_output=True, text=True, cwd=cwd, timeout=240,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False,
     )  # fmt: skip
 

@@ -314,7 +314,7 @@ def test_long_fits_tell_how_far_they_are(folder, capsys, monkeypatch, law):
 def test_as_a_process(folder):
     done = subprocess.run(
         [sys.executable, "-m", "optlaws", "fit", str(folder / "runs.csv"), "--law", "kaplan", "-o", "-"],
-        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
+        capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0
     assert json.loads(done.stdout)["law"] == "kaplan"

@@ -33,7 +33,7 @@ def optlaws(folder, *args, stdin=""):
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )

@@ -23,7 +23,7 @@ def optlaws(folder, *args):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=False,
     )

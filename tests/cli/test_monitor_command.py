@@ -151,7 +151,7 @@ def test_a_log_on_standard_input(tmp_path, follow, lines, style):
         rows = [row.split(",") for row in text.splitlines()[1:]]
         text = "".join(json.dumps({"step": int(step), "loss": float(loss)}) + "\n" for step, loss in rows)
     command = [sys.executable, "-m", "optlaws", *ASK, "--log", "-", *follow]
-    done = subprocess.run(command, input=text.rstrip("\n"), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=text.rstrip("\n"), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "optlaws: note: assumed where the table says nothing: weight_decay 0.1\n"
     assert done.stdout.count("\n") == lines
@@ -169,7 +169,7 @@ def test_a_log_on_standard_input(tmp_path, follow, lines, style):
 )
 def test_bad_standard_input(text, extra, message):
     command = [sys.executable, "-m", "optlaws", *ASK, "--log", "-", *extra]
-    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1

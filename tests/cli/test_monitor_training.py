@@ -31,7 +31,7 @@ CONFIG = {
 def monitor(*args):
     return subprocess.run(
         [sys.executable, "-m", "optlaws", "monitor", "llama-slimpajama", *map(str, args)],
-        capture_output=True, text=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False, timeout=240, env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 

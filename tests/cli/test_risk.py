@@ -148,7 +148,7 @@ class TestRisk:
         done = subprocess.run(
             [sys.executable, "-m", "optlaws", "risk", "steplaw-dense", "cosine:peak=2e-2,steps=8000,warmup=2000",
              "--params", "400M", "--batch-tokens", "1M", "--max-risk", "5%"],
-            capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60,
+            capture_output=True, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=240,
             check=False,
         )  # fmt: skip
         assert done.returncode == 3

@@ -37,7 +37,7 @@ def environment():
 
 def optlaws_train(*args, cwd=ROOT):
     return subprocess.run(
-        command(*args), capture_output=True, text=True, cwd=cwd, env=environment(), timeout=120, check=False
+        command(*args), capture_output=True, text=True, cwd=cwd, env=environment(), timeout=240, check=False
     )
 
 
@@ -150,11 +150,11 @@ def test_sigterm_leaves_a_checkpoint_and_the_run_goes_on(tmp_path):
         command(path, "--out", out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
         env=environment(),
     )  # fmt: skip
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     while not list(out.glob("checkpoints/*.pt")) and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=240)
     assert (process.returncode, stderr) == (130, "")
     assert "interrupted after" in stdout
     runs = read_runs(out / "run.csv")

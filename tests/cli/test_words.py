@@ -74,6 +74,6 @@ def test_the_legend_of_compare_explains_what_stands_in_its_tables(run):
         " -: the law does not",
     ):
         assert words in LEGEND
-    code, out, _ = run("compare", EXAMPLE, "--laws", "chinchilla", "--splits", "horizon", "--seconds", "1")
+    code, out, _ = run("compare", EXAMPLE, "--laws", "chinchilla", "--splits", "horizon", "--seconds", "240")
     assert code == 0
     assert LEGEND in out

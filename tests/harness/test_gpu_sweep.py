@@ -31,7 +31,7 @@ def call(*arguments, **environment):
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=1200,
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
 
@@ -104,7 +104,7 @@ def test_finished_runs_are_packed_when_the_sweep_fails(script, monkeypatch, tmp_
 def test_what_a_validation_needs_comes_first_and_no_stack_mixes_lengths(script, monkeypatch, tmp_path):
     jobs = []
     monkeypatch.setattr("optlaws.harness.sweep._in_turn", lambda found, *rest: jobs.extend(found) or iter(()))
-    result, left = script.run(tmp_path, 1.0, False)
+    result, left = script.run(tmp_path, 1e6, False)
     assert (result.done, result.total, left) == (0, 151, None)
     assert sum(map(len, jobs)) == 151
     assert all(len({run.steps for run in job}) == 1 for job in jobs)
@@ -159,11 +159,11 @@ def test_a_killed_sweep_leaves_its_archive_and_the_next_call_goes_on_from_it(tmp
     out.mkdir()
     often = OFTEN.format(benchmarks=str(SCRIPT.parent), root=str(ROOT))
     sweep = subprocess.Popen(
-        [sys.executable, "-c", often, "--toy", "--work", tmp_path / "work"],
+        [sys.executable, "-c", often, "--toy", "--work", tmp_path / "work", "--minutes", "1e6"],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1", "OUT": str(out)},
     )  # fmt: skip
     before = time.monotonic()
-    while time.monotonic() - before < 200 and sweep.poll() is None:  # the first archive is empty
+    while time.monotonic() - before < 600 and sweep.poll() is None:  # the first archive is empty
         if (out / "runs.tar.gz").exists():
             with tarfile.open(out / "runs.tar.gz") as archive:
                 if archive.getnames():
@@ -195,7 +195,8 @@ def test_toy_sweep_stops_in_time_and_is_taken_up_from_its_archive(tmp_path):
     first = call(SCRIPT, "--toy", "--work", work, "--minutes", "0.4", OUT=str(out))
     assert first.returncode == 0, first.stderr
     assert (out / "runs.tar.gz").exists()
-    again = call(SCRIPT, "--toy", "--work", tmp_path / "other", "--from", out / "runs.tar.gz", OUT=str(out))
+    rest = ("--toy", "--work", tmp_path / "other", "--from", out / "runs.tar.gz", "--minutes", "1e6")
+    again = call(SCRIPT, *rest, OUT=str(out))
     assert again.returncode == 0, again.stderr
     done = json.loads(first.stdout.splitlines()[-1])["done"]
     assert f"{done} of 151 runs are finished" in again.stdout

@@ -31,7 +31,7 @@ def limited(*arguments, folder, size):
 
     return subprocess.run(
         [sys.executable, "-m", "optlaws", *arguments], preexec_fn=limit, cwd=folder, capture_output=True, text=True,
-        check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False, timeout=240, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
 
 

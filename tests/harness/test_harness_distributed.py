@@ -30,7 +30,7 @@ def torchrun(folder, *arguments):
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=600,
         cwd=folder,
         env=ENVIRONMENT,
     )
@@ -114,13 +114,15 @@ from optlaws.harness.distributed import joined
 from optlaws.harness.engine import SingleEngine
 from optlaws.harness.machine import Machine
 from optlaws.harness.sources import open_source
-with joined(read_config("run.json")) as (world, config):
-    machine = Machine.of(config)
-    source = open_source(config, [config.order], machine.device)
-    engine = SingleEngine(config, source.vocab, machine, world)
-    engine.gradients(source, 0)
-    engine.update(0)
-    torch.save(engine.state(), f"state{world.rank}.pt")
+def update():
+    with joined(read_config("run.json")) as (world, config):
+        machine = Machine.of(config)
+        source = open_source(config, [config.order], machine.device)
+        engine = SingleEngine(config, source.vocab, machine, world)
+        engine.gradients(source, 0)
+        engine.update(0)
+        torch.save(engine.state(), f"state{world.rank}.pt")
+update()
 """
 
 
@@ -144,6 +146,44 @@ def test_the_whole_state_is_put_together_for_the_first_process_alone(tmp_path):
     assert {one.device.type for one in first} == {"cpu"}
     for one, other in zip(first, alone, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+ENDING = """
+import atexit, json, os, sys
+from pathlib import Path
+
+def gloo():
+    return [name for path in Path("/proc/self/task").glob("*/comm") if "gloo" in (name := path.read_text().strip())]
+
+found = {}
+@atexit.register  # called after what optlaws has registered
+def last():
+    json.dump(found | {"at the end": gloo()}, open(f"threads{os.environ['RANK']}.json", "w"))
+
+import torch.distributed as dist
+from optlaws.harness import train
+if "given" in sys.argv:
+    dist.init_process_group("gloo")
+train(json.load(open("run.json")), stop=lambda: bool(found.update({"at work": gloo()})))
+if "given" in sys.argv:
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a system that lists a process's threads")
+@pytest.mark.parametrize("group", ["own", "given"])
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_the_threads_of_the_group_end_before_python_does(parallel, group, tmp_path):
+    """One that is left may abort the process, once in hundreds of times."""
+    config = tiny("constant:peak=1e-3,steps=2", threads=1, batch=8, parallel=parallel)
+    (tmp_path / "run.json").write_text(json.dumps(config.to_dict()))
+    (tmp_path / "script.py").write_text(ENDING)
+    torchrun(tmp_path, "script.py", group)
+    for rank in (0, 1):
+        threads = json.loads((tmp_path / f"threads{rank}.json").read_text())
+        if not threads["at work"]:
+            pytest.skip(f"torch {torch.__version__} does not name its threads")
+        assert threads["at the end"] == []
 
 
 def environment(monkeypatch, rank, size):

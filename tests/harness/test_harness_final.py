@@ -58,7 +58,7 @@ def test_evaluation_holds_no_more_sequences_than_training_on_several_processes(t
     (tmp_path / "script.py").write_text(SIZES)
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "script.py"],
-        capture_output=True, text=True, check=False, timeout=240, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=600, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

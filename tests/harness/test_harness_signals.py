@@ -50,14 +50,14 @@ def test_a_sweep_stops_after_a_run_that_a_signal_struck_at_its_end(number, stack
     command = ["sweep", "grid.json", "--out", "out", "--stacked", stacked]
     done = subprocess.run(
         [sys.executable, "struck.py", *command, str(int(number))],
-        capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=240, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 130, done.stderr
     assert f"{stacked} of 6 runs of the grid are finished" in done.stdout
     assert read_runs(tmp_path / "out" / "runs.csv").status == ("completed",) * int(stacked)
     again = subprocess.run(
-        [sys.executable, "-m", "optlaws", *command], capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-m", "optlaws", *command], capture_output=True, text=True, check=False, timeout=240,
         cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert again.returncode == 0, again.stderr

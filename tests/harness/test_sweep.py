@@ -347,7 +347,7 @@ def kill_again_and_again(tmp_path, content, kills, options):
     before, cut = {}, 0
     for _ in range(kills):
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 240
         while not (out / LOCK_FILE).exists() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
         time.sleep(chance.uniform(0.0, 1.5))
@@ -461,7 +461,7 @@ def ray_sweep(content, tmp_path, *, wait_for=None):
     process = subprocess.Popen(
         command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while wait_for and not wait_for(out) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)
     if wait_for:

@@ -445,7 +445,7 @@ def test_as_a_process_without_data(tmp_path):
         text=True,
         cwd=ROOT,
         env={**os.environ, "OPTLAWS_DATA": str(tmp_path / "none")},
-        timeout=120,
+        timeout=240,
     )
     assert done.returncode == 0
     assert "data not found: isoflop (isoflops_curves.json)" in done.stdout

@@ -166,8 +166,8 @@ def test_a_law_predicts_in_a_process_of_its_own():
     runs = RunTable.build(shapes, params=85e6, batch_tokens=51_200)
     here = law.predict(runs)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        again, there = pool.submit(pickle.loads, pickle.dumps(law)), pool.submit(law.predict, runs).result(timeout=120)
-        assert again.result(timeout=120) == law
+        again, there = pool.submit(pickle.loads, pickle.dumps(law)), pool.submit(law.predict, runs).result(timeout=240)
+        assert again.result(timeout=240) == law
     for name in ("loss", "lower", "upper"):
         np.testing.assert_allclose(getattr(there, name), getattr(here, name), rtol=1e-12)
     np.testing.assert_array_equal(there.in_domain, here.in_domain)

@@ -215,6 +215,7 @@ def fit(**options: Any) -> None:
 @click.argument("runs", nargs=-1, required=True, metavar="RUNS...")
 @click.option("--curves", multiple=True, metavar="CURVES", help="Curve table: run_id, step, loss. May be repeated.")
 @click.option("--laws", metavar="NAMES", help="Rivals, like chinchilla,step_law. [default: all]")
+@click.option("--basis", multiple=True, metavar="ID", help="Our law with another basis, too. May be repeated.")
 @click.option("--splits", metavar="NAMES", help="Of horizon,size,family,peak. [default: all that RUNS allow]")
 @click.option("--seconds", type=float, default=30, show_default=True, help="Most time for the fits of one law.")
 @click.option("--intervals", is_flag=True, help="Give rivals intervals, too; several times slower.")

@@ -438,7 +438,7 @@ class TestCommand:
             "36 runs. Every law is fitted anew in every fold.\n\nLarger models held out: params > 3e+07;"
         )
         assert "- convex_bound" not in text
-        assert text.endswith("\n\nNot in full: 1 law in one split or more; --full lists which and why.\n")
+        assert text.endswith("\n\nNot in full: 2 laws in one split or more; --full lists which and why.\n")
         assert "- isoflop: divides compute" in text
         assert "(nearest run)" in text
         assert first == verdict(

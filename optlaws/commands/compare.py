@@ -47,6 +47,7 @@ def compare(
     output: str,
     headers: Mapping[str, str] | None = None,
     full: bool = False,
+    basis: Sequence[str] = (),
 ) -> int:
     """Compare laws on run tables (and curve tables), write what came out, and return the exit code.
 
@@ -56,7 +57,7 @@ def compare(
     with ticking("compare") as tick:
         found = compare_laws(
             table, readings, laws=_names(laws), splits=_names(splits), seconds=seconds, intervals=intervals,
-            progress=tick, partial=True,
+            progress=tick, partial=True, bases=basis,
         )  # fmt: skip
     if style == "json":
         write_text(output, report.to_json(record(found)))

@@ -88,15 +88,21 @@ class OutOfTimeError(Exception):
 class Contender:
     """A law behind one way to fit and predict, with its clock."""
 
-    def __init__(self, name: str, limit: float, intervals: bool, progress: Progress | None) -> None:
-        """Take a law by name, the seconds that its fits may take together, and whether rivals get intervals."""
-        self.name, self.limit, self.progress = name, limit, progress
-        self.kind: Any = None if name == OURS else REFERENCES.get(name) or get_baseline(name)
+    def __init__(
+        self, name: str, limit: float, intervals: bool, progress: Progress | None, basis: str | None = None
+    ) -> None:
+        """Take a law by name, the seconds that its fits may take together, and whether rivals get intervals.
+
+        With a basis it is our law of that one.
+        """
+        self.name, self.limit, self.progress, self.basis = name, limit, progress, basis
+        ours = name == OURS or basis is not None
+        self.kind: Any = None if ours else REFERENCES.get(name) or get_baseline(name)
         self.predicts = self.kind is None or hasattr(self.kind, "predict")
         self.advises = self.kind is not None and hasattr(self.kind, "recommend")
-        self.intervals = intervals and self.group == "rival" and self.predicts
+        self.intervals = intervals and self.kind is not None and self.group == "rival" and self.predicts
         self.needs: tuple[str, ...] = () if self.kind is None else self.kind.needs
-        self.ranks = self.group != "rival" or not set(self.needs) <= UNRANKING
+        self.ranks = self.kind is None or self.group != "rival" or not set(self.needs) <= UNRANKING
         self.place, self.fold, self.folds = "", 0, 0  # for the words of progress
         self.spent = 0.0
         self.warned: list[str] = []
@@ -104,7 +110,7 @@ class Contender:
     @property
     def group(self) -> str:
         """What it is."""
-        return "ours" if self.kind is None else "reference" if self.name in REFERENCES else "rival"
+        return "ours" if self.name == OURS else "reference" if self.name in REFERENCES else "rival"
 
     def unfit(self, runs: RunTable) -> str:
         """Return why it cannot be compared on these runs, "" if it can."""
@@ -139,7 +145,7 @@ class Contender:
         try:
             tick("fit")
             if self.kind is None:
-                return fit_law(runs, curves, progress=tick)
+                return fit_law(runs, curves, basis=self.basis, progress=tick)
             if self.intervals:
                 return fit_baseline(self.name, runs, curves, progress=tick)
             law = fit_kind(self.kind, runs, curves, progress=tick)

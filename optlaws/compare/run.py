@@ -16,6 +16,7 @@ from optlaws.compare.contenders import OURS, REFERENCES, SECONDS, Contender, Out
 from optlaws.compare.figures import DRAWS, Answers, Comparison, first_of, result_of
 from optlaws.compare.splits import SPLITS, Labels, blocks_of, made_folds
 from optlaws.errors import ExtrapolationWarning, FitError, InputError, OptlawsError, RankDeficiencyWarning, nearest
+from optlaws.features import get_basis
 from optlaws.runs import CurveTable, RunTable, check_runs
 from optlaws.validation import SMALLEST_POOL, Split, competing, configurations, finished
 
@@ -34,6 +35,7 @@ def compare_laws(
     intervals: bool = False,
     progress: Progress | None = None,
     partial: bool = False,
+    bases: Sequence[str] = (),
 ) -> Comparison:
     """Fit our law and rival laws to parts of the same runs and say how well each predicts the rest.
 
@@ -60,6 +62,8 @@ def compare_laws(
     partial : bool
         On KeyboardInterrupt (Ctrl-C) return what is finished, if ours is among it; the others have "interrupted" for
         their reason. Without it, or before ours has an answer, the interrupt is raised.
+    bases : sequence of str
+        Ids of bases (`optlaws.basis_ids`): our law with each stands among the rivals, under the basis' id.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def compare_laws(
     Raises
     ------
     InputError
-        No run or curve table, no such law or split, or a limit of time that is none.
+        No run or curve table, no such law, split or basis, or a limit of time that is none.
     TableError
         The table holds a `ScheduleBatch`.
     FitError
@@ -88,7 +92,9 @@ def compare_laws(
         reasons = "; ".join(f"{name}: {why}" for name, why in no_split.items())
         raise FitError(f"runs must allow at least one split, got {len(done)} completed runs ({reasons}); add runs")
     pool = np.unique(competing(done), return_inverse=True)[1]
-    contenders = [Contender(name, seconds, intervals, progress) for name in (*names, *REFERENCES)]
+    others = [Contender(get_basis(one).id, seconds, intervals, progress, one) for one in dict.fromkeys(bases)]
+    rivals, lines = ([Contender(n, seconds, intervals, progress) for n in some] for some in (names, REFERENCES))
+    contenders = [*rivals[:1], *others, *rivals[1:], *lines]
     not_compared = {law.name: why for law in contenders if (why := law.unfit(done))}
     contenders = [law for law in contenders if law.name not in not_compared]
     tried = np.unique(configurations(done), return_inverse=True)[1]

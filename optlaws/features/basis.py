@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -231,7 +233,9 @@ class Basis(Content):
         )
 
 
+FILES = "OPTLAWS_BASES"
 _REGISTER: dict[str, Basis] = {}
+_READ: set[str] = set()
 
 
 def register_basis(basis: Basis) -> Basis:
@@ -248,8 +252,31 @@ def register_basis(basis: Basis) -> Basis:
     return basis
 
 
+def _of_files() -> None:
+    """Run the files that the environment variable OPTLAWS_BASES names, each once, so that they register their bases.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it fails.
+    """
+    for path in filter(None, os.environ.get(FILES, "").split(os.pathsep)):
+        if path in _READ:
+            continue
+        _READ.add(path)
+        try:
+            runpy.run_path(path)
+        except Exception as error:
+            raise InputError(
+                f"{FILES} must name Python files that register bases, got {path!r}, which fails with"
+                f" {type(error).__name__}: {error}; correct the file or unset the variable"
+            ) from error
+
+
 def get_basis(basis: str | Basis | None = None) -> Basis:
     """Return a registered basis by id (None: the default), or the basis given.
+
+    The environment variable OPTLAWS_BASES may name files of Python, separated as in PATH, that register further ones.
 
     Raises
     ------
@@ -260,12 +287,18 @@ def get_basis(basis: str | Basis | None = None) -> Basis:
         return basis
     name = DEFAULT_BASIS if basis is None else basis
     if not isinstance(name, str) or name not in _REGISTER:
-        raise InputError(f"basis must be one of {', '.join(_REGISTER)}, got {name!r}{nearest(str(name), _REGISTER)}")
+        _of_files()
+    if not isinstance(name, str) or name not in _REGISTER:
+        raise InputError(
+            f"basis must be one of {', '.join(_REGISTER)}, got {name!r}{nearest(str(name), _REGISTER)}; one of your own"
+            f" is found where {FILES} names the Python file that registers it"
+        )
     return _REGISTER[name]
 
 
 def basis_ids() -> list[str]:
     """Return the ids of the registered bases, the default first."""
+    _of_files()
     return sorted(_REGISTER, key=lambda name: (name != DEFAULT_BASIS, name))
 
 

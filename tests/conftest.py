@@ -5,8 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from optlaws.commands.lines import Lines
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On a GPU a warning is no failure: compilers and drivers, whose warnings nobody here has seen, warn of speed."""
@@ -18,7 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _says_no_line_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a slow machine a command would say how far it is, after 15 seconds, where tests look for other lines."""
-    monkeypatch.setattr(Lines.__init__, "__defaults__", (3600.0, 3600.0))
+    monkeypatch.setenv("OPTLAWS_PROGRESS", "off")
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,11 @@
-"""Progress where there is no terminal: a line now and then on standard error, for a log that somebody reads."""
+"""Progress where there is no terminal: a line now and then on standard error, for a log that somebody reads.
+
+The environment variable OPTLAWS_PROGRESS=off keeps scripts that read standard error from it.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +27,7 @@ class Lines:
     def __init__(self, first: float = FIRST, every: float = EVERY) -> None:
         """Start the clock."""
         self._every, self._at = every, time.monotonic() + first
-        self._silent = sys.stderr is None or sys.stderr.isatty()
+        self._silent = sys.stderr is None or sys.stderr.isatty() or os.environ.get("OPTLAWS_PROGRESS") == "off"
 
     def say(self, words: Callable[[], str]) -> None:
         """Print a line if one is due; `words` makes it."""

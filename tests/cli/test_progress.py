@@ -25,6 +25,7 @@ def wait_for(pattern, text):
 
 @pytest.fixture
 def at_once(monkeypatch):
+    monkeypatch.delenv("OPTLAWS_PROGRESS")
     monkeypatch.setattr(shared, "DELAY", 0.0)
     monkeypatch.setattr(shared, "SHOWN_EVERY", 0.002)
     monkeypatch.setattr(shared, "Lines", lambda: Lines(first=0, every=0))

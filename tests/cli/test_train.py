@@ -99,6 +99,9 @@ def test_train_writes_a_run(config, tmp_path, run):
 def test_where_there_is_no_terminal_a_line_is_said_now_and_then(capsys, monkeypatch):
     now = [100.0]
     monkeypatch.setattr("optlaws.commands.lines.time.monotonic", lambda: now[0])
+    Lines(first=0).say(lambda: "off, as in all these tests")
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("OPTLAWS_PROGRESS", "on")
     lines = Lines(first=15, every=60)
     for second in (100.0, 114.0, 115.0, 116.0, 174.0, 175.0):
         now[0] = second

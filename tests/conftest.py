@@ -6,17 +6,16 @@ from pathlib import Path
 import pytest
 
 
+def pytest_configure() -> None:
+    """On a slow machine a command would say how far it is, after 15 seconds, where tests look for other lines."""
+    os.environ["OPTLAWS_PROGRESS"] = "off"
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On a GPU a warning is no failure: compilers and drivers, whose warnings nobody here has seen, warn of speed."""
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.filterwarnings("default"))
-
-
-@pytest.fixture(autouse=True)
-def _says_no_line_of_progress(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a slow machine a command would say how far it is, after 15 seconds, where tests look for other lines."""
-    monkeypatch.setenv("OPTLAWS_PROGRESS", "off")
 
 
 @pytest.fixture(scope="session")

@@ -101,6 +101,29 @@ def test_unknown_format(tmp_path):
         plotting.check_suffix("x")
 
 
+@pytest.mark.parametrize("suffix", ["eps", "ps", "gif", "tiff", "x"])
+def test_another_format_gets_the_list_and_no_wrong_guess(suffix):
+    with pytest.raises(InputError, match=r"must be one of png, pdf, svg, .* got") as caught:
+        plotting.check_suffix(f"x.{suffix}")
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", plotting.FORMATS)
+def test_the_same_figure_is_the_same_bytes(tmp_path, suffix, monkeypatch):
+    for place, name in enumerate("ab"):
+        monkeypatch.setattr("time.time", lambda now=1e9 * (place + 1): now)
+        plotting.save_figure(plotting.rank_figure(ranking_of(4)), tmp_path / f"{name}.{suffix}")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_a_pdf_has_letters_and_no_type_3_fonts(tmp_path):
+    plotting.save_figure(plotting.rank_figure(ranking_of(4)), tmp_path / "r.pdf")
+    written = (tmp_path / "r.pdf").read_bytes()
+    assert b"/Type3" not in written
+    assert b"/CIDFontType2" in written
+    assert b"CreationDate" not in written
+
+
 def test_pyplot_stays_out():
     code = (
         "import sys; from optlaws import plotting; from optlaws.schedules import parse\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ ALERT = "#b2182b"  # of what is likely to go wrong
 THIN = "#7d7d7d"
 FORMATS = ("png", "pdf", "svg", "jpg", "jpeg", "webp")
 
+_UNDATED = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figure is the same bytes
+
 
 def new_axes(width: float = 7.0, height: float = 4.0) -> Axes:
     """Return the axes of a new figure of that size in inches, without pyplot."""
@@ -48,14 +50,26 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = 150) ->
     """
     check_suffix(path)
     with atomic_write(path, "wb") as stream:
-        figure.savefig(stream, format=Path(path).suffix[1:].lower(), dpi=dpi)
+        _write(figure, stream, Path(path).suffix[1:].lower(), dpi)
+
+
+def _write(figure: Figure, stream: IO[bytes], form: str, dpi: int) -> None:
+    """Write a figure in one of `FORMATS`: the same figure gives the same bytes.
+
+    Letters of a PDF are TrueType, which can be searched and copied. Texts of an SVG stay outlines: as text they would
+    be drawn in another font wherever this one is not installed, and no longer fit the room left for them.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "optlaws"}):
+        figure.savefig(stream, format=form, dpi=dpi, metadata=_UNDATED.get(form))
 
 
 def check_suffix(path: str | os.PathLike[str]) -> None:
     """Raise an `InputError` unless a figure can be written under that name."""
     suffix = Path(path).suffix[1:].lower()
     if suffix not in FORMATS:
-        hint = nearest(suffix, FORMATS) if suffix else ""
+        hint = nearest(suffix, [known for known in FORMATS if known[0] == suffix[0]]) if suffix else ""  # a slip alone
         raise InputError(
             f"{path}: a figure's suffix must be one of {', '.join(FORMATS)}, got {suffix or 'none'!r}{hint}"
         )
@@ -64,7 +78,7 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
 def png_bytes(figure: Figure, dpi: int = 120) -> bytes:
     """Return a figure as PNG."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
+    _write(figure, stream, "png", dpi)
     return stream.getvalue()
 
 

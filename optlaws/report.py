@@ -73,6 +73,17 @@ def _size_text(name: str, words: str, value: float) -> str:
     return f"{words} {value:g}" if name == "weight_decay" else f"{format_quantity(value)} {words}"
 
 
+def differing(ranking: Ranking, row: int) -> dict[str, str]:
+    """Return optimizer and sizes of a candidate, those that differ among all, by the table's headings; "-": unknown."""
+    out = {"optimizer": ranking.runs.optimizer[row] or "-"} if len(set(ranking.runs.optimizer)) > 1 else {}
+    for name, short, _ in SIZES:
+        if _varies(ranking, name):
+            value = float(getattr(ranking.runs, name)[row])
+            known = f"{value:g}" if name == "weight_decay" else format_quantity(value)
+            out[short] = "-" if math.isnan(value) else known
+    return out
+
+
 def elsewhere_note(ranking: Ranking, first: str = "1", way: str = " (--other-corpus)") -> str:
     """Return a sentence on what the first candidate is worth on another corpus, "" where that was not asked for."""
     if ranking.p_best_elsewhere is None:
@@ -343,10 +354,7 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
     shown = ranking.order[:limit].tolist()
     texts = {row: schedule_text(ranking.runs, row) for row in shown}
     named = any(not _is_default(ranking.names[row], texts[row]) for row in shown)
-    sizes = [(name, short) for name, short, _ in SIZES if _varies(ranking, name)]
-    several = len(set(ranking.runs.optimizer)) > 1
-    header = ["rank", *(["name"] if named else []), "schedule", *(["optimizer"] if several else [])]
-    header += [short for _, short in sizes]
+    header = ["rank", *(["name"] if named else []), "schedule", *differing(ranking, 0)]
     header += ["loss", "90 % interval", "vs best", "90 % interval", "P(best)"]
     header += ["in domain"] if ranking.risk is None else ["risk", "in domain"]
     digits = ranking.decimals
@@ -355,11 +363,7 @@ def _cells(ranking: Ranking, limit: int) -> tuple[list[str], list[list[str]], li
     for place, row in enumerate(shown):
         name = ranking.names[row]
         cells = [str(place + 1), *(["-" if _is_default(name, texts[row]) else name] if named else []), texts[row]]
-        cells += [ranking.runs.optimizer[row] or "-"] if several else []
-        for name, _ in sizes:
-            value = float(getattr(ranking.runs, name)[row])
-            known = f"{value:g}" if name == "weight_decay" else format_quantity(value)
-            cells.append("-" if math.isnan(value) else known)
+        cells += differing(ranking, row).values()
         cells += [number_text(ranking.loss[row], digits), _interval(ranking.lower[row], ranking.upper[row], digits)]
         if place == 0:
             cells += ["-", "-"]

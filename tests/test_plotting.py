@@ -1,5 +1,6 @@
 """Figures: artists, axes, files, and no global state."""
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -85,6 +86,47 @@ def test_labels_leave_out_what_all_share():
     labels = plotting.short_labels(named, np.arange(2))
     assert labels[0] == "mine"
     assert all(len(line) <= 50 for label in labels for line in label.split("\n"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [f"pretrain-cfg-v7-{'long-' * 20}warmup{n}00-trial{n}" for n in range(6)],
+        [f"{'x' * 150}{a}{'y' * 150}{b}" for a in "PQ" for b in "123"],
+        ["x" * 200, "x" * 201, "x" * 200 + " y", "mine"],
+        ["".join(parts) for parts in itertools.product(*[("a" * 30 + "1", "a" * 30 + "2")] * 4)],
+        [f"run {i} of {'many ' * 30}" for i in range(20)],
+    ],
+)
+@pytest.mark.parametrize(("width", "lines"), [(48, 2), (44, 1)])
+def test_different_names_have_different_labels(names, width, lines):
+    labels = plotting.told_apart([*names, names[0]], width, lines)
+    assert len(set(labels)) == len(names)
+    assert labels[0] == labels[-1]
+    assert max(len(line) for label in labels for line in label.split("\n")) <= width
+    assert max(label.count("\n") for label in labels) < lines
+    assert all(label[0] == name[0] for label, name in zip(labels, names, strict=False))
+
+
+def test_labels_that_differ_anyway_are_as_ever():
+    names = ["short", "a " + "very " * 40 + "long one"]
+    assert plotting.told_apart(names, 48) == [plotting.wrapped(name, 48) for name in names]
+
+
+def test_what_sets_runs_apart_stands_in_their_labels():
+    spec = "cosine:peak=1e-3,steps=1000"
+    runs = RunTable.build([spec] * 3, params=[1e8, 2e8, 3e8], batch_tokens=1000, weight_decay=[0.1, 0.1, np.nan])
+    ranking = rank(runs, FakeLaw(), names=["a", "b $x$", "c" * 100])
+    labels = plotting.short_labels(ranking, np.arange(3))
+    assert labels[:2] == ["a\n(params 100M, decay 0.1)", "b \\$x\\$\n(params 200M, decay 0.1)"]
+    assert labels[2].endswith(" …\n(params 300M, decay -)")
+    short = rank(runs.select([0, 1]), FakeLaw(), names=["a", "b"])
+    assert plotting.short_labels(short, np.arange(2)) == ["a  (params 100M)", "b  (params 200M)"]
+    several = rank(RunTable.build([spec] * 2, params=1e8, batch_tokens=1000, optimizer=["adamw", None]), FakeLaw())
+    assert [label.partition("  ")[2] for label in plotting.short_labels(several, np.arange(2))] == [
+        "(optimizer adamw)",
+        "(optimizer -)",
+    ]
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

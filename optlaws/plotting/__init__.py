@@ -18,6 +18,7 @@ from optlaws.plotting.axes import (
     wrapped,
 )
 from optlaws.plotting.curves import plot_curve, plot_schedule, plot_schedules, schedule_points, zoom_late
+from optlaws.plotting.labels import told_apart
 from optlaws.plotting.ranking import SHOWN, plot_ranking, rank_figure, short_labels
 from optlaws.plotting.risk import RISK_AXES, plot_risk_map
 
@@ -42,6 +43,7 @@ __all__ = [
     "save_figure",
     "schedule_points",
     "short_labels",
+    "told_apart",
     "wrapped",
     "zoom_late",
 ]

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._advice import number_text, percent
-from optlaws.plotting.axes import ALERT, COLOURS, THIN, colour_of, new_axes, open_frame, wrapped
+from optlaws.plotting.axes import ALERT, COLOURS, THIN, colour_of, new_axes, open_frame, plain_text, wrapped
 from optlaws.plotting.curves import plot_curve, plot_schedules, zoom_late
+from optlaws.plotting.labels import told_apart
 from optlaws.ranking import Ranking
-from optlaws.report import rank_header, schedule_text
+from optlaws.report import differing, rank_header, schedule_text
 from optlaws.schedules import ScheduleBatch
 
 if TYPE_CHECKING:
@@ -142,7 +143,10 @@ def _beside(ax: Axes, text: str, place: float, above: float = 0.0, right: float 
 
 
 def short_labels(ranking: Ranking, rows: npt.NDArray[np.intp]) -> list[str]:
-    """Return a label a candidate: its name if it has one, else its short form without the items that all share."""
+    """Return a label a candidate: its name if it has one, else its short form without the items that all share.
+
+    Optimizer and sizes stand behind it where candidates differ in them. Different names have different labels.
+    """
     texts = [schedule_text(ranking.runs, int(row)) for row in rows]
     items = [set(text.partition(":")[2].split(",")) for text in texts if " then " not in text]
     shared = set.intersection(*items) if len(items) > 1 else set()
@@ -157,8 +161,15 @@ def short_labels(ranking: Ranking, rows: npt.NDArray[np.intp]) -> list[str]:
             kind, _, rest = text.partition(":")
             kept = ", ".join(item for item in rest.split(",") if item not in shared)
             label = f"{kind}  {kept}" if kept else kind
-        labels.append(wrapped(label, _LABEL))
-    return labels
+        labels.append(label)
+    beside = [", ".join(f"{name} {cell}" for name, cell in differing(ranking, row).items()) for row in rows.tolist()]
+    if not any(beside):
+        return told_apart(labels, _LABEL)
+    beside = [plain_text(text) for text in beside]
+    joined = [f"{plain_text(label)}  ({text})" for label, text in zip(labels, beside, strict=True)]
+    if max(map(len, joined)) <= _LABEL:
+        return joined
+    return [f"{label}\n({text})" for label, text in zip(told_apart(labels, _LABEL, 1), beside, strict=True)]
 
 
 def rank_figure(

@@ -328,6 +328,47 @@ def test_the_schedules_of_a_ranking_are_numbered_as_below(n, last):
     assert colours == [plotting.colour_of(place) for place in range(len(texts))]
 
 
+def test_lines_differ_without_their_colours():
+    ax = plotting.rank_figure(ranking_of(8)).axes[0]
+    drawn = {(str(line._dash_pattern), line.get_linewidth()) for line in ax.lines}
+    named = {(str(line._dash_pattern), line.get_linewidth()) for line in ax.get_legend().get_lines()}
+    assert len(named) == 8
+    assert drawn == named
+    curve = {"step": [1.0, 4.0], "loss": [4.0, 3.0], "lower": [3.9, 2.9], "upper": [4.1, 3.1]}
+    figure = plotting.rank_figure(ranking_of(8), dict.fromkeys(range(8), curve))
+    of_curves = {line.get_color(): line.get_linestyle() for line in figure.axes[1].lines}
+    assert of_curves == {line.get_color(): line.get_linestyle() for line in ax.lines}
+    assert len({plotting.dashes_of(place) for place in range(8)}) == 8
+
+
+def test_equal_schedules_stand_at_one_line_of_the_legend():
+    texts = ["cosine:peak=1e-3,steps=50", "linear:peak=1e-3,steps=50"]
+    runs = RunTable.build([texts[i] for i in (0, 1, 0, 0, 1, *[0] * 5)], params=1e8)
+    ranking = rank(runs, FixedLaw(np.arange(10.0) / 100 + 3, np.diag([1e-4] * 10)))
+    ax = plotting.rank_figure(ranking).axes[0]
+    assert legend_texts(ax) == ["1, 3, 4, 6 to 10", "2, 5"]
+    shown = {line.get_color(): line for line in ax.lines}
+    assert shown[plotting.colour_of(2)].get_linestyle() == shown[plotting.colour_of(0)].get_linestyle()
+
+
+@pytest.mark.parametrize(
+    ("peaks", "top", "said"),
+    [
+        ([1e-3, 1e-3, 5.0], 1e-3, "3 (peak 5)"),
+        ([1e-3, 1e-5, 3e-2, 2e-3, 0.5, 1e-3], 2e-3, "3, 5 (peaks 0.03 to 0.5)"),
+        ([1e-3, 5.0], 1e-3, "2 (peak 5)"),
+        ([5.0, 1e-3, 1e-3], 5.0, None),  # the first is the best: all of it is seen
+        ([1e-4, 3e-4, 1e-3, 3e-3], 1e-3, "4 (peak 0.003)"),
+        ([1e-3, 2e-3, 4e-3], 4e-3, None),
+    ],
+)
+def test_a_far_peak_leaves_the_other_schedules_readable(peaks, top, said):
+    schedules = [from_array(np.full(5, peak)) for peak in peaks]
+    ax = plotting.plot_schedules(schedules)[0].axes
+    assert ax.get_ylim() == pytest.approx((0.0, 1.05 * top), rel=0.1, abs=0.0)
+    assert ax.get_xlabel() == ("step" if said is None else f"step; beyond the axis: {said}")
+
+
 def test_a_single_schedule_has_no_number():
     assert plotting.rank_figure(ranking_of(1)).axes[0].get_legend() is None
 

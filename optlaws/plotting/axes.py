@@ -24,6 +24,18 @@ FloatArray = npt.NDArray[np.float64]
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4d4d4d")
 """Told apart with every kind of colour vision (after Okabe and Ito); the best candidate has the first."""
 
+_DASHES = (
+    (),
+    (4.5, 1.6),
+    (1.7, 1.2),
+    (7, 1.8, 1.5, 1.8),
+    (4, 1.3, 1.3, 1.3, 1.3, 1.3),
+    (8, 4),
+    (1, 2.2),
+    (3, 1, 3, 4.5),
+)
+"""Points on and off, for each of `COLOURS`: lines are told apart in a print without colours, too."""
+
 GREY = "#b5b5b5"
 ALERT = "#b2182b"  # of what is likely to go wrong
 THIN = "#7d7d7d"
@@ -85,6 +97,12 @@ def png_bytes(figure: Figure, dpi: int = 120) -> bytes:
 def colour_of(place: int) -> str:
     """Return the colour of the candidate at a place from 0; grey past the palette."""
     return COLOURS[place] if place < len(COLOURS) else GREY
+
+
+def dashes_of(place: int) -> Any:
+    """Return the line style of the candidate at a place from 0; solid for the first and past the palette."""
+    dashes = _DASHES[place] if place < len(_DASHES) else ()
+    return (0, dashes) if dashes else "-"
 
 
 def plain_text(text: str) -> str:

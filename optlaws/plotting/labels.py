@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Sequence
 
@@ -34,6 +35,22 @@ def told_apart(texts: Sequence[str], width: int, lines: int = 2) -> list[str]:
         short = _without_shared([tuple(split(text)) for text in dict.fromkeys(whole)], kept)
         labels = [wrapped(short[tuple(split(text))], width, lines) for text in whole]
     return labels
+
+
+def places_text(places: Sequence[int]) -> str:
+    """Return rising numbers as a short text.
+
+    >>> places_text([1, 2, 5, 6, 7])
+    '1, 2, 5 to 7'
+    """
+    runs: list[list[int]] = []
+    for place in places:
+        if runs and place == runs[-1][-1] + 1:
+            runs[-1].append(place)
+        else:
+            runs.append([place])
+    parts = [[f"{run[0]} to {run[-1]}"] if len(run) > 2 else list(map(str, run)) for run in runs]
+    return ", ".join(itertools.chain.from_iterable(parts))
 
 
 def _without_shared(group: Sequence[Units], kept: int) -> dict[Units, str]:

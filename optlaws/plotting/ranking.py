@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._advice import number_text, percent
-from optlaws.plotting.axes import ALERT, COLOURS, THIN, colour_of, new_axes, open_frame, plain_text, wrapped
+from optlaws.plotting.axes import ALERT, COLOURS, THIN, colour_of, dashes_of, new_axes, open_frame, plain_text, wrapped
 from optlaws.plotting.curves import plot_curve, plot_schedules, zoom_late
-from optlaws.plotting.labels import told_apart
+from optlaws.plotting.labels import places_text, told_apart
 from optlaws.ranking import Ranking
 from optlaws.report import differing, rank_header, schedule_text
 from optlaws.schedules import ScheduleBatch
@@ -189,8 +189,7 @@ def rank_figure(
     panels: list[Axes] = [part.subplots() for part in np.atleast_1d(np.asarray(parts, dtype=object))]
     schedules = ranking.runs.schedules
     if not isinstance(schedules, ScheduleBatch):
-        plot_schedules([schedules[row] for row in shown.tolist()], panels[0])
-        _numbers(panels[0], len(shown))
+        _numbers(panels[0], plot_schedules([schedules[row] for row in shown.tolist()], panels[0]))
     if curves:
         _plot_best_curves(curves, shown, panels[1], _far_off(ranking, shown))
         ends = np.array([panel.get_xlim() for panel in panels[:2]])  # a curve ends at T, its schedule at T - 1
@@ -204,17 +203,27 @@ def rank_figure(
     return figure
 
 
-def _numbers(ax: Axes, count: int) -> None:
-    """Write above the schedules which colour is which place of the ranking below; nothing where there is but one."""
+def _numbers(ax: Axes, lines: Sequence[Any]) -> None:
+    """Write above the schedules which line is which place of the ranking below; nothing where there is but one.
+
+    Schedules that are alike, of which only the first can be seen, stand at one line.
+    """
     from matplotlib.lines import Line2D
 
-    if count < 2:
+    if len(lines) < 2:
         return
-    places = range(min(count, len(COLOURS) + 1))
-    handles = [Line2D([], [], color=colour_of(place), linewidth=1.9) for place in places]
-    labels = [f"{place + 1}" for place in places]
-    if count > len(places):
-        labels[-1] += f" to {count}"
+    alike: dict[tuple[bytes, ...], list[int]] = {}
+    for place, line in enumerate(lines):
+        alike.setdefault(tuple(values.tobytes() for values in line.get_data()), []).append(place)
+    entries = [places for places in alike.values() if places[0] < len(COLOURS)]
+    grey = sorted(place for places in alike.values() if places[0] >= len(COLOURS) for place in places)
+    entries += [grey] if grey else []
+    styles = [lines[places[0]] for places in entries]
+    handles = [
+        Line2D([], [], color=line.get_color(), linestyle=dashes_of(places[0]), linewidth=line.get_linewidth())
+        for line, places in zip(styles, entries, strict=True)
+    ]
+    labels = [places_text([place + 1 for place in places]) for places in entries]
     ax.legend(
         handles=handles,
         labels=labels,
@@ -222,7 +231,7 @@ def _numbers(ax: Axes, count: int) -> None:
         bbox_to_anchor=(1.0, 1.0),
         borderaxespad=0.2,
         borderpad=0.2,
-        handlelength=1.4,
+        handlelength=3.0,
         handletextpad=0.4,
         columnspacing=1.2,
         ncols=len(handles),
@@ -246,7 +255,7 @@ def _plot_best_curves(
         curve = curves.get(int(shown[place]))
         if curve is not None:
             lower, upper = (curve["lower"], curve["upper"]) if place == 0 else (None, None)
-            plot_curve(curve["step"], curve["loss"], lower, upper, ax, colour_of(place))
+            plot_curve(curve["step"], curve["loss"], lower, upper, ax, colour_of(place), linestyle=dashes_of(place))
             if not far[place]:
                 drawn.append((curve["step"], curve["loss"]))
     zoom_late(ax, drawn[::-1])

@@ -11,7 +11,8 @@ import pytest
 from fake_law import FakeLaw, FixedLaw
 
 from optlaws import load_law, plotting
-from optlaws.errors import InputError
+from optlaws._advice import percent
+from optlaws.errors import InputError, OptlawsWarning
 from optlaws.ranking import rank
 from optlaws.risk.changes import RiskMap
 from optlaws.runs import RunTable, gather_candidates
@@ -174,6 +175,64 @@ def test_pyplot_stays_out():
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestCharactersWithoutAShape:
+    def ranked(self, name):
+        return plotting.rank_figure(rank(ranking_of(2).runs, FakeLaw(), names=[name, "b"]))
+
+    @pytest.fixture(autouse=True)
+    def fonts_of_matplotlib_alone(self, monkeypatch):
+        from matplotlib.font_manager import fontManager
+
+        own = [font for font in fontManager.ttflist if font.name in ("DejaVu Sans", "STIXGeneral")]
+        monkeypatch.setattr(fontManager, "ttflist", own)
+
+    def test_those_that_no_font_has_are_told_once_for_a_figure(self, tmp_path):
+        figure = self.ranked("日本 語")
+        with pytest.warns(OptlawsWarning, match="no font of this machine has '日本語'") as caught:
+            plotting.save_figure(figure, tmp_path / "a.png")
+        assert len(caught) == 1
+        plotting.png_bytes(figure)  # a second warning would be an error
+        with pytest.warns(OptlawsWarning, match="'.{12}\\.\\.\\.'"):
+            plotting.png_bytes(self.ranked("".join(map(chr, range(0x4E00, 0x4E00 + 30)))))
+
+    def test_another_font_that_has_them_draws_them(self):
+        sign = "\N{APL FUNCTIONAL SYMBOL I-BEAM}"  # in STIX, not in DejaVu Sans
+        figure = self.ranked(f"a {sign}")
+        plotting.png_bytes(figure)  # a warning would be an error
+        assert all(label.get_fontfamily()[-1] == "STIXGeneral" for label in figure.axes[1].get_yticklabels())
+
+    @pytest.mark.parametrize("name", ["plain", "é\tü → ≤", "a\u00a0b"])
+    def test_usual_names_keep_their_font(self, name):
+        figure = self.ranked(name)
+        before = figure.axes[1].get_yticklabels()[0].get_fontfamily()
+        plotting.png_bytes(figure)
+        assert figure.axes[1].get_yticklabels()[0].get_fontfamily() == before
+
+
+def test_a_ranking_on_axes_of_ones_own_stays_inside_them():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ranking = ranking_of(3)
+    figure = Figure(figsize=(8, 3))
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    plotting.plot_ranking(ranking, left)
+    figure.draw_without_rendering()
+    assert left.get_tightbbox().x1 < right.bbox.x0
+    chances = [percent(float(ranking.p_best[row])) for row in ranking.order]
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert all(label.endswith(f", P(best) {odd}") for label, odd in zip(labels, chances, strict=True))
+    assert len(left.texts) == 0
+    # where a layout makes room, it stands beside the axes
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plotting.plot_ranking(ranking, left)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in left.texts] == [*chances, "P(best)"]
+    assert max(text.get_window_extent().x1 for text in left.texts) < right.bbox.x0
 
 
 @pytest.mark.parametrize("name", ["a$b", r"$\foo{$ x", "$x^2$", "two\nlines"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import warnings
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from optlaws._advice import even_lines, one_line
 from optlaws.errors import InputError, nearest
+from optlaws.plotting.fonts import have_fonts
 from optlaws.runs import atomic_write, format_quantity
 
 if TYPE_CHECKING:
@@ -73,7 +75,10 @@ def _write(figure: Figure, stream: IO[bytes], form: str, dpi: int) -> None:
     """
     import matplotlib
 
-    with matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "optlaws"}):
+    have_fonts(figure)
+    files = matplotlib.rc_context({"pdf.fonttype": 42, "svg.fonttype": "path", "svg.hashsalt": "optlaws"})
+    with files, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # one for each, which have_fonts has said in one
         figure.savefig(stream, format=form, dpi=dpi, metadata=_UNDATED.get(form))
 
 

@@ -35,6 +35,9 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     The thin line is the interval of the loss itself. The thick line is the interval of the difference to the best,
     drawn at the loss: candidates share most of their error, so it is the one to compare them by. Of a candidate so bad
     that the others could not be told apart beside it, only the number is written, at the right.
+
+    P(best) stands to the right of the axes where a layout makes room for it (`layout="constrained"` of the figure, or
+    its `tight_layout`), else in the labels, since whatever stands there would be written over.
     """
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D
@@ -44,11 +47,12 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     if ax is None:
         ax = new_axes(8.0, 1.3 + 0.3 * len(shown))
         _margin(ax.figure)
+    roomy = ax.figure.get_layout_engine() is not None
     artists: list[Artist] = []
     far = _far_off(ranking, shown)
     for place, row in enumerate(shown.tolist()):
         colour = colour_of(place)
-        if len(ranking) > 1:
+        if len(ranking) > 1 and roomy:
             artists.append(_beside(ax, percent(float(ranking.p_best[row])), place))
         if far[place]:
             text = f"{number_text(float(ranking.loss[row]), ranking.decimals)} \N{RIGHTWARDS ARROW}"
@@ -62,6 +66,9 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
         artists += ax.plot(ranking.loss[row], place, "o", markersize=5, color=colour, markerfacecolor=face)
     ax.axvline(ranking.loss[ranking.best], color=COLOURS[0], linewidth=0.8, linestyle=":", zorder=0)
     names = short_labels(ranking, shown)
+    if len(ranking) > 1 and not roomy:
+        odds = [percent(float(ranking.p_best[row])) for row in shown]
+        names = [f"{name}, P(best) {odd}" for name, odd in zip(names, odds, strict=True)]
     risky = [] if ranking.risk is None else np.flatnonzero(ranking.risk[shown] > ranking.max_risk).tolist()
     for place in risky:
         names[place] += f"  (divergence risk {percent(float(ranking.risk[shown[place]]))})"  # type: ignore[index]
@@ -70,7 +77,7 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
         ax.get_yticklabels()[place].set_color(ALERT)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel("predicted final loss (nats per token)")
-    if len(ranking) > 1:
+    if len(ranking) > 1 and roomy:
         artists.append(_beside(ax, "P(best)", -0.6, above=7))
     handles: list[Any] = [Line2D([], [], color=THIN, linewidth=1.0)]
     labels = ["loss, 90 %"]
@@ -81,26 +88,24 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     if not ranking.in_domain[shown].all():
         handles.append(Line2D([], [], color=THIN, marker="o", linestyle="", markerfacecolor="white"))
         labels.append("outside the domain")
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 3, "frameon": False}
     ax.legend(
         handles=handles,
         labels=labels,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.0),
         borderaxespad=0.2,
         borderpad=0.2,
         handlelength=1.6,
         columnspacing=1.4,
-        ncols=3,
         fontsize=8.5,
-        frameon=False,
+        **above if roomy else {"loc": "best", "framealpha": 0.8, "edgecolor": "none"},
     )
     open_frame(ax)
     ax.grid(False, axis="y")
     near = _differences(ranking, shown[~far])
     if near is not None:
         ax.set_xlim(*near)
-        ax.set_xlabel("predicted final loss (nats per token); its interval reaches beyond the axis")
+        ax.set_xlabel("predicted final loss (nats per token);\nits interval reaches beyond the axis")
     return artists
 
 

@@ -442,6 +442,54 @@ def test_the_bands_of_the_legend_have_the_colours_of_the_bands():
     assert shown == [to_rgb(colour) for colour in plotting.COLOURS[1:4]]
 
 
+@pytest.mark.parametrize("n", [1, 12, 40, 150])
+def test_texts_beside_points_cover_nothing(n):
+    rng = np.random.default_rng(n)
+    points = 10 ** rng.uniform(0, 2, (n, 2))
+    ax = plotting.new_axes(4.5, 3.8)
+    ax.plot(*points.T, "o", label="points")
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.legend(loc="upper left")
+    ends = (ax.get_xlim(), ax.get_ylim())
+    texts = [[f"{i}, {i + 1}, {i + 2}", f"{i}"] for i in range(n)]
+    notes = plotting.beside_points(ax, [tuple(point) for point in points], texts, np.vstack([points, [np.nan, 1.0]]))
+    assert len(notes) == n if n < 20 else len(notes) > 15
+    for dpi in (100, 150):
+        ax.figure.set_dpi(dpi)
+        ax.figure.draw_without_rendering()
+        boxes = np.array([note.get_window_extent().extents for note in notes])
+        dots = ax.transData.transform(points)
+        boxes = np.vstack([boxes, ax.get_legend().get_window_extent().extents, np.hstack([dots - 2, dots + 2])])
+        apart = (boxes[:, None, :2] >= boxes[None, :, 2:]).any(axis=2)
+        apart |= apart.T
+        np.fill_diagonal(apart, True)
+        assert apart[: len(notes)].all()
+        frame = ax.get_window_extent().extents
+        assert (boxes[: len(notes), :2] >= frame[:2]).all()
+        assert (boxes[: len(notes), 2:] <= frame[2:]).all()
+    assert (ax.get_xlim(), ax.get_ylim()) == ends
+
+
+@pytest.mark.parametrize("decades", [0.4, 0.9, 1.2, 1.8, 2.6, 4.0, 7.0, 15.0, 60.0])
+@pytest.mark.parametrize("low", [1e-7, 3.1e-3, 2.0])
+def test_labels_of_a_logarithmic_axis_do_not_touch(decades, low):
+    ax = plotting.new_axes(4.0, 3.0)
+    for axis, scale in ((ax.xaxis, ax.set_xscale), (ax.yaxis, ax.set_yscale)):
+        scale("log")
+        plotting.log_labels(axis, lambda value: f"{value:g}")
+    ax.set_xlim(low, low * 10**decades)
+    ax.set_ylim(low, low * 10**decades)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    FigureCanvasAgg(ax.figure)
+    assert overlap(ax.figure) == []
+    for axis in (ax.xaxis, ax.yaxis):
+        shown = [tick for tick in axis.get_majorticklocs() if low <= tick <= low * 10**decades]
+        assert 1 <= len(shown) <= 15
+        assert decades < 1 or len(shown) > 1
+
+
 class TestRiskMap:
     def drawn(self, others=(), apart=0, here=(1e-3, 100.0)):
         axis = np.geomspace(1e-4, 1e-2, 5)

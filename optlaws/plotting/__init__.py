@@ -22,6 +22,7 @@ from optlaws.plotting.curves import plot_curve, plot_schedule, plot_schedules, s
 from optlaws.plotting.labels import told_apart
 from optlaws.plotting.ranking import SHOWN, plot_ranking, rank_figure, short_labels
 from optlaws.plotting.risk import RISK_AXES, plot_risk_map
+from optlaws.plotting.room import beside_points, log_labels
 
 __all__ = [
     "ALERT",
@@ -30,9 +31,11 @@ __all__ = [
     "GREY",
     "RISK_AXES",
     "SHOWN",
+    "beside_points",
     "check_suffix",
     "colour_of",
     "dashes_of",
+    "log_labels",
     "new_axes",
     "plain_text",
     "plot_curve",

@@ -511,5 +511,29 @@ class TestRiskMap:
         FigureCanvasAgg(ax.figure)
         assert overlap(ax.figure) == []
 
-    def test_without_a_place_for_the_run_there_is_no_legend(self):
-        assert self.drawn(here=(1e-3, 0.0)).get_legend() is None
+    def test_a_run_without_warm_up_is_marked_at_the_foot_and_the_mark_is_explained(self):
+        ax = self.drawn([(2e-3, 0.0), (3e-3, 50.0), (1.0, 0.0)], here=(1e-3, 0.0))
+        assert legend_texts(ax) == ["the first run", "others, alike but for these axes", "not drawn: 1 beyond the axes"]
+        marks = [(line.get_label(), *line.get_data()) for line in ax.lines]
+        foot = 10.0
+        assert [(label, list(x), list(y)) for label, x, y in marks] == [
+            ("the first run", [1e-3], [foot]),
+            ("others, alike but for these axes", [3e-3], [50.0]),
+            ("others, alike but for these axes", [2e-3], [foot]),
+        ]
+        shapes = [line.get_marker() for line in ax.lines]
+        assert shapes[0] == shapes[2] != shapes[1]
+        assert ax.texts[-1].get_text().endswith(", triangle: no warm-up")
+        assert "triangle" not in self.drawn().texts[-1].get_text()
+
+    @pytest.mark.parametrize("reach", [8.0, 80.0, 500.0, 3000.0, 16000.0])
+    @pytest.mark.parametrize("peak", [1e-7, 1e-3, 0.5, 5.0])
+    def test_labels_of_wide_maps_do_not_touch_and_start_at_one_step(self, reach, peak):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        axis = np.geomspace(1 / reach, reach, 21)
+        risk = RiskMap("warmup_steps", peak * axis, 300 * axis, np.tile(np.linspace(0, 1, 21), (21, 1)))
+        ax = plotting.plot_risk_map(risk, 0.05, (peak, 300.0))[0].axes
+        FigureCanvasAgg(ax.figure)
+        assert overlap(ax.figure) == []
+        assert ax.get_ylim()[0] > 0.5

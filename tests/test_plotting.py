@@ -323,6 +323,18 @@ def test_labels_of_long_runs_are_short():
     assert "10,000" in [ax.xaxis.get_major_formatter()(tick) for tick in (10_000.0,)]
 
 
+@pytest.mark.parametrize("steps", [1, 7, 950, 50_000, 9_999_999, 10**9])
+@pytest.mark.parametrize("width", [1.6, 3.0, 7.0])
+def test_labels_of_steps_do_not_touch(steps, width):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    ax = plotting.plot_schedule(parse(f"cosine:peak=1e-3,steps={steps}"), plotting.new_axes(width, 2.0))[0].axes
+    FigureCanvasAgg(ax.figure)
+    assert [pair for pair in overlap(ax.figure) if "step" not in pair] == []
+    low, high = ax.get_xlim()
+    assert any(low <= tick <= high for tick in ax.get_xticks())
+
+
 def test_curves_end_inside_the_figure():
     ranking = ranking_of(1)
     curve = {"step": [1.0, 4.0], "loss": [4.0, 3.0], "lower": [3.9, 2.9], "upper": [4.1, 3.1]}

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from optlaws._advice import even_lines, one_line
 from optlaws.errors import InputError, nearest
 from optlaws.plotting.fonts import have_fonts
+from optlaws.plotting.room import step_labels
 from optlaws.runs import atomic_write, format_quantity
 
 if TYPE_CHECKING:
@@ -131,14 +132,9 @@ def drawn(ax: Axes, x: FloatArray, y: FloatArray, **style: Any) -> list[Artist]:
 
 def thousands(ax: Axes) -> None:
     """Label the axis of steps in whole numbers, like 50,000 or 20M."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    ax.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     # from ten millions on written like 20M, since labels in full would run into each other
     far = max(map(abs, ax.dataLim.intervalx)) >= 1e7 if np.isfinite(ax.dataLim.intervalx).all() else False
-    ax.xaxis.set_major_formatter(
-        FuncFormatter(lambda value, _: format_quantity(value) if far else f"{value + 0.0:,.0f}")
-    )
+    step_labels(ax.xaxis, lambda value: format_quantity(value) if far else f"{value + 0.0:,.0f}")
     if ax.dataLim.intervalx[0] == ax.dataLim.intervalx[1]:  # a single step
         middle = float(ax.dataLim.intervalx[0])
         ax.set_xlim(middle - 1, middle + 1)

@@ -88,12 +88,33 @@ def _sides() -> list[tuple[float, float]]:
     return near + level + [(x, y) for y in (_AWAY, -_AWAY) for x in (_NEAR, -_NEAR)]
 
 
+def step_labels(axis: Axis, text: Callable[[float], str]) -> None:
+    """Label an axis at up to nine round whole numbers, or at fewer where labels would touch."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    class Apart(MaxNLocator):
+        """Ticks whose labels do not touch at the length that the axis has when it is drawn."""
+
+        def tick_values(self, vmin: float, vmax: float) -> Any:
+            low, high = sorted((vmin, vmax))
+            if not low < high:
+                return super().tick_values(vmin, vmax)
+            shown = np.zeros(0)
+            for bins in range(8, 0, -1):
+                self.set_params(nbins=bins)
+                ticks = np.asarray(super().tick_values(vmin, vmax), dtype=np.float64)
+                shown = ticks[(ticks >= low) & (ticks <= high)]
+                if _apart(axis, shown, (shown - low) / (high - low), text):
+                    break
+            return shown
+
+    axis.set_major_locator(Apart(integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+
+
 def log_labels(axis: Axis, text: Callable[[float], str], finest: Sequence[float] = (1.0, 2.0, 5.0)) -> None:
     """Label a logarithmic axis at such multiples of powers of ten, or at fewer where labels would touch."""
-    import matplotlib
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    size, across = float(matplotlib.rcParams["font.size"]), axis is axis.axes.xaxis
 
     class Apart(LogLocator):
         """Ticks whose labels do not touch at the length that the axis has when it is drawn."""
@@ -102,21 +123,26 @@ def log_labels(axis: Axis, text: Callable[[float], str], finest: Sequence[float]
             low, high = sorted((vmin, vmax))
             if not 0.0 < low < high < math.inf:
                 return super().tick_values(vmin, vmax)
-            box = axis.axes.bbox
-            dpi = float(axis.axes.figure.dpi)
-            length = (box.width if across else box.height) * 72.0 / dpi
             ticks = np.zeros(0)
             for ticks in _log_ticks(low, high, finest):
-                at = np.log(ticks / low) / math.log(high / low) * length
-                wide = [_LETTER * len(text(float(tick))) if across else 1.0 for tick in ticks]
-                half = 0.5 * size * np.array(wide)
-                if (np.diff(at) >= half[1:] + half[:-1] + _GAP * size).all():
+                if _apart(axis, ticks, np.log(ticks / low) / math.log(high / low), text):
                     break
             return ticks
 
     axis.set_major_locator(Apart())
     axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
     axis.set_minor_formatter(NullFormatter())
+
+
+def _apart(axis: Axis, ticks: FloatArray, at: FloatArray, text: Callable[[float], str]) -> bool:
+    """Return whether the labels of ticks, `at` which parts of the axis from 0 to 1, have a gap between them."""
+    import matplotlib
+
+    box, dpi, size = axis.axes.bbox, float(axis.axes.figure.dpi), float(matplotlib.rcParams["font.size"])
+    across = axis is axis.axes.xaxis
+    length = (box.width if across else box.height) * 72.0 / dpi
+    half = 0.5 * size * np.array([_LETTER * len(text(float(tick))) if across else 1.0 for tick in ticks])
+    return bool((np.diff(at * length) >= half[1:] + half[:-1] + _GAP * size).all())
 
 
 def _log_ticks(low: float, high: float, finest: Sequence[float]) -> list[FloatArray]:

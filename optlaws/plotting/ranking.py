@@ -167,7 +167,8 @@ def short_labels(ranking: Ranking, rows: npt.NDArray[np.intp]) -> list[str]:
             kept = ", ".join(item for item in rest.split(",") if item not in shared)
             label = f"{kind}  {kept}" if kept else kind
         labels.append(label)
-    beside = [", ".join(f"{name} {cell}" for name, cell in differing(ranking, row).items()) for row in rows.tolist()]
+    apart = differing(ranking, rows.tolist())
+    beside = [", ".join(f"{name} {cell}" for name, cell in cells.items()) for cells in apart]
     if not any(beside):
         return told_apart(labels, _LABEL)
     beside = [plain_text(text) for text in beside]

@@ -8,7 +8,8 @@ import pytest
 from quadratic_law import BATCH, PEAK, QuadraticLaw
 
 from optlaws import RunTable, fit_law, load_law, optimize_schedule, parse, recommend_settings
-from optlaws.commands.recommend import _panel, _text, advice
+from optlaws.commands.recommend import _text, advice
+from optlaws.commands.recommend_figure import panel
 from optlaws.errors import InputError, LawError, OptlawsWarning
 from optlaws.law.baseline import fit_baseline
 from optlaws.law.domain import larger_note, schedules_seen
@@ -238,7 +239,7 @@ class TestWhatIsNotSettled:
 
     def test_the_figure_has_arrows_at_open_ends_and_the_domain_s_edges(self, wide, sure):
         for found, arrows in ((wide, {"<", ">"}), (sure, set())):
-            _panel(ax := new_axes(), found, found.peak, "peak_lr")
+            panel(ax := new_axes(), found, found.peak, "peak_lr")
             assert {line.get_marker() for line in ax.lines} & {"<", ">"} == arrows
             labels = ax.get_legend_handles_labels()[1]
             assert any(label.startswith("the best lies here (90 %)") for label in labels)
@@ -250,7 +251,7 @@ class TestWhatIsNotSettled:
     def test_the_recommended_point_lies_on_the_curve(self):
         law = QuadraticLaw(a=0.02, m=0.0, doubt=0.02, shared=0.0)
         found = recommend_settings(law, **SIZES)
-        _panel(ax := new_axes(), found, found.peak, "peak_lr")
+        panel(ax := new_axes(), found, found.peak, "peak_lr")
         (dot,) = (line for line in ax.lines if line.get_marker() == "o")
         assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (found.schedule.peak, pytest.approx(found.loss))
 

@@ -2,42 +2,20 @@
 
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from fake_law import FakeLaw, FixedLaw
+from figures import legend_texts, overlap, ranking_of
 
 from optlaws import load_law, plotting
+from optlaws._advice import percent
 from optlaws.errors import InputError
 from optlaws.ranking import rank
 from optlaws.risk.changes import RiskMap
 from optlaws.runs import RunTable, gather_candidates
 from optlaws.schedules import from_array, parse
-
-
-def ranking_of(n):
-    specs = [
-        f"wsd:peak={1e-3 + 1e-5 * i},decay=0.2,warmup={100 + i}" if i % 2 else f"cosine:peak={1e-3 - 1e-5 * i}"
-        for i in range(n)
-    ]
-    return rank(gather_candidates(specs, {}, FakeLaw().defaults).runs, FakeLaw())
-
-
-def overlap(figure):
-    """Pairs of texts on the figure that cover each other."""
-    figure.canvas.draw()
-    import matplotlib.text
-
-    texts = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text().strip() and t.get_visible()]
-    boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
-    return [
-        (a, b)
-        for i, (a, x) in enumerate(boxes)
-        for b, y in boxes[i + 1 :]
-        if x.shrunk(0.9, 0.8).overlaps(y.shrunk(0.9, 0.8))
-    ]
 
 
 @pytest.mark.parametrize("n", [1, 2, 10, 40])
@@ -77,16 +55,6 @@ def test_schedules_are_drawn_with_their_kinks():
     assert plotting.schedule_points(parse("cosine:peak=1e-3,steps=1"))[0].tolist() == [0]
 
 
-def test_labels_leave_out_what_all_share():
-    ranking = ranking_of(2)
-    labels = plotting.short_labels(ranking, ranking.order)
-    assert all("steps" not in label for label in labels)
-    named = rank(ranking.runs, FakeLaw(), names=["mine", "x" * 200])
-    labels = plotting.short_labels(named, np.arange(2))
-    assert labels[0] == "mine"
-    assert all(len(line) <= 50 for label in labels for line in label.split("\n"))
-
-
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
 def test_formats(tmp_path, suffix):
     path = tmp_path / f"s.{suffix}"
@@ -101,6 +69,29 @@ def test_unknown_format(tmp_path):
         plotting.check_suffix("x")
 
 
+@pytest.mark.parametrize("suffix", ["eps", "ps", "gif", "tiff", "x"])
+def test_another_format_gets_the_list_and_no_wrong_guess(suffix):
+    with pytest.raises(InputError, match=r"must be one of png, pdf, svg, .* got") as caught:
+        plotting.check_suffix(f"x.{suffix}")
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", plotting.FORMATS)
+def test_the_same_figure_is_the_same_bytes(tmp_path, suffix, monkeypatch):
+    for place, name in enumerate("ab"):
+        monkeypatch.setattr("time.time", lambda now=1e9 * (place + 1): now)
+        plotting.save_figure(plotting.rank_figure(ranking_of(4)), tmp_path / f"{name}.{suffix}")
+    assert (tmp_path / f"a.{suffix}").read_bytes() == (tmp_path / f"b.{suffix}").read_bytes()
+
+
+def test_a_pdf_has_letters_and_no_type_3_fonts(tmp_path):
+    plotting.save_figure(plotting.rank_figure(ranking_of(4)), tmp_path / "r.pdf")
+    written = (tmp_path / "r.pdf").read_bytes()
+    assert b"/Type3" not in written
+    assert b"/CIDFontType2" in written
+    assert b"CreationDate" not in written
+
+
 def test_pyplot_stays_out():
     code = (
         "import sys; from optlaws import plotting; from optlaws.schedules import parse\n"
@@ -111,6 +102,30 @@ def test_pyplot_stays_out():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_a_ranking_on_axes_of_ones_own_stays_inside_them():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    ranking = ranking_of(3)
+    figure = Figure(figsize=(8, 3))
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    plotting.plot_ranking(ranking, left)
+    figure.draw_without_rendering()
+    assert left.get_tightbbox().x1 < right.bbox.x0
+    chances = [percent(float(ranking.p_best[row])) for row in ranking.order]
+    labels = [label.get_text() for label in left.get_yticklabels()]
+    assert all(label.endswith(f", P(best) {odd}") for label, odd in zip(labels, chances, strict=True))
+    assert len(left.texts) == 0
+    # where a layout makes room, it stands beside the axes
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    plotting.plot_ranking(ranking, left)
+    figure.draw_without_rendering()
+    assert [text.get_text() for text in left.texts] == [*chances, "P(best)"]
+    assert max(text.get_window_extent().x1 for text in left.texts) < right.bbox.x0
+
+
 @pytest.mark.parametrize("name", ["a$b", r"$\foo{$ x", "$x^2$", "two\nlines"])
 def test_names_are_shown_as_they_are(name, tmp_path):
     ranking = rank(ranking_of(2).runs, FakeLaw(), names=[name, "b"])
@@ -119,27 +134,6 @@ def test_names_are_shown_as_they_are(name, tmp_path):
     plotting.save_figure(figure, tmp_path / "r.png")  # a formula that is none would raise
     shown = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert shown[int(np.flatnonzero(ranking.order == 0)[0])].endswith(plotting.plain_text(name))
-
-
-@pytest.mark.parametrize("width", [30, 47, 60, 80, 110])
-def test_lines_of_a_title_are_even(width):
-    """No word alone in the last line, no number apart from its unit, nothing lost."""
-    title = (
-        "Law llama-slimpajama on another corpus, 85M parameters, 2.56B tokens, 51.2K tokens a step, weight decay 0.05"
-    )
-    lines = plotting.wrapped(title, width, 5).split("\n")
-    assert " ".join(lines) == title
-    assert len(lines) == len(textwrap.wrap(title, width))
-    assert max(map(len, lines)) <= width
-    assert min(map(len, lines)) > 0.5 * max(map(len, lines))
-    if width >= 60:
-        assert all(line.endswith(",") for line in lines[:-1])
-
-
-def test_words_are_broken_only_where_they_must_be():
-    assert plotting.wrapped("one two three four", 10).split("\n") == ["one two", "three four"]
-    assert plotting.wrapped("y" * 15, 10).split("\n") == ["y" * 10, "y" * 5]
-    assert plotting.wrapped("short", 10) == "short"
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -154,14 +148,6 @@ def test_nothing_beside_a_ranking_touches_the_edge(whole):
     assert "> 99 %" in [text.get_text() for text in axes.texts]
     assert right <= figure.bbox.x1 - 0.1 * figure.dpi
     assert left >= 0.1 * figure.dpi
-
-
-def test_long_texts_are_cut():
-    text = "piecewise:points=" + "/".join(f"{i}:0.001" for i in range(100))
-    lines = plotting.wrapped(text, 60).split("\n")
-    assert len(lines) == 2
-    assert max(map(len, lines)) <= 60
-    assert lines[1].endswith(" …")
 
 
 def test_waves_faster_than_the_points_keep_their_height():
@@ -250,10 +236,6 @@ def test_differences_are_not_hidden_by_the_intervals_of_losses():
         assert ("beyond the axis" in ax.get_xlabel()) == beyond
 
 
-def legend_texts(ax):
-    return [text.get_text() for text in ax.get_legend().get_texts()]
-
-
 @pytest.mark.parametrize(("n", "last"), [(2, "2"), (8, "8"), (9, "9"), (12, "9 to 12"), (40, "9 to 20")])
 def test_the_schedules_of_a_ranking_are_numbered_as_below(n, last):
     ax = plotting.rank_figure(ranking_of(n)).axes[0]
@@ -261,6 +243,47 @@ def test_the_schedules_of_a_ranking_are_numbered_as_below(n, last):
     assert texts == [*map(str, range(1, min(n, 9))), last]
     colours = [line.get_color() for line in ax.get_legend().get_lines()]
     assert colours == [plotting.colour_of(place) for place in range(len(texts))]
+
+
+def test_lines_differ_without_their_colours():
+    ax = plotting.rank_figure(ranking_of(8)).axes[0]
+    drawn = {(str(line._dash_pattern), line.get_linewidth()) for line in ax.lines}
+    named = {(str(line._dash_pattern), line.get_linewidth()) for line in ax.get_legend().get_lines()}
+    assert len(named) == 8
+    assert drawn == named
+    curve = {"step": [1.0, 4.0], "loss": [4.0, 3.0], "lower": [3.9, 2.9], "upper": [4.1, 3.1]}
+    figure = plotting.rank_figure(ranking_of(8), dict.fromkeys(range(8), curve))
+    of_curves = {line.get_color(): line.get_linestyle() for line in figure.axes[1].lines}
+    assert of_curves == {line.get_color(): line.get_linestyle() for line in ax.lines}
+    assert len({plotting.dashes_of(place) for place in range(8)}) == 8
+
+
+def test_equal_schedules_stand_at_one_line_of_the_legend():
+    texts = ["cosine:peak=1e-3,steps=50", "linear:peak=1e-3,steps=50"]
+    runs = RunTable.build([texts[i] for i in (0, 1, 0, 0, 1, *[0] * 5)], params=1e8)
+    ranking = rank(runs, FixedLaw(np.arange(10.0) / 100 + 3, np.diag([1e-4] * 10)))
+    ax = plotting.rank_figure(ranking).axes[0]
+    assert legend_texts(ax) == ["1, 3, 4, 6 to 10", "2, 5"]
+    shown = {line.get_color(): line for line in ax.lines}
+    assert shown[plotting.colour_of(2)].get_linestyle() == shown[plotting.colour_of(0)].get_linestyle()
+
+
+@pytest.mark.parametrize(
+    ("peaks", "top", "said"),
+    [
+        ([1e-3, 1e-3, 5.0], 1e-3, "3 (peak 5)"),
+        ([1e-3, 1e-5, 3e-2, 2e-3, 0.5, 1e-3], 2e-3, "3, 5 (peaks 0.03 to 0.5)"),
+        ([1e-3, 5.0], 1e-3, "2 (peak 5)"),
+        ([5.0, 1e-3, 1e-3], 5.0, None),  # the first is the best: all of it is seen
+        ([1e-4, 3e-4, 1e-3, 3e-3], 1e-3, "4 (peak 0.003)"),
+        ([1e-3, 2e-3, 4e-3], 4e-3, None),
+    ],
+)
+def test_a_far_peak_leaves_the_other_schedules_readable(peaks, top, said):
+    schedules = [from_array(np.full(5, peak)) for peak in peaks]
+    ax = plotting.plot_schedules(schedules)[0].axes
+    assert ax.get_ylim() == pytest.approx((0.0, 1.05 * top), rel=0.1, abs=0.0)
+    assert ax.get_xlabel() == ("step" if said is None else f"step; beyond the axis: {said}")
 
 
 def test_a_single_schedule_has_no_number():
@@ -298,5 +321,29 @@ class TestRiskMap:
         FigureCanvasAgg(ax.figure)
         assert overlap(ax.figure) == []
 
-    def test_without_a_place_for_the_run_there_is_no_legend(self):
-        assert self.drawn(here=(1e-3, 0.0)).get_legend() is None
+    def test_a_run_without_warm_up_is_marked_at_the_foot_and_the_mark_is_explained(self):
+        ax = self.drawn([(2e-3, 0.0), (3e-3, 50.0), (1.0, 0.0)], here=(1e-3, 0.0))
+        assert legend_texts(ax) == ["the first run", "others, alike but for these axes", "not drawn: 1 beyond the axes"]
+        marks = [(line.get_label(), *line.get_data()) for line in ax.lines]
+        foot = 10.0
+        assert [(label, list(x), list(y)) for label, x, y in marks] == [
+            ("the first run", [1e-3], [foot]),
+            ("others, alike but for these axes", [3e-3], [50.0]),
+            ("others, alike but for these axes", [2e-3], [foot]),
+        ]
+        shapes = [line.get_marker() for line in ax.lines]
+        assert shapes[0] == shapes[2] != shapes[1]
+        assert ax.texts[-1].get_text().endswith(", triangle: no warm-up")
+        assert "triangle" not in self.drawn().texts[-1].get_text()
+
+    @pytest.mark.parametrize("reach", [8.0, 80.0, 500.0, 3000.0, 16000.0])
+    @pytest.mark.parametrize("peak", [1e-7, 1e-3, 0.5, 5.0])
+    def test_labels_of_wide_maps_do_not_touch_and_start_at_one_step(self, reach, peak):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        axis = np.geomspace(1 / reach, reach, 21)
+        risk = RiskMap("warmup_steps", peak * axis, 300 * axis, np.tile(np.linspace(0, 1, 21), (21, 1)))
+        ax = plotting.plot_risk_map(risk, 0.05, (peak, 300.0))[0].axes
+        FigureCanvasAgg(ax.figure)
+        assert overlap(ax.figure) == []
+        assert ax.get_ylim()[0] > 0.5

@@ -275,7 +275,7 @@ def _together(points: FloatArray, near: FloatArray) -> list[tuple[FloatArray, li
 def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) -> None:
     """Draw how the interval narrows, and where the runs lie beside those that are finished and the targets."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+    from matplotlib.ticker import MaxNLocator
 
     from optlaws import plotting
 
@@ -305,9 +305,6 @@ def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) ->
         with np.errstate(divide="ignore"):
             places[name] = np.log(np.stack([x, y]))
     span = np.ptp(np.ma.masked_invalid(np.concatenate(list(places.values()), axis=1)), axis=1)
-    for (x, y), rows in _together(places["chosen"], span / 40):
-        text = ", ".join(str(row + 1) for row in rows) if len(rows) <= NUMBERED else f"{len(rows)} runs"
-        right.annotate(text, (math.exp(x), math.exp(y)), (5, 4), textcoords="offset points", fontsize=7.5)
     right.set_title("numbers: places in the order of choice", fontsize=8, loc="left")
     right.set_xscale("log")
     right.set_yscale("log")
@@ -315,12 +312,19 @@ def _draw(found: Design, targets: RunTable, done: RunTable | None, path: str) ->
     right.set_ylabel("peak learning rate" if flat else "parameters")
     right.legend(fontsize=8, frameon=False)
     for axis in scales:
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:g}" if v < 1000 else format_quantity(v)))
-        axis.set_minor_formatter(NullFormatter())
+        plotting.log_labels(axis, lambda v: f"{v:g}" if v < 1000 else format_quantity(v))
     for ax in (left, right):
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(True, color="#e6e6e6", linewidth=0.6)
         ax.set_axisbelow(True)
     figure.suptitle(_targets(targets), fontsize=9.5)
+    spots = _together(places["chosen"], span / 40)
+    counted = [[f"{len(rows)} runs"] * (len(rows) > 1) for _, rows in spots]
+    numbers = [[", ".join(str(row + 1) for row in rows)] * (len(rows) <= NUMBERED) for _, rows in spots]
+    plotting.beside_points(
+        right,
+        [(math.exp(x), math.exp(y)) for (x, y), _ in spots],
+        [full + short for full, short in zip(numbers, counted, strict=True)],
+        np.exp(np.concatenate(list(places.values()), axis=1).T),
+    )
     plotting.save_figure(figure, path)

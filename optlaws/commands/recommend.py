@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,11 @@ from optlaws._advice import number_text, percent
 from optlaws.baselines.advice import BAND, RivalAdvice, advice_of
 from optlaws.baselines.advice import rival_advice as of_rival
 from optlaws.commands.candidates import warn_of_small
+from optlaws.commands.recommend_figure import draw
 from optlaws.commands.shared import (
     check_figure,
     check_outputs,
     elsewhere,
-    figure_of,
     keep_inputs,
     quiet,
     tell_kinds_of,
@@ -29,11 +29,7 @@ from optlaws.law.domain import larger_note
 from optlaws.recommend import FLAT, TOO_FAR, FlatRange, Recommendation, choose_law, recommend_settings, too_far
 from optlaws.runs import RunTable, format_quantity, read_runs
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 SHOWN = 5  # families in the table
-DRAWN_COST = 0.03  # relative loss above the best up to which the figure reaches
 
 
 def recommend(
@@ -88,7 +84,7 @@ def recommend(
             progress=tick, **settings,
         )  # fmt: skip
     if plot:
-        _draw(found, plot)
+        draw(found, plot)
     if style == "json":
         text = report.to_json(record(found))
     elif style == "csv":
@@ -397,105 +393,4 @@ def _rival_text(found: RivalAdvice, style: str, params: float, tokens: float) ->
     return (
         f"Law {found.name}, {format_quantity(params)} parameters, {format_quantity(tokens)} tokens\n\n"
         f"peak rate  {peak}\nbatch      {batch}\n\n{found.formula}; {found.source}{note}. {sure}\n"
-    )
-
-
-def _draw(found: Recommendation, path: str) -> None:
-    """Draw the loss over the peak rate and, where it was looked at, over the batch."""
-    from matplotlib.figure import Figure
-
-    from optlaws import plotting
-
-    panels = [(found.peak, "peak learning rate", "peak_lr")]
-    if found.batch is not None:
-        panels.append((found.batch, "batch (tokens a step), peak rate tuned again", "batch_tokens"))
-    figure = Figure(figsize=(8.0, 3.6 * len(panels) + 0.4), layout="constrained")
-    for ax, (flat, label, name) in zip(np.atleast_1d(np.asarray(figure.subplots(len(panels)))), panels, strict=True):
-        _panel(ax, found, flat, name)
-        ax.set_xlabel(label)
-    figure.suptitle(plotting.wrapped(report.rank_header(found.families), 110, 3), fontsize=9.5)
-    plotting.save_figure(figure_of(figure.axes[0]), path)
-
-
-def _bar(ax: Axes, flat: FlatRange, left: float, right: float) -> None:
-    """Draw the range that holds the best, with an arrow over the axis's end where the best may lie beyond it."""
-    from optlaws.plotting import COLOURS
-
-    at: dict[str, Any] = {"transform": ax.get_xaxis_transform(), "color": COLOURS[0], "alpha": 0.55}
-    ends = (left if flat.least_open else flat.least, right if flat.most_open else flat.most)
-    label = "the best lies here (90 %)"
-    if flat.least_open or flat.most_open:
-        label += ", or beyond the arrow" + "s" * (flat.least_open and flat.most_open)
-    ax.plot(ends, [0.02, 0.02], linewidth=4.0, solid_capstyle="butt", label=label, **at)
-    for end, mark, is_open in ((left, "<", flat.least_open), (right, ">", flat.most_open)):
-        if is_open:
-            ax.plot(end, 0.02, mark, markersize=11, clip_on=False, markeredgewidth=0, zorder=5, **at | {"alpha": 1.0})
-
-
-def _panel(ax: Axes, found: Recommendation, flat: FlatRange, name: str) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    from optlaws.plotting import COLOURS
-
-    ok = np.isfinite(flat.loss)
-    least = float(flat.loss[ok].min())
-    own = float(flat.loss[np.argmin(np.where(ok, np.abs(np.log(flat.values / flat.best)), np.inf))])
-    top = max(min(least * (1.0 + DRAWN_COST), float(flat.upper[ok].max())), own + 0.2 * (own - least))
-    near = ok & (flat.loss <= top)
-    x = flat.values[ok]
-    ax.fill_between(x, flat.lower[ok], flat.upper[ok], color=COLOURS[0], alpha=0.15, linewidth=0, label="90 % interval")
-    ax.plot(x, flat.loss[ok], color=COLOURS[0], linewidth=1.8, label="predicted loss")
-    cost = f"predicted to cost < {100 * FLAT:g} % more"
-    ax.axvspan(flat.low, flat.high, color=COLOURS[2], alpha=0.15, linewidth=0, label=cost)
-    ax.plot(flat.best, own, "o", color=COLOURS[0], markersize=7, label="recommended")
-    ax.set_xscale("log")
-    left, right = flat.values[near].min() / 1.08, flat.values[near].max() * 1.08
-    if math.isfinite(flat.least):
-        _bar(ax, flat, left, right)
-    edges = [float(end) for end in (flat.values[0], flat.values[-1]) if left <= end <= right]
-    for end, label in zip(edges, ("edge of the law's domain", None), strict=False):
-        ax.axvline(end, color="0.45", linewidth=1.2, linestyle=":", zorder=1, label=label)
-    ax.set_xlim(left, right)
-    lowest = float(flat.lower[ok].min())
-    low = max(lowest, 2.0 * least - top)  # else the curve is a line in an interval that it shares
-    ax.set_ylim(low - 0.05 * (top - low), top + 0.05 * (top - low))
-    advised = sorted(((law.name, getattr(law, name)) for law in found.published), key=lambda pair: pair[1])
-    advised = [(text, at) for text, at in advised if math.isfinite(at) and not too_far(at, flat.best)]
-    counts = name == "batch_tokens"
-    for outside in ([one for one in advised if one[1] < left], [one for one in advised[::-1] if one[1] > right]):
-        for place, (text, at) in enumerate(outside):  # beyond the ends: an arrow and the number, off the curve's end
-            value, below = format_quantity(at, 3) if counts else f"{at:.3g}", at < left
-            high = flat.loss[near][0 if below else -1] > 0.5 * (low + top)
-            ax.annotate(
-                f"\N{LEFTWARDS ARROW} {text} {value}" if below else f"{text} {value} \N{RIGHTWARDS ARROW}",
-                (0.0 if below else 1.0, 0.0 if high else 1.0), xycoords="axes fraction",
-                xytext=(4 if below else -4, 13 + 11 * place if high else -46 - 11 * place),
-                textcoords="offset points", fontsize=8, color=COLOURS[1], ha="left" if below else "right",
-                bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
-            )  # fmt: skip
-    for place, (text, at) in enumerate(one for one in advised if left <= one[1] <= right):
-        ax.axvline(at, color=COLOURS[1], linewidth=1.0, linestyle="--", zorder=1)
-        last = math.log(at / left) > 0.85 * math.log(right / left)
-        ax.annotate(
-            text, (at, 1.0), xycoords=("data", "axes fraction"), xytext=(-3 if last else 3, -10 - 11 * (place % 3)),
-            textcoords="offset points", fontsize=8, color=COLOURS[1], ha="right" if last else "left",
-            bbox={"facecolor": "white", "alpha": 0.7, "linewidth": 0.0, "pad": 0.5},
-        )  # fmt: skip
-    beyond = "; its interval\nreaches beyond the axis" if low > lowest else ""
-    ax.set_ylabel(f"predicted final loss\n(nats per token){beyond}")
-    narrow = right < 5.0 * left  # else there might be one label, or none
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0) if narrow else (1.0, 2.0, 5.0)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: format_quantity(v) if counts else f"{v:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(True, color="#e6e6e6", linewidth=0.6)
-    ax.set_axisbelow(True)
-    ax.legend(
-        fontsize=8,
-        frameon=False,
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.0),
-        ncols=3,
-        borderaxespad=0.2,
-        columnspacing=1.2,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TARGETS = {"error": 0.5, "pool_spearman": 0.9, "top2": 94.0}
 NO_POOLS = f"no pool: at least {SMALLEST_POOL} held-out runs must have one size and token budget"
 DRAWN = 9  # held-out curves in the figure
+SIZES_SHOWN = 8  # rows of the legend for sizes held out; of more, neighbours share one
 TITLE = 44  # letters of the name of a run above its curve
 FAR_APART = 2 * TARGETS["error"]  # %: a law between two levels so far apart misses each by the target for its error
 
@@ -196,32 +197,51 @@ def _figure_title(verdict: Verdict) -> str:
 
 
 def losses_figure(verdict: Verdict) -> Figure:
-    """Return the figure of predicted against real final losses."""
+    """Return the figure of predicted against real final losses, its axes as wide as the held-out runs need them."""
+    import matplotlib
+
     from optlaws import plotting
 
     axes = plotting.new_axes(6.4, 6.0)
-    runs, done = verdict.runs, np.isfinite(verdict.runs.final_loss) & ~verdict.diverged
-    low = float(min(runs.final_loss[done].min(), verdict.predicted[done].min()))
-    high = float(max(runs.final_loss[done].max(), verdict.predicted[done].max()))
-    pad = 0.03 * (high - low)
-    axes.plot([low - pad, high + pad], [low - pad, high + pad], color="#4d4d4d", linewidth=0.8, zorder=1)
-    some = done & verdict.fitted
+    real, predicted = verdict.runs.final_loss, verdict.predicted
+    low, high = _ends(verdict)
+    axes.plot([low, high], [low, high], color="#4d4d4d", linewidth=0.8, zorder=1)
+    some = np.isfinite(real) & ~verdict.diverged & verdict.fitted
+    inside = some & (np.minimum(real, predicted) >= low) & (np.maximum(real, predicted) <= high)
+    beyond = int(some.sum() - inside.sum())
     axes.plot(
-        runs.final_loss[some], verdict.predicted[some], "o", color=plotting.GREY, markersize=3.5, label="fitted"
+        real[inside], predicted[inside], "o", color="#8c8c8c", markerfacecolor="none", markersize=3.5,
+        markeredgewidth=0.7, label="fitted" + f" ({beyond} more beyond the axes)" * (beyond > 0),
     )  # fmt: skip
-    for place, size in enumerate(np.unique(runs.size[verdict.scored]).tolist()):
-        rows = verdict.scored & (runs.size == size)
-        y = verdict.predicted[rows]
+    sizes = np.unique(verdict.runs.size[verdict.scored])
+    bins = np.array_split(sizes, min(SIZES_SHOWN, len(sizes)))
+    shades = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1.0, len(bins)))  # the larger, the darker
+    for held, shade in zip(bins, shades, strict=True):
+        rows = verdict.scored & np.isin(verdict.runs.size, held)
+        y = predicted[rows]
+        words = " to ".join(format_quantity(size) for size in dict.fromkeys([float(held[0]), float(held[-1])]))
         axes.errorbar(
-            runs.final_loss[rows], y, yerr=[y - verdict.lower[rows], verdict.upper[rows] - y], fmt="o", markersize=4.5,
-            color=plotting.colour_of(place), elinewidth=0.8, label=f"held out, {format_quantity(size)} parameters",
+            real[rows], y, yerr=[y - verdict.lower[rows], verdict.upper[rows] - y], fmt="o", markersize=4.5,
+            color=shade, elinewidth=0.8, label=f"held out, {words} parameters",
         )  # fmt: skip
+    axes.set_xlim(low, high)
+    axes.set_ylim(low, high)
     axes.set_xlabel("real final loss (nats per token)")
-    axes.set_ylabel("predicted final loss, 90 % interval")
+    axes.set_ylabel("predicted final loss (nats per token), 90 % interval")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(_figure_title(verdict), fontsize=9)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
     return axes.figure  # type: ignore[return-value]
+
+
+def _ends(verdict: Verdict) -> tuple[float, float]:
+    """Return the ends of both axes: about the losses of held-out runs, with room for the usual interval."""
+    held = verdict.scored
+    losses = np.concatenate([verdict.runs.final_loss[held], verdict.predicted[held]])
+    low, high = float(losses.min()), float(losses.max())
+    half = 0.5 * float(np.median((verdict.upper - verdict.lower)[held]))
+    pad = max(0.04 * (high - low), half if math.isfinite(half) else 0.0, 1e-3 * abs(high))
+    return low - pad, high + pad
 
 
 def curves_figure(verdict: Verdict) -> Figure:
@@ -236,7 +256,8 @@ def curves_figure(verdict: Verdict) -> Figure:
     grid = figure.subplots(math.ceil(len(pick) / 3), min(3, len(pick)), squeeze=False)
     for axes in grid.ravel()[len(pick) :]:
         axes.set_visible(False)
-    for axes, place in zip(grid.ravel(), pick.tolist(), strict=False):
+    names = plotting.told_apart([verdict.runs.run_id[ordered[place][0]] for place in pick.tolist()], TITLE, 1)
+    for axes, place, name in zip(grid.ravel(), pick.tolist(), names, strict=False):
         i, step, loss, guess, lower, upper = ordered[place]
         axes.fill_between(step, lower, upper, color=plotting.COLOURS[0], alpha=0.15, linewidth=0)
         axes.plot(step, guess, color=plotting.COLOURS[0], linewidth=1.6, label="predicted, 90 %")
@@ -244,7 +265,6 @@ def curves_figure(verdict: Verdict) -> Figure:
         schedule = verdict.runs.schedule_tuple()[i]
         peak = float(verdict.runs.batch().peak[i])
         size = format_quantity(float(verdict.runs.size[i]))
-        name = plotting.wrapped(verdict.runs.run_id[i], TITLE, 1)
         axes.set_title(f"{name}\n{size} parameters, {schedule.kind}, peak {peak:g}", fontsize=9)
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)

@@ -11,6 +11,7 @@ from optlaws.plotting.axes import (
     GREY,
     check_suffix,
     colour_of,
+    dashes_of,
     new_axes,
     plain_text,
     png_bytes,
@@ -18,8 +19,10 @@ from optlaws.plotting.axes import (
     wrapped,
 )
 from optlaws.plotting.curves import plot_curve, plot_schedule, plot_schedules, schedule_points, zoom_late
+from optlaws.plotting.labels import told_apart
 from optlaws.plotting.ranking import SHOWN, plot_ranking, rank_figure, short_labels
 from optlaws.plotting.risk import RISK_AXES, plot_risk_map
+from optlaws.plotting.room import beside_points, log_labels
 
 __all__ = [
     "ALERT",
@@ -28,8 +31,11 @@ __all__ = [
     "GREY",
     "RISK_AXES",
     "SHOWN",
+    "beside_points",
     "check_suffix",
     "colour_of",
+    "dashes_of",
+    "log_labels",
     "new_axes",
     "plain_text",
     "plot_curve",
@@ -42,6 +48,7 @@ __all__ = [
     "save_figure",
     "schedule_points",
     "short_labels",
+    "told_apart",
     "wrapped",
     "zoom_late",
 ]

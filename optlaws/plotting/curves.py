@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.plotting.axes import COLOURS, GREY, FloatArray, colour_of, drawn, new_axes, open_frame, thousands
+from optlaws.plotting.axes import (
+    COLOURS,
+    GREY,
+    FloatArray,
+    colour_of,
+    dashes_of,
+    drawn,
+    new_axes,
+    open_frame,
+    thousands,
+)
+from optlaws.plotting.labels import places_text
 from optlaws.schedules import Schedule
 
 if TYPE_CHECKING:
@@ -16,6 +27,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _POINTS = 400  # points drawn of a schedule
+FAR_PEAK = 8.0  # times the usual peak, from where on a schedule is left to run out of the axis
 
 
 def schedule_points(
@@ -59,17 +71,42 @@ def plot_schedule(schedule: Schedule, ax: Axes | None = None, **style: Any) -> l
 def plot_schedules(
     schedules: Sequence[Schedule], ax: Axes | None = None, colours: Sequence[str] | None = None
 ) -> list[Artist]:
-    """Draw several schedules, the first on top; those past the palette are grey."""
+    """Draw several schedules, the first on top; those past the palette are grey.
+
+    Equal ones have the dashes of the first of them, which covers the others. Those with a peak more than `FAR_PEAK`
+    times the usual one and the first's, beside which the others would lie on the axis, run out of it at the top; its
+    label names them by their places from 1.
+    """
     ax = new_axes(7.0, 3.2) if ax is None else ax
     chosen = colours or [colour_of(place) for place in range(len(schedules))]
     artists: list[Artist] = []
+    points = [schedule_points(schedule) for schedule in schedules]
+    peaks = np.array([rates.max() for _, rates in points])
+    first: dict[tuple[bytes, ...], int] = {}
+    alike = [first.setdefault(tuple(values.tobytes() for values in pair), place) for place, pair in enumerate(points)]
     for place in reversed(range(len(schedules))):
-        steps, rates = schedule_points(schedules[place])
+        steps, rates = points[place]
         main = chosen[place] != GREY
-        width = 1.9 if main else 0.8
-        artists += drawn(ax, steps, rates, color=chosen[place], linewidth=width, alpha=0.95 if main else 0.7)
+        style: dict[str, Any] = {"linewidth": 1.9, "linestyle": dashes_of(alike[place])} if main else {"linewidth": 0.8}
+        artists += drawn(ax, steps, rates, color=chosen[place], alpha=0.95 if main else 0.7, **style)
     _schedule_axes(ax)
+    far = _far_peaks(peaks)
+    if far.any():
+        ax.set_ylim(0.0, 1.05 * float(peaks[~far].max()))
+        said = " to ".join(f"{peak:g}" for peak in dict.fromkeys([peaks[far].min(), peaks[far].max()]))
+        several = "s" * (int(far.sum()) > 1)
+        ax.set_xlabel(
+            f"step; beyond the axis: {places_text((np.flatnonzero(far) + 1).tolist())} (peak{several} {said})"
+        )
     return artists[::-1]
+
+
+def _far_peaks(peaks: FloatArray) -> npt.NDArray[np.bool_]:
+    """Return which peaks are so far above the lower median, and above the first, that those could not be seen."""
+    if not len(peaks):
+        return np.zeros(0, dtype=np.bool_)
+    reach = FAR_PEAK * max(float(np.quantile(peaks, 0.5, method="lower")), float(peaks[0]))
+    return np.asarray(peaks > reach, dtype=np.bool_)
 
 
 def _schedule_axes(ax: Axes) -> None:
@@ -91,6 +128,7 @@ def plot_curve(
     colour: str = COLOURS[0],
     label: str | None = None,
     observed: npt.ArrayLike | None = None,
+    linestyle: Any = "-",
 ) -> list[Artist]:
     """Draw a predicted loss curve against its steps, with its 90 % band and the observed losses where given."""
     ax = new_axes() if ax is None else ax
@@ -98,7 +136,8 @@ def plot_curve(
     artists: list[Artist] = []
     if lower is not None and upper is not None:
         artists.append(ax.fill_between(x, np.asarray(lower), np.asarray(upper), color=colour, alpha=0.15, linewidth=0))
-    artists = [*drawn(ax, x, np.asarray(loss), color=colour, linewidth=1.7, label=label), *artists]
+    style: dict[str, Any] = {"color": colour, "linewidth": 1.7, "linestyle": linestyle, "label": label}
+    artists = [*drawn(ax, x, np.asarray(loss), **style), *artists]
     if observed is not None:
         artists += ax.plot(x, np.asarray(observed), ".", color="#4d4d4d", markersize=3, label="observed")
     ax.set_xlabel("step")

@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws._advice import number_text, percent
-from optlaws.plotting.axes import ALERT, COLOURS, THIN, colour_of, new_axes, open_frame, wrapped
+from optlaws.plotting.axes import ALERT, COLOURS, THIN, colour_of, dashes_of, new_axes, open_frame, plain_text, wrapped
 from optlaws.plotting.curves import plot_curve, plot_schedules, zoom_late
+from optlaws.plotting.labels import places_text, told_apart
 from optlaws.ranking import Ranking
-from optlaws.report import rank_header, schedule_text
+from optlaws.report import differing, rank_header, schedule_text
 from optlaws.schedules import ScheduleBatch
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     The thin line is the interval of the loss itself. The thick line is the interval of the difference to the best,
     drawn at the loss: candidates share most of their error, so it is the one to compare them by. Of a candidate so bad
     that the others could not be told apart beside it, only the number is written, at the right.
+
+    P(best) stands to the right of the axes where a layout makes room for it (`layout="constrained"` of the figure, or
+    its `tight_layout`), else in the labels, since whatever stands there would be written over.
     """
     from matplotlib.legend_handler import HandlerTuple
     from matplotlib.lines import Line2D
@@ -43,11 +47,12 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     if ax is None:
         ax = new_axes(8.0, 1.3 + 0.3 * len(shown))
         _margin(ax.figure)
+    roomy = ax.figure.get_layout_engine() is not None
     artists: list[Artist] = []
     far = _far_off(ranking, shown)
     for place, row in enumerate(shown.tolist()):
         colour = colour_of(place)
-        if len(ranking) > 1:
+        if len(ranking) > 1 and roomy:
             artists.append(_beside(ax, percent(float(ranking.p_best[row])), place))
         if far[place]:
             text = f"{number_text(float(ranking.loss[row]), ranking.decimals)} \N{RIGHTWARDS ARROW}"
@@ -61,6 +66,9 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
         artists += ax.plot(ranking.loss[row], place, "o", markersize=5, color=colour, markerfacecolor=face)
     ax.axvline(ranking.loss[ranking.best], color=COLOURS[0], linewidth=0.8, linestyle=":", zorder=0)
     names = short_labels(ranking, shown)
+    if len(ranking) > 1 and not roomy:
+        odds = [percent(float(ranking.p_best[row])) for row in shown]
+        names = [f"{name}, P(best) {odd}" for name, odd in zip(names, odds, strict=True)]
     risky = [] if ranking.risk is None else np.flatnonzero(ranking.risk[shown] > ranking.max_risk).tolist()
     for place in risky:
         names[place] += f"  (divergence risk {percent(float(ranking.risk[shown[place]]))})"  # type: ignore[index]
@@ -69,7 +77,7 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
         ax.get_yticklabels()[place].set_color(ALERT)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     ax.set_xlabel("predicted final loss (nats per token)")
-    if len(ranking) > 1:
+    if len(ranking) > 1 and roomy:
         artists.append(_beside(ax, "P(best)", -0.6, above=7))
     handles: list[Any] = [Line2D([], [], color=THIN, linewidth=1.0)]
     labels = ["loss, 90 %"]
@@ -80,26 +88,24 @@ def plot_ranking(ranking: Ranking, ax: Axes | None = None, limit: int = SHOWN) -
     if not ranking.in_domain[shown].all():
         handles.append(Line2D([], [], color=THIN, marker="o", linestyle="", markerfacecolor="white"))
         labels.append("outside the domain")
+    above: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "ncols": 3, "frameon": False}
     ax.legend(
         handles=handles,
         labels=labels,
         handler_map={tuple: HandlerTuple(ndivide=None, pad=0.0)},
-        loc="lower left",
-        bbox_to_anchor=(0.0, 1.0),
         borderaxespad=0.2,
         borderpad=0.2,
         handlelength=1.6,
         columnspacing=1.4,
-        ncols=3,
         fontsize=8.5,
-        frameon=False,
+        **above if roomy else {"loc": "best", "framealpha": 0.8, "edgecolor": "none"},
     )
     open_frame(ax)
     ax.grid(False, axis="y")
     near = _differences(ranking, shown[~far])
     if near is not None:
         ax.set_xlim(*near)
-        ax.set_xlabel("predicted final loss (nats per token); its interval reaches beyond the axis")
+        ax.set_xlabel("predicted final loss (nats per token);\nits interval reaches beyond the axis")
     return artists
 
 
@@ -142,7 +148,10 @@ def _beside(ax: Axes, text: str, place: float, above: float = 0.0, right: float 
 
 
 def short_labels(ranking: Ranking, rows: npt.NDArray[np.intp]) -> list[str]:
-    """Return a label a candidate: its name if it has one, else its short form without the items that all share."""
+    """Return a label a candidate: its name if it has one, else its short form without the items that all share.
+
+    Optimizer and sizes stand behind it where candidates differ in them. Different names have different labels.
+    """
     texts = [schedule_text(ranking.runs, int(row)) for row in rows]
     items = [set(text.partition(":")[2].split(",")) for text in texts if " then " not in text]
     shared = set.intersection(*items) if len(items) > 1 else set()
@@ -157,8 +166,16 @@ def short_labels(ranking: Ranking, rows: npt.NDArray[np.intp]) -> list[str]:
             kind, _, rest = text.partition(":")
             kept = ", ".join(item for item in rest.split(",") if item not in shared)
             label = f"{kind}  {kept}" if kept else kind
-        labels.append(wrapped(label, _LABEL))
-    return labels
+        labels.append(label)
+    apart = differing(ranking, rows.tolist())
+    beside = [", ".join(f"{name} {cell}" for name, cell in cells.items()) for cells in apart]
+    if not any(beside):
+        return told_apart(labels, _LABEL)
+    beside = [plain_text(text) for text in beside]
+    joined = [f"{plain_text(label)}  ({text})" for label, text in zip(labels, beside, strict=True)]
+    if max(map(len, joined)) <= _LABEL:
+        return joined
+    return [f"{label}\n({text})" for label, text in zip(told_apart(labels, _LABEL, 1), beside, strict=True)]
 
 
 def rank_figure(
@@ -178,8 +195,7 @@ def rank_figure(
     panels: list[Axes] = [part.subplots() for part in np.atleast_1d(np.asarray(parts, dtype=object))]
     schedules = ranking.runs.schedules
     if not isinstance(schedules, ScheduleBatch):
-        plot_schedules([schedules[row] for row in shown.tolist()], panels[0])
-        _numbers(panels[0], len(shown))
+        _numbers(panels[0], plot_schedules([schedules[row] for row in shown.tolist()], panels[0]))
     if curves:
         _plot_best_curves(curves, shown, panels[1], _far_off(ranking, shown))
         ends = np.array([panel.get_xlim() for panel in panels[:2]])  # a curve ends at T, its schedule at T - 1
@@ -193,17 +209,27 @@ def rank_figure(
     return figure
 
 
-def _numbers(ax: Axes, count: int) -> None:
-    """Write above the schedules which colour is which place of the ranking below; nothing where there is but one."""
+def _numbers(ax: Axes, lines: Sequence[Any]) -> None:
+    """Write above the schedules which line is which place of the ranking below; nothing where there is but one.
+
+    Schedules that are alike, of which only the first can be seen, stand at one line.
+    """
     from matplotlib.lines import Line2D
 
-    if count < 2:
+    if len(lines) < 2:
         return
-    places = range(min(count, len(COLOURS) + 1))
-    handles = [Line2D([], [], color=colour_of(place), linewidth=1.9) for place in places]
-    labels = [f"{place + 1}" for place in places]
-    if count > len(places):
-        labels[-1] += f" to {count}"
+    alike: dict[tuple[bytes, ...], list[int]] = {}
+    for place, line in enumerate(lines):
+        alike.setdefault(tuple(values.tobytes() for values in line.get_data()), []).append(place)
+    entries = [places for places in alike.values() if places[0] < len(COLOURS)]
+    grey = sorted(place for places in alike.values() if places[0] >= len(COLOURS) for place in places)
+    entries += [grey] if grey else []
+    styles = [lines[places[0]] for places in entries]
+    handles = [
+        Line2D([], [], color=line.get_color(), linestyle=dashes_of(places[0]), linewidth=line.get_linewidth())
+        for line, places in zip(styles, entries, strict=True)
+    ]
+    labels = [places_text([place + 1 for place in places]) for places in entries]
     ax.legend(
         handles=handles,
         labels=labels,
@@ -211,7 +237,7 @@ def _numbers(ax: Axes, count: int) -> None:
         bbox_to_anchor=(1.0, 1.0),
         borderaxespad=0.2,
         borderpad=0.2,
-        handlelength=1.4,
+        handlelength=3.0,
         handletextpad=0.4,
         columnspacing=1.2,
         ncols=len(handles),
@@ -235,7 +261,7 @@ def _plot_best_curves(
         curve = curves.get(int(shown[place]))
         if curve is not None:
             lower, upper = (curve["lower"], curve["upper"]) if place == 0 else (None, None)
-            plot_curve(curve["step"], curve["loss"], lower, upper, ax, colour_of(place))
+            plot_curve(curve["step"], curve["loss"], lower, upper, ax, colour_of(place), linestyle=dashes_of(place))
             if not far[place]:
                 drawn.append((curve["step"], curve["loss"]))
     zoom_late(ax, drawn[::-1])

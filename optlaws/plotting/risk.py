@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from optlaws.plotting.axes import new_axes
+from optlaws.plotting.room import log_labels
 from optlaws.runs import format_quantity
 
 if TYPE_CHECKING:
@@ -30,11 +32,15 @@ def plot_risk_map(
     """Draw the divergence risk over peak rate and one other quantity, with the region of accepted risk outlined.
 
     `here` is the run that the map was made for, `others` are runs that differ from it on the axes only, both as
-    (peak rate, other quantity); `apart` says how many further runs were asked for that differ in more, and so have no
-    place on this map.
+    (peak rate, other quantity); one without a warm-up, a quantity of 0, is marked at the foot of the axis. `apart` says
+    how many further runs were asked for that differ in more, and so have no place on this map.
     """
     from matplotlib.lines import Line2D
+    from matplotlib.markers import CARETDOWN
 
+    if risk.over == "warmup_steps":  # no run has a part of a step
+        whole = risk.other >= 1.0
+        risk = replace(risk, other=risk.other[whole], probability=risk.probability[whole])
     ax = new_axes(7.4, 5.0) if ax is None else ax
     mesh = ax.pcolormesh(
         risk.peak, risk.other, risk.probability, vmin=0.0, vmax=1.0, cmap="YlOrRd", shading="nearest", rasterized=True
@@ -62,26 +68,26 @@ def plot_risk_map(
             )
             ax.clabel(lines, fmt={level: f"{100 * level:g} %"}, fontsize=8.5)
             artists.append(lines)
+    floor = ax.get_ylim()[0]
     beside = [point for point in others if point != here]
-    inside = [(x, y) for x, y in beside if risk.peak[0] <= x <= risk.peak[-1] and risk.other[0] <= y <= risk.other[-1]]
+    inside = [
+        (x, y) for x, y in beside if risk.peak[0] <= x <= risk.peak[-1] and (y <= 0.0 or floor <= y <= risk.other[-1])
+    ]
+    first: dict[str, Any] = {"color": "black", "markersize": 8, "markeredgecolor": "white"}
+    more: dict[str, Any] = {"color": "#4d4d4d", "markersize": 5, "markerfacecolor": "white"}
     handles = []
-    if here[1] > 0:
-        artists += ax.plot(
-            *here,
-            "o",
-            color="black",
-            markersize=8,
-            markeredgecolor="white",
-            clip_on=False,
-            zorder=6,
-            label="the first run",
-        )
-        handles.append(artists[-1])
-    if inside:
-        label = "others, alike but for these axes"
-        face: dict[str, Any] = {"markerfacecolor": "white", "zorder": 6, "label": label}
-        artists += ax.plot(*zip(*inside, strict=True), "o", color="#4d4d4d", markersize=5, **face)
-        handles.append(artists[-1])
+    for points, look, label in (
+        ([here], first, "the first run"),
+        (inside, more, "others, alike but for these axes"),
+    ):
+        warmed, cold = [one for one in points if one[1] > 0.0], [one for one in points if one[1] <= 0.0]
+        for mark, some in (("o", warmed), (CARETDOWN, cold)):
+            if some:
+                x, y = zip(*((x, y if y > 0.0 else floor) for x, y in some), strict=True)
+                artists += ax.plot(x, y, marker=mark, linestyle="", clip_on=False, zorder=6, label=label, **look)
+                handles.append(artists[-1])
+    without = any(y <= 0.0 for _, y in (here, *inside))
+    handles = list({handle.get_label(): handle for handle in handles[::-1]}.values())[::-1]
     if apart or len(beside) > len(inside):
         words = [f"{apart} unlike in other settings", f"{len(beside) - len(inside)} beyond the axes"]
         label = "not drawn: " + ", ".join(word for word in words if not word.startswith("0 "))
@@ -91,11 +97,13 @@ def plot_risk_map(
         legend.set_zorder(5)
     ax.set_xlabel("peak learning rate")
     ax.set_ylabel(RISK_AXES[risk.over])
-    _few_ticks(ax)
+    log_labels(ax.xaxis, lambda value: f"{value:g}")
+    log_labels(ax.yaxis, format_quantity)
     ax.figure.colorbar(mesh, ax=ax, label="probability of divergence")
-    some = len(values) and values.min() <= accepted
-    words = [f"hatched: at most {100 * accepted:g} %" if some else f"nowhere at most {100 * accepted:g} %"]
+    safely = len(values) and values.min() <= accepted
+    words = [f"hatched: at most {100 * accepted:g} %" if safely else f"nowhere at most {100 * accepted:g} %"]
     words += ["white: impossible"] if len(values) < risk.probability.size else []
+    words += ["triangle: no warm-up"] * without
     artists.append(
         ax.text(
             0.02, 0.98, ", ".join(words), transform=ax.transAxes, va="top", fontsize=8.5,
@@ -103,13 +111,3 @@ def plot_risk_map(
         )
     )  # fmt: skip
     return artists
-
-
-def _few_ticks(ax: Axes) -> None:
-    """Label logarithmic axes at 1, 2 and 5 times powers of ten: rates as they are, counts like 2K."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    for axis, text in ((ax.xaxis, lambda v, _: f"{v:g}"), (ax.yaxis, lambda v, _: format_quantity(v))):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(text))
-        axis.set_minor_formatter(NullFormatter())

@@ -309,7 +309,7 @@ def test_the_way_out_is_an_option_that_exists(run):
 def test_narrow_axes_have_labels():
     from types import SimpleNamespace
 
-    from optlaws.commands.recommend import _panel
+    from optlaws.commands.recommend_figure import panel
     from optlaws.plotting import new_axes
     from optlaws.recommend import FlatRange
 
@@ -317,7 +317,7 @@ def test_narrow_axes_have_labels():
     rates = np.geomspace(2.2e-3, 4.6e-3, 20)
     loss = np.full(20, 3.0)
     flat = FlatRange(3e-3, 2.3e-3, 4.5e-3, False, False, rates, loss, loss - 0.1, loss + 0.1)
-    _panel(ax, SimpleNamespace(published=()), flat, "peak_lr")
+    panel(ax, SimpleNamespace(published=()), flat, "peak_lr")
     low, high = ax.get_xlim()
     shown = [ax.xaxis.get_major_formatter()(tick) for tick in ax.get_xticks() if low <= tick <= high]
     assert shown == ["0.003", "0.004"]
@@ -326,7 +326,7 @@ def test_narrow_axes_have_labels():
 def test_a_wide_interval_does_not_squeeze_the_curve():
     from types import SimpleNamespace
 
-    from optlaws.commands.recommend import _panel
+    from optlaws.commands.recommend_figure import panel
     from optlaws.plotting import new_axes
     from optlaws.recommend import FlatRange
 
@@ -334,7 +334,7 @@ def test_a_wide_interval_does_not_squeeze_the_curve():
     loss = 3.0 + 0.02 * np.log(rates / 1e-3) ** 2
     for width, beyond in ((0.02, False), (1.0, True)):
         flat = FlatRange(1e-3, 8e-4, 1.2e-3, False, False, rates, loss, loss - width, loss + width)
-        _panel(ax := new_axes(), SimpleNamespace(published=()), flat, "peak_lr")
+        panel(ax := new_axes(), SimpleNamespace(published=()), flat, "peak_lr")
         low, high = ax.get_ylim()
         assert (min(loss.max(), high) - loss.min()) / (high - low) > 0.3
         assert ("reaches beyond the axis" in ax.get_ylabel()) == beyond
@@ -343,7 +343,7 @@ def test_a_wide_interval_does_not_squeeze_the_curve():
 def test_every_published_law_of_the_table_is_in_the_figure():
     from types import SimpleNamespace
 
-    from optlaws.commands.recommend import _panel
+    from optlaws.commands.recommend_figure import panel
     from optlaws.plotting import new_axes
     from optlaws.recommend import FlatRange
 
@@ -354,7 +354,7 @@ def test_every_published_law_of_the_table_is_in_the_figure():
     advised |= {"absurd": 1e-10, "absurder": 0.2}  # more than a factor 100 off: no arrow
     published = [SimpleNamespace(name=name, peak_lr=rate) for name, rate in advised.items()]
     ax = new_axes()
-    _panel(ax, SimpleNamespace(published=published), flat, "peak_lr")
+    panel(ax, SimpleNamespace(published=published), flat, "peak_lr")
     assert sorted(text.get_text() for text in ax.texts) == [
         "high 0.05 →",
         "higher 0.09 →",
@@ -365,8 +365,34 @@ def test_every_published_law_of_the_table_is_in_the_figure():
     dashed = [float(line.get_xdata()[0]) for line in ax.lines if line.get_linestyle() == "--"]
     assert sorted(dashed) == [9e-4, 1.1e-3]
     assert max(line.get_linewidth() for line in ax.lines) < 3  # no bar where it is not known where the best lies
-    _panel(ax := new_axes(), SimpleNamespace(published=published), replace(flat, least=6e-4, most=2e-3), "peak_lr")
+    panel(ax := new_axes(), SimpleNamespace(published=published), replace(flat, least=6e-4, most=2e-3), "peak_lr")
     bars = [line.get_xdata().tolist() for line in ax.lines if line.get_linewidth() > 3]
     assert bars == [[6e-4, 2e-3]]
     offsets = {text.get_text(): text.xyann[1] for text in ax.texts}
     assert offsets["high 0.05 →"] != offsets["higher 0.09 →"]
+
+
+@pytest.mark.parametrize(("least", "most", "ends"), [(1.3e-4, 1e-3, ["← 0.00013"]), (6e-4, 9e-3, ["0.009 →"])])
+def test_where_the_best_may_lie_beyond_the_axis_is_written_at_its_end(least, most, ends):
+    from types import SimpleNamespace
+
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    from optlaws.commands.recommend_figure import panel
+    from optlaws.plotting import new_axes
+    from optlaws.recommend import FlatRange
+
+    rates = np.geomspace(1e-4, 1e-2, 40)
+    loss = 3.0 + 0.1 * np.log(rates / 1e-3) ** 2
+    flat = FlatRange(1e-3, 8e-4, 1.2e-3, False, False, rates, loss, loss - 0.1, loss + 0.1, least, most)
+    for published in ((), (SimpleNamespace(name="far", peak_lr=2e-5), SimpleNamespace(name="high", peak_lr=0.05))):
+        panel(ax := new_axes(), SimpleNamespace(published=published), flat, "peak_lr")
+        left, right = ax.get_xlim()
+        assert [text.get_text() for text in ax.texts if text.get_text()[:1] in "←0"][-1:] == ends
+        assert (least < left) != (most > right)
+        FigureCanvasAgg(ax.figure)
+        ax.figure.draw_without_rendering()
+        boxes = [text.get_window_extent() for text in ax.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    panel(ax := new_axes(), SimpleNamespace(published=()), replace(flat, least=9e-4, most=1.1e-3), "peak_lr")
+    assert len(ax.texts) == 0

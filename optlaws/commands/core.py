@@ -96,6 +96,9 @@ def rank(
         except RiskError as refusal:
             if style == "json":
                 write_text(output, report.refused_json(law.name, other_corpus, found.assumed, refusal))
+            elif output != "-":  # an earlier ranking there would be taken for this one
+                header = report.rank_csv(rank_runs(found.runs.select([0]), law)).split("\n")[0]
+                write_text(output, f"{header}\n" if style == "csv" else f"No ranking: {refusal}.\n")
             raise
         if law_name is None or law_name in builtin_names():
             ranking = with_elsewhere(ranking, law)

@@ -142,7 +142,11 @@ def _features_text(
     for column in basis.columns:
         if column.assumed:
             assumed.setdefault(column.assumed, []).append(column.name)
-    notes = ["Assumed in these formulas; the standing of the rest is in theory/README.md:"]
+    notes = [
+        "Rescaling e: with the weight norm held, the column is multiplied by s^e when all rates are multiplied by s and"
+    ]
+    notes += ["all curvatures, the escape rate and the cut-off divided by s (the unit of intrinsic time changes).", ""]
+    notes += ["Assumed in these formulas; the standing of the rest is in theory/README.md:"]
     notes += [f"  {', '.join(some)}: {text}" for text, some in assumed.items()]
     legend = _legend(basis)
     symbols = [[entry[key] for key in ("symbol", "equation", "meaning", "unit")] for entry in legend["symbols"]]

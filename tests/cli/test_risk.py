@@ -269,6 +269,19 @@ class TestRank:
         with pytest.raises(InputError, match="max_risk must be a probability from 0 to 1, got 2"):
             rank(table(RISKY), law, max_risk=2)
 
+    def test_a_refusal_leaves_no_earlier_ranking_in_its_file(self, run, tmp_path):
+        asked = ("rank", RISKY, "--law", NAME, *SIZES, "--max-risk", "0.01")
+        assert run("rank", SAFE, "--law", NAME, *SIZES, "--format", "csv", "-o", "out.csv")[0] == 0
+        header, row = (tmp_path / "out.csv").read_text().splitlines()
+        assert run(*asked, "--format", "csv", "-o", "out.csv")[0] == 3
+        assert (tmp_path / "out.csv").read_text() == f"{header}\n"
+        (tmp_path / "out.txt").write_text(row)
+        code, out, err = run(*asked, "-o", "out.txt")
+        assert (code, out) == (3, "")
+        said = (tmp_path / "out.txt").read_text()
+        assert said.startswith("No ranking: ")
+        assert said.removeprefix("No ranking: ").removesuffix(".\n") in err
+
     def test_column_and_records(self, run):
         _, out, _ = run("rank", RISKY, SAFE, *SIZES)
         assert out.splitlines()[2].split()[-3:] == ["risk", "in", "domain"]

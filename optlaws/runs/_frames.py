@@ -10,14 +10,13 @@ import numpy as np
 
 from optlaws.errors import InputError, TableError
 from optlaws.runs._cells import RawTable, check_header
-from optlaws.schedules import Schedule
+from optlaws.runs._given import plain, rates_as_text
 
 if TYPE_CHECKING:
     from optlaws.runs._table import RunTable
 
 _NAME = "data frame"
 _LISTS = ("tolist", "to_list", "to_pylist")
-_MISSING = ("NAType", "NaTType")  # of pandas, which is not imported
 
 
 def raw_from_frame(frame: Any) -> RawTable:
@@ -58,17 +57,10 @@ def _cells(name: str, column: Any) -> list[Any]:
     if isinstance(column, str) or not hasattr(column, "__iter__"):
         raise TableError(f"{_NAME}: column {name!r} must be a list of cells, got {column!r:.60}; put it into a list")
     given = next((getattr(column, way) for way in _LISTS if hasattr(column, way)), None)
-    return [_plain(cell) for cell in (list(column) if given is None else given())]
-
-
-def _plain(cell: Any) -> Any:
-    if isinstance(cell, np.generic):
-        cell = cell.item()
-    if type(cell).__name__ in _MISSING or (isinstance(cell, float) and cell != cell):
-        return None
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e16:
-        return int(cell)  # whole numbers beside missing ones, which pandas keeps as 1.0
-    return cell.to_json() if isinstance(cell, Schedule) else cell
+    cells = list(column) if given is None else given()
+    if name == "schedule":
+        cells = [rates_as_text(cell, f"{_NAME}, row {row}") for row, cell in enumerate(cells, start=1)]
+    return [plain(cell) for cell in cells]
 
 
 def frame_of(table: RunTable) -> Any:

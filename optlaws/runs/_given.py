@@ -12,7 +12,7 @@ from optlaws.errors import TableError
 from optlaws.runs._cells import RawTable, as_text
 from optlaws.runs._checks import COUNTS, FloatArray
 from optlaws.schedules import Schedule, ScheduleBatch
-from optlaws.schedules.keys import is_rates
+from optlaws.schedules.shapes import is_rates
 
 _MISSING = ("NAType", "NaTType")  # of pandas, which is not imported
 

@@ -92,6 +92,9 @@ class RunTable:
     as_read
         The schedules and the texts that they were read from, which are written again; None where there are none. Other
         schedules in place of these drop it.
+    numbered
+        The run ids, where they are the numbers that `build` gives by itself; else None. Other ids in place of these
+        drop it.
 
     Notes
     -----
@@ -117,6 +120,7 @@ class RunTable:
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
     columns: tuple[str, ...] = RUN_COLUMNS
     as_read: tuple[tuple[Schedule, ...], tuple[str, ...]] | None = None
+    numbered: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that all columns have one entry a run and make the arrays read-only."""
@@ -129,6 +133,8 @@ class RunTable:
             object.__setattr__(self, name, array)
         if self.as_read is not None and self.as_read[0] is not self.schedules:
             object.__setattr__(self, "as_read", None)
+        if self.numbered is not self.run_id:
+            object.__setattr__(self, "numbered", None)
         texts = {"source": self.source, "optimizer": self.optimizer, "schedule": self.schedules, "status": self.status}
         for name, values in (texts | self.extra).items():
             if len(values) != n:
@@ -306,6 +312,7 @@ final_loss, extra
             extra=extra,
             columns=columns,
             as_read=None if texts is None else (schedules, texts),
+            numbered=None,
             **numbers,
         )
 
@@ -349,8 +356,9 @@ final_loss, extra
             schedules = tuple(self.schedules[i] for i in picked)
             if self.as_read is not None:
                 as_read = (schedules, tuple(self.as_read[1][i] for i in picked))
+        ids = tuple(self.run_id[i] for i in picked)
         return RunTable(
-            run_id=tuple(self.run_id[i] for i in picked),
+            run_id=ids,
             source=tuple(self.source[i] for i in picked),
             optimizer=tuple(self.optimizer[i] for i in picked),
             schedules=schedules,
@@ -358,6 +366,7 @@ final_loss, extra
             extra={name: tuple(values[i] for i in picked) for name, values in self.extra.items()},
             columns=self.columns,
             as_read=as_read,
+            numbered=None if self.numbered is None else ids,
             **{name: getattr(self, name)[picked] for name in NUMBER_COLUMNS},
         )
 
@@ -461,6 +470,7 @@ def assemble(
         extra=extra,
         columns=columns,
         as_read=(schedules, cells) if cells is not None and isinstance(schedules, tuple) else None,
+        numbered=names if numbered else None,
         **numbers,
     )
 

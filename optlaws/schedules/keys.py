@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -372,12 +371,3 @@ POWER = Key("power", "power", read_power, lambda v: DECAYS[v["shape"]].power, lo
 DECAY = duration("decay", "decay_steps", _share, low=0, always=True, unit_is_fraction=True)
 COOLDOWN = duration("decay", "decay_steps", 0, low=0, always=True, unit_is_fraction=True)
 TIMESCALE = duration("timescale", "timescale_steps", _timescale)
-
-
-def is_rates(spec: Any) -> bool:
-    """Return whether a schedule is given as its rates, one a step: a one-dimensional array, or a list of numbers."""
-    if isinstance(spec, np.ndarray):
-        return spec.ndim == 1 and spec.dtype.kind in "fiu" and len(spec) > 0
-    if not isinstance(spec, list | tuple) or not spec:
-        return False
-    return all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in spec)

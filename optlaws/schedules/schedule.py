@@ -17,20 +17,8 @@ import numpy.typing as npt
 
 from optlaws.errors import ScheduleError, nearest
 from optlaws.schedules.families import FAMILIES, Family, Row, chain_rows
-from optlaws.schedules.keys import (
-    DECAY,
-    REQUIRED,
-    Key,
-    Steps,
-    Values,
-    complain,
-    count,
-    is_rates,
-    number,
-    read_duration,
-    whole,
-)
-from optlaws.schedules.shapes import Array, Phase, Table, highest, warmup_steps
+from optlaws.schedules.keys import DECAY, REQUIRED, Key, Steps, Values, complain, count, number, read_duration, whole
+from optlaws.schedules.shapes import Array, Phase, Table, highest, is_rates, warmup_steps
 
 MAX_SHORT_VALUES = 64
 JOINT = " then "
@@ -419,12 +407,8 @@ def parse(spec: str | Mapping[str, Any] | Schedule | Sequence[float] | npt.NDArr
     if is_rates(spec):
         return Schedule("array", values=np.asarray(spec, dtype=np.float64))
     if not isinstance(spec, Mapping):
-        raise complain(
-            "schedule",
-            "a short form, JSON text or a dict, or a list of rates",
-            spec,
-            "write 'cosine:peak=1e-3,steps=1000'",
-        )
+        known = "a short form, JSON text or a dict, or a list of rates"
+        raise complain("schedule", known, spec, "write 'cosine:peak=1e-3,steps=1000'")
     return _parse_dict(spec)
 
 

@@ -238,15 +238,15 @@ def check_points(**arrays: FloatArray) -> None:
             )
 
 
-def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
-    """Return the runs that a law may be fitted on, in an order of their own (`in_order`).
+def completed(law: Any, runs: RunTable, fewest: int) -> RunTable:
+    """Return the runs that a law may be fitted on, as they come.
 
     Raises
     ------
     FitError
         There are fewer than `fewest`.
     """
-    kept = in_order(runs.select(usable(runs)))
+    kept = runs.select(usable(runs))
     if len(kept) < fewest:
         noun = "run" if fewest == 1 else "runs"
         raise FitError(
@@ -254,3 +254,14 @@ def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
             f" of {len(runs)}; add runs"
         )
     return kept
+
+
+def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
+    """Return the runs of `completed` in an order of their own (`in_order`), for laws whose fit is a search.
+
+    Raises
+    ------
+    FitError
+        As there.
+    """
+    return in_order(completed(law, runs, fewest))

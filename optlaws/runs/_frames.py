@@ -19,8 +19,10 @@ _NAME = "data frame"
 _LISTS = ("tolist", "to_list", "to_pylist")
 
 
-def raw_from_frame(frame: Any) -> RawTable:
+def raw_from_frame(frame: Any, needed: str = "run_id and schedule") -> RawTable:
     """Return the columns of a data frame, or of a mapping of columns, as raw cells; rows are counted from 1.
+
+    `needed` are the columns that must be there, for messages.
 
     Raises
     ------
@@ -40,7 +42,7 @@ def raw_from_frame(frame: Any) -> RawTable:
         if not isinstance(name, str):
             raise TableError(f"{_NAME}: names of columns must be text, got {name!r:.60}; rename the column")
     if not names:
-        raise TableError(f"{_NAME}: no column; run_id and schedule are needed")
+        raise TableError(f"{_NAME}: no column; {needed} are needed")
     check_header(names, _NAME)
     columns = {name: _cells(name, frame[name]) for name in names}
     count = max(map(len, columns.values()))
@@ -71,16 +73,28 @@ def frame_of(table: RunTable) -> Any:
     InputError
         If pandas is not installed.
     """
+    from optlaws.runs._write import written_columns
+
+    return data_frame(written_columns(table))
+
+
+def data_frame(columns: Mapping[str, Any]) -> Any:
+    """Return columns of equal length as a pandas DataFrame; texts that are "" are None.
+
+    Raises
+    ------
+    InputError
+        If pandas is not installed.
+    """
     try:
         pandas = import_module("pandas")
     except ImportError:
         raise InputError(
-            "to_frame needs pandas, which is not installed; install it (pip install pandas) or use RunTable.column"
+            "to_frame needs pandas, which is not installed; install it (pip install pandas) or take the columns"
+            " themselves (RunTable.column)"
         ) from None
-    from optlaws.runs._write import written_columns
-
-    columns = {
+    cells = {
         name: values if isinstance(values, np.ndarray) and values.dtype == np.float64 else [v or None for v in values]
-        for name, values in written_columns(table).items()
+        for name, values in columns.items()
     }
-    return pandas.DataFrame(columns)
+    return pandas.DataFrame(cells)

@@ -73,7 +73,11 @@ class BaselineLaw(Protocol):
         ...
 
     def parameters(self) -> dict[str, float]:
-        """Return the parameters by name; `type(law)(**parameters)` is the same law."""
+        """Return the parameters by name.
+
+        `type(law)(**parameters)` is the same law; for a law with `from_parameters` (quadratic, cubic_ridge, whose
+        number of coefficients is not fixed) it is `type(law).from_parameters(parameters)`.
+        """
         ...
 
 

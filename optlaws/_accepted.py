@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from optlaws.errors import InputError
 
 ACCEPTED = 0.05
 """Probability of divergence that is accepted where nobody says otherwise."""
+
+TINY_RISK = 1e-6
+"""Divergence risk below which a model's number says no more than "very small"."""
 
 
 def accepted_risk(value: Any, name: str = "max_risk") -> float:
@@ -33,3 +40,14 @@ def no_risk_model(law: Any, name: str = "max_risk") -> InputError:
         f"{text}; law = optlaws.with_risk(law, runs) attaches one (`optlaws fit` does), from the runs of the fit, the"
         f" diverged ones included, where they have params and batch_tokens; or leave {name} out"
     )
+
+
+def too_risky(risk: npt.NDArray[np.float64], max_risk: float, names: Sequence[str]) -> str:
+    """Return the sentence that says that no candidate is at or below the accepted risk."""
+    if np.isnan(risk).all():
+        return f"no candidate has a known divergence risk, so none is at or below {max_risk:g}; leave max_risk out"
+    least = int(np.nanargmin(risk))
+    tiny = float(risk[least]) < TINY_RISK
+    lowest = f"below {TINY_RISK:g}" if tiny else f"{risk[least]:.3g}"
+    way_out = "accept a risk like 0.01" if tiny else "`optlaws risk` names the smallest safe change"
+    return f"every candidate has a divergence risk above {max_risk:g}, the lowest {lowest} ({names[least]}); {way_out}"

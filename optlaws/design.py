@@ -36,6 +36,7 @@ from optlaws.runs import RunTable, check_runs, format_quantity
 from optlaws.runs._compute import FLOPS
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import Schedule
+from optlaws.schedules.quantity import as_number, as_numbers
 
 FEWER = (1 / 64, 1 / 32, 1 / 16, 1 / 8)  # of the target's parameters
 TOKENS = (0.5, 1.0, 2.0)  # of the target's tokens per parameter
@@ -101,7 +102,7 @@ def design_runs(
     count: int,
     *,
     have: RunTable | None = None,
-    budget: float | None = None,
+    budget: float | str | None = None,
     max_risk: float = ACCEPTED,
     basis: str | Basis | None = None,
     settings: Settings | None = None,
@@ -146,8 +147,8 @@ def design_runs(
     spread over sizes, horizons and rates and repeats are not thrown away.
     """
     max_risk, constants = accepted_risk(max_risk), Settings.checked(settings)
-    number = isinstance(budget, Real) and not isinstance(budget, bool)
-    if budget is not None and not (number and 0.0 < float(budget) < np.inf):
+    budget = as_number(budget, "budget")
+    if budget is not None and not 0.0 < float(budget) < np.inf:
         raise InputError(f"budget must be a finite number above 0, got {budget!r:.40}; leave it out for no bound")
     for name, table in (("targets", targets), ("pool", pool), ("have", have)):
         if table is not None:
@@ -211,14 +212,19 @@ def design_runs(
     )  # fmt: skip
 
 
-def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None, *, seq_len: float | None = None) -> RunTable:
+def standard_pool(
+    targets: RunTable,
+    sizes: float | str | Sequence[float | str] | FloatArray | None = None,
+    *,
+    seq_len: float | str | None = None,
+) -> RunTable:
     """Return small runs about the targets: sizes, tokens, batches, peak rates and five shapes of schedule, crossed.
 
     Parameters
     ----------
     targets : RunTable
         Their medians of parameters, tokens, batch, peak rate and warm-up share are scaled down.
-    sizes : sequence of float, optional
+    sizes : number, text like "85M", or several of them, optional
         Parameters of the runs; default: 1/64, 1/32, 1/16 and 1/8 of the target's.
     seq_len : float, optional
         Tokens of a sequence, whole, 1 or more; default: the targets' own, else 1024, halved until the target's batch
@@ -245,10 +251,11 @@ def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None, *, se
             raise InputError(
                 f"{name} of the targets must be known to propose runs, got none; add it or give runs to choose from"
             )
-    if sizes is not None and not all(np.isfinite(value) and 0 < value <= number for value in sizes):
+    asked = as_numbers(sizes, "sizes")
+    if asked is not None and not all(np.isfinite(value) and 0 < value <= number for value in asked):
         raise InputError(
             f"sizes must be above 0 and at most the target's {format_quantity(number)} parameters, got"
-            f" {', '.join(format_quantity(value) for value in sizes)}; propose smaller ones"
+            f" {', '.join(format_quantity(value) for value in asked)}; propose smaller ones"
         )
     length = _sequence(targets, batch) if seq_len is None else _whole_length(seq_len)
     schedules = targets.batch()
@@ -259,7 +266,7 @@ def standard_pool(targets: RunTable, sizes: Sequence[float] | None = None, *, se
     specs: list[str] = []
     rows: list[tuple[float, float, float]] = []
     largest = 0.0
-    for n in sorted(set(sizes)) if sizes else [number * part for part in FEWER]:
+    for n in sorted(set(asked)) if asked else [number * part for part in FEWER]:
         for ratio in TOKENS:
             d = n * tokens / number * ratio
             here = advice.recommend(n, d)
@@ -341,8 +348,9 @@ def usual_settings(runs: RunTable) -> dict[str, Any]:
     return found
 
 
-def _whole_length(seq_len: float) -> float:
+def _whole_length(seq_len: Any) -> float:
     """Return a length of sequences that was given, or refuse it."""
+    seq_len = as_number(seq_len, "seq_len") if isinstance(seq_len, str) else seq_len
     number = isinstance(seq_len, Real) and not isinstance(seq_len, bool)
     if not (number and 1 <= float(seq_len) < np.inf and float(seq_len).is_integer()):
         raise InputError(f"seq_len must be a whole number of tokens above 0, got {seq_len!r:.40}; 1024 is usual")

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
 from inspect import signature
 from os import PathLike
 from typing import Any, Protocol
@@ -23,11 +24,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from optlaws._accepted import ACCEPTED, accepted_risk, no_risk_model
+from optlaws._accepted import ACCEPTED, TINY_RISK, accepted_risk, no_risk_model, too_risky
 from optlaws._advice import advise, decimals
 from optlaws._normal import NORMAL_90
 from optlaws.errors import InputError, LawError, RiskError
-from optlaws.runs import RunTable, check_runs
+from optlaws.runs import RunTable, candidate_names, check_runs
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -43,7 +44,6 @@ _BLOCK = 1024  # rows of the covariance that are asked for at a time
 _DRAWS = 2**21  # normal numbers in all
 MOST_TOLD = 1000  # candidates that are ranked a second time, as on another corpus
 NEGLIGIBLE = 1e-4  # chance that all of some candidates diverge, below which what lies far above them is not looked at
-TINY_RISK = 1e-6  # divergence risk below which a model's number says no more than "very small"
 
 
 class PredictionLike(Protocol):
@@ -101,6 +101,8 @@ class LawLike(Protocol):
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """Candidates and how they compare; arrays are in the order of the candidates given, shape (n,).
+
+    As text (`print(ranking)`) it is the table of `optlaws rank`.
 
     Attributes
     ----------
@@ -163,6 +165,11 @@ class Ranking:
         """Return the number of candidates."""
         return len(self.names)
 
+    def __str__(self) -> str:
+        """Return the table that `optlaws rank` prints, without its last line break."""
+        report = import_module("optlaws.report")  # which stands above and needs this module: a class cannot import it
+        return str(report.rank_table(self)).rstrip("\n")
+
     @property
     def best(self) -> int:
         """Index of the candidate of lowest predicted loss."""
@@ -191,7 +198,7 @@ def rank(
     law
         A fitted law, the name of a built-in one, or a law file.
     names
-        What to call the candidates; their run ids if left out.
+        What to call the candidates; their run ids if left out, or their schedules where `RunTable.build` numbered them.
     seed
         Seed of the draws behind P(best), which then are the same on every call.
     max_risk
@@ -222,7 +229,7 @@ def rank(
     n = len(runs)
     if n == 0:
         raise InputError("candidates must be at least one run, got none; name a schedule or a file of schedules")
-    called = runs.run_id if names is None else tuple(names)
+    called = candidate_names(runs) if names is None else tuple(names)
     if len(called) != n:
         raise InputError(
             f"names must have one entry a candidate ({n}), got {len(called)}; leave it out for the run ids"
@@ -340,17 +347,6 @@ def _safe_ones(
     kept = tuple(name for name, ok in zip(names, safe.tolist(), strict=True) if ok)
     gone = tuple((names[row], float(risk[row])) for row in np.flatnonzero(~safe).tolist())
     return runs.select(np.flatnonzero(safe)), kept, gone
-
-
-def too_risky(risk: FloatArray, max_risk: float, names: Sequence[str]) -> str:
-    """Return the sentence that says that no candidate is at or below the accepted risk."""
-    if np.isnan(risk).all():
-        return f"no candidate has a known divergence risk, so none is at or below {max_risk:g}; leave max_risk out"
-    least = int(np.nanargmin(risk))
-    tiny = float(risk[least]) < TINY_RISK
-    lowest = f"below {TINY_RISK:g}" if tiny else f"{risk[least]:.3g}"
-    way_out = "accept a risk like 0.01" if tiny else "`optlaws risk` names the smallest safe change"
-    return f"every candidate has a divergence risk above {max_risk:g}, the lowest {lowest} ({names[least]}); {way_out}"
 
 
 def _rank_many(

@@ -27,11 +27,12 @@ from optlaws.law import Law, builtin_names, load_law
 from optlaws.law.domain import beyond
 from optlaws.optimize import Gain, make_task, optimize_schedule, search, standard_shapes
 from optlaws.optimize.families import Best, member, parameters, tidy, unseen_warmups, warmups
-from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, risk_notes
+from optlaws.optimize.task import ROUNDING, FloatArray, Task, check_knows_rates, law_of, risk_notes
 from optlaws.ranking import Ranking, Z, rank
-from optlaws.runs import RunTable, format_quantity
+from optlaws.runs import RunTable, format_quantity, parse_quantity
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import FAMILIES, Schedule, ScheduleBatch
+from optlaws.schedules.quantity import as_numbers
 
 __all__ = [
     "FLAT",
@@ -132,13 +133,13 @@ def choose_law(params: float | None, tokens: float | None, batch_tokens: float |
 def recommend_settings(
     law: Any = None,
     *,
-    params: float,
-    tokens: float,
-    batch_tokens: float | None = None,
-    weight_decay: float | None = None,
+    params: float | str,
+    tokens: float | str,
+    batch_tokens: float | str | None = None,
+    weight_decay: float | str | None = None,
     optimizer: str | None = None,
     max_risk: float | None = None,
-    warmup: Sequence[float] | None = None,
+    warmup: float | Sequence[float] | None = None,
     caution: float = Z,
     fitted_on: RunTable | None = None,
     progress: Callable[[str], None] | None = None,
@@ -147,12 +148,12 @@ def recommend_settings(
 
     Parameters
     ----------
-    law : fitted law; by default the built-in one whose runs are nearest (`choose_law`).
-    params, tokens : N and D.
+    law : fitted law, its name or its file; by default the built-in one whose runs are nearest (`choose_law`).
+    params, tokens : N and D, numbers or texts like "85M".
     batch_tokens : tokens an update, if it is settled.
     weight_decay, optimizer : as in a run table.
     max_risk : accepted probability of divergence; 0.05 by default, where the law knows it.
-    warmup : warm-ups to try, in steps; by default those that the law has seen.
+    warmup : warm-up or warm-ups to try, in steps; by default those that the law has seen.
     caution : standard deviations that count against a setting, 0 .. 10, as in `optimize_schedule`.
     fitted_on : runs that the law was fitted to; published laws without printed constants (muP) are fitted to them, too.
     progress : called with a word on every step.
@@ -166,40 +167,40 @@ def recommend_settings(
     RiskError
         No setting has an accepted risk.
     """
-    for name, value in (("params", params), ("tokens", tokens), ("batch_tokens", batch_tokens)):
-        if value is not None and not (np.isfinite(value) and value > 0):
-            raise InputError(f"{name} must be a finite number above 0, got {value!r}; write it like 85M or 2.56B")
-    law = choose_law(params, tokens, batch_tokens) if law is None else law
+    n, d = parse_quantity(params, "params"), parse_quantity(tokens, "tokens")
+    fixed = None if batch_tokens is None else parse_quantity(batch_tokens, "batch_tokens")
+    tried = as_numbers(warmup, "warmup")
+    law = choose_law(n, d, fixed) if law is None else law_of(law)
     check_knows_rates(law)
     given: dict[str, Any] = {
-        "params": params, "tokens": tokens, "weight_decay": weight_decay, "optimizer": optimizer, "max_risk": max_risk,
+        "params": n, "tokens": d, "weight_decay": weight_decay, "optimizer": optimizer, "max_risk": max_risk,
         "caution": caution,
     }  # fmt: skip
-    batches = _batches(law, tokens, batch_tokens)
-    first, tasks = _first_guess(law, batches, given, warmup, progress)
+    batches = _batches(law, d, fixed)
+    first, tasks = _first_guess(law, batches, given, tried, progress)
     task = tasks[first]
     narrow, seen = _narrow(law), _seen(law, fitted_on)
-    best, families, peak = _best(task, warmups(task, warmup), seen, progress)
+    best, families, peak = _best(task, warmups(task, tried), seen, progress)
     batch = None
-    if batch_tokens is None and len(batches) > 1:
+    if fixed is None and len(batches) > 1:
         batch = _scan_batch(task, best, batches, progress)
         if abs(np.log(batch.best / task.columns["batch_tokens"])) > 1e-9:
-            task = replace(task, steps=_steps(tokens, batch.best), columns={**task.columns, "batch_tokens": batch.best})
-            best, families, peak = _best(task, warmups(task, warmup), seen, progress)
+            task = replace(task, steps=_steps(d, batch.best), columns={**task.columns, "batch_tokens": batch.best})
+            best, families, peak = _best(task, warmups(task, tried), seen, progress)
     judged = task.judge([best.schedule])
     prediction = judged.prediction
-    shapes = _shapes(task, params, tokens, progress) if narrow else None
+    shapes = _shapes(task, n, d, progress) if narrow else None
     notes = [
         *task.notes,
         *_instead(task, families, best, seen),
         *_cautious_peak(peak, caution),
-        *unseen_warmups(task, warmup),
+        *unseen_warmups(task, tried),
         *risk_notes(law, float(judged.risk[0]), task.max_risk),
     ]
-    if batch_tokens is None and len(batches) == 1:
+    if fixed is None and len(batches) == 1:
         only = format_quantity(batches[0])
         notes.append(f"the law has seen one batch, {only} tokens a step: others' rates are judged at it")
-    elif batch_tokens is not None:
+    elif fixed is not None:
         notes.append("others' rates are judged at the batch that was given")
     if task.sizes_outside:
         notes.append(f"the run itself lies outside the law's domain: {task.sizes_outside}")
@@ -215,8 +216,8 @@ def recommend_settings(
         law=law.name, task=task, schedule=best.schedule, family=best.family, loss=float(judged.loss[0]),
         lower=float(prediction.lower[0]), upper=float(prediction.upper[0]), risk=float(judged.risk[0]),
         in_domain=bool(prediction.in_domain[0]), reasons=prediction.reasons[0], peak=peak, batch=batch,
-        families=families, shapes=shapes, published=_published(task, best, float(judged.loss[0]), params, tokens,
-        batch_tokens is not None, fitted_on), notes=tuple(notes),
+        families=families, shapes=shapes, published=_published(task, best, float(judged.loss[0]), n, d,
+        fixed is not None, fitted_on), notes=tuple(notes),
     )  # fmt: skip
 
 

@@ -15,9 +15,10 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._accepted import TINY_RISK
 from optlaws._advice import number_text, one_line, percent
 from optlaws.errors import RiskError, ScheduleError
-from optlaws.ranking import TINY_RISK, Ranking
+from optlaws.ranking import Ranking
 from optlaws.runs import RunTable, format_quantity
 from optlaws.schedules import Schedule, ScheduleBatch
 
@@ -39,7 +40,7 @@ def schedule_text(runs: RunTable, row: int, full: bool = False) -> str:
     """Return a schedule's short form; one too long for it by its size, or with `full` as JSON."""
     schedules = runs.schedules
     if isinstance(schedules, ScheduleBatch):
-        return f"schedule {row + 1}"
+        return f"schedule {row + 1 if runs.numbered is None else runs.run_id[row]}"
     schedule: Schedule = schedules[row]
     if not full:
         return str(schedule)

@@ -87,7 +87,7 @@ class TestPool:
         assert set(standard_pool(own, seq_len=64).seq_len.tolist()) == {64.0}
         assert set(standard_pool(small).seq_len.tolist()) == {64.0}
 
-    @pytest.mark.parametrize("length", [0, -1, 2.5, float("nan"), float("inf"), True, "1024"])
+    @pytest.mark.parametrize("length", [0, -1, 2.5, float("nan"), float("inf"), True, "1.5"])
     def test_bad_length(self, targets, length):
         with pytest.raises(InputError, match="seq_len must be a whole number of tokens above 0, got"):
             standard_pool(targets, seq_len=length)
@@ -150,7 +150,7 @@ class TestChoice:
             ({"max_risk": 2}, "max_risk must be a probability from 0 to 1, got 2"),
             ({"max_risk": "5%"}, "max_risk must be a probability from 0 to 1, got '5%'"),
             ({"max_risk": None}, "max_risk must be a probability from 0 to 1, got None"),
-            ({"budget": "1e19"}, "budget must be a finite number above 0, got '1e19'; leave it out"),
+            ({"budget": "much"}, "budget must be a finite number above 0, got .much.; write it like"),
             ({"budget": float("inf")}, "budget must be a finite number above 0, got inf"),
             ({"budget": float("nan")}, "budget must be a finite number above 0, got nan"),
             ({"budget": True}, "budget must be a finite number above 0, got True"),

@@ -272,7 +272,7 @@ class TestBadInput:
 
     def test_no_law(self):
         with pytest.raises(LawError, match="must be a fitted law that predicts losses"):
-            optimize_schedule("law", steps=1000)
+            optimize_schedule(7, steps=1000)
 
     @pytest.mark.filterwarnings("ignore:law .* is doubtful")
     def test_laws_that_cannot_be_searched(self):

@@ -18,7 +18,7 @@ from optlaws.schedules import ScheduleBatch, parse
 def runs(n, kinds=("cosine",), **columns):
     texts = {"cosine": "cosine:peak={},steps=1000", "wsd": "wsd:peak={},steps=1000,decay=0.2"}
     schedules = [parse(texts[kinds[i % len(kinds)]].format(1e-3 + 1e-6 * i)) for i in range(n)]
-    return RunTable.build(schedules, **columns)
+    return RunTable.build(schedules, **{"run_id": [str(i + 1) for i in range(n)], **columns})
 
 
 def many(n):

@@ -14,8 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 MANUAL = (  # pages of docs/ that are written by hand, beside docs/validation.md
-    "compare", "decide", "fitting", "formats", "glossary", "limits", "monitoring", "planning_guide", "ranking", "risk",
-    "speed", "training",
+    "compare", "decide", "fitting", "formats", "glossary", "limits", "monitoring", "planning_guide", "python",
+    "ranking", "risk", "speed", "training",
 )  # fmt: skip
 PAGES = {
     name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", *(f"docs/{each}.md" for each in MANUAL))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.baselines.base import HUBER, FloatArray, Progress, training, usable
+from optlaws.baselines.base import HUBER, FloatArray, Progress, in_order, training, usable
 from optlaws.baselines.optimise import huber
 from optlaws.errors import FitError, InputError
 from optlaws.runs import CurveTable, RunTable
@@ -71,6 +71,7 @@ def gather(law: Any, runs: RunTable, curves: CurveTable | None, fewest: int) -> 
     if curves is None:
         kept = training(law, runs, fewest)
         return [_last(*one) for one in zip(kept.schedule_tuple(), kept.final_loss, kept.size, strict=True)]
+    runs = in_order(runs)
     where, ended, schedules = curves.runs(), usable(runs), runs.schedule_tuple()
     level, found, alone = level_of(runs, curves), [], []
     for i in np.flatnonzero(_finished(runs)):

@@ -73,7 +73,11 @@ class BaselineLaw(Protocol):
         ...
 
     def parameters(self) -> dict[str, float]:
-        """Return the parameters by name; `type(law)(**parameters)` is the same law."""
+        """Return the parameters by name.
+
+        `type(law)(**parameters)` is the same law; for a law with `from_parameters` (quadratic, cubic_ridge, whose
+        number of coefficients is not fixed) it is `type(law).from_parameters(parameters)`.
+        """
         ...
 
 
@@ -142,20 +146,21 @@ def fit_kind(
 ) -> Any:
     """Return a law of a kind fitted to runs; `progress` is told of its starts, if it searches from many.
 
-    Runs are put in an order of their own first: where runs hardly tell a law, its search ends elsewhere from run to run
-    of another order.
-
     Raises
     ------
     FitError, LawError
         As for the kind's `fit`.
     """
     told = {"progress": progress} if "progress" in signature(kind.fit).parameters else {}
-    return kind.fit(in_order(runs), curves, seed=seed, **told)
+    return kind.fit(runs, curves, seed=seed, **told)
 
 
 def in_order(runs: RunTable) -> RunTable:
-    """Return the runs by loss, size, length, batch and schedule, whatever order they were given in."""
+    """Return the runs by loss, size, length, batch and schedule, whatever order they were given in.
+
+    Fits are given this order (`training`, `gather`): where runs hardly tell a law, its search ends elsewhere from
+    another order of the rows.
+    """
     peak = column(runs, "peak_lr")
     numbers = (peak, runs.batch_tokens, runs.tokens, runs.steps, runs.size, runs.final_loss)
     texts = [schedule.to_json() for schedule in runs.schedules] if isinstance(runs.schedules, tuple) else []
@@ -237,8 +242,8 @@ def check_points(**arrays: FloatArray) -> None:
             )
 
 
-def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
-    """Return the runs that a law may be fitted on.
+def completed(law: Any, runs: RunTable, fewest: int) -> RunTable:
+    """Return the runs that a law may be fitted on, as they come.
 
     Raises
     ------
@@ -253,3 +258,14 @@ def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
             f" of {len(runs)}; add runs"
         )
     return kept
+
+
+def training(law: Any, runs: RunTable, fewest: int) -> RunTable:
+    """Return the runs of `completed` in an order of their own (`in_order`), for laws whose fit is a search.
+
+    Raises
+    ------
+    FitError
+        As there.
+    """
+    return in_order(completed(law, runs, fewest))

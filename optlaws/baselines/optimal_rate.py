@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.baselines.base import Advice, FloatArray, columns, training
+from optlaws.baselines.base import Advice, FloatArray, columns, completed
 from optlaws.baselines.determined import directions, least_squares, standard, unscaled
 from optlaws.errors import FitError, InputError
 from optlaws.runs import RunTable
@@ -63,7 +63,7 @@ def near_best(law: Any, runs: RunTable, within: float = NEAR_BEST, *, cells_need
     """
     if not within > 0:
         raise InputError(f"within must be a fraction above 0, got {within:g}; {NEAR_BEST} is Step Law's")
-    kept = training(law, runs, cells_needed)
+    kept = completed(law, runs, cells_needed)
     n, d, rate, batch = columns(law, kept, ("params", "tokens", "peak_lr", "batch_tokens"))
     loss, groups = kept.final_loss, cells(n, d)
     if len(groups) < cells_needed:
@@ -146,7 +146,7 @@ def regret(law: RateLaw, runs: RunTable, kind: Any = None) -> FloatArray:
     InputError
         The law advises nothing.
     """
-    kept = training(kind or law, runs, 1)
+    kept = completed(kind or law, runs, 1)
     n, d, rate, batch = columns(kind or law, kept, ("params", "tokens", "peak_lr", "batch_tokens"))
     loss, out = kept.final_loss, []
     for group in cells(n, d):

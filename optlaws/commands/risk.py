@@ -10,13 +10,13 @@ import click
 import numpy as np
 
 from optlaws import report
+from optlaws._accepted import too_risky
 from optlaws._advice import percent
 from optlaws.commands.candidates import tell_candidates
 from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, keep_inputs, ticking, write_text
 from optlaws.dynamics.model import family
 from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import InputError, LawError
-from optlaws.ranking import too_risky
 from optlaws.risk import ACCEPTED, RiskModel, RiskPrediction
 from optlaws.risk.changes import DRIVERS, SafeChange, drivers, risk_map, safe_changes
 from optlaws.risk.quantities import WIDTH, relative_width

@@ -313,7 +313,9 @@ def stated(runs: RunTable) -> dict[str, bool]:
 def feature_table(runs: RunTable, basis: str | Basis | None = None) -> FloatArray:
     """Return the sixteen columns of each run, shape (n, 16), dimensionless.
 
-    A size or batch that no run states counts as its reference value.
+    A size that no run states counts as the reference, `basis.dynamics.params_ref`. Where no run states a batch, data
+    are counted in steps and no batch counts as above the critical one: these are not the columns of runs at the
+    reference batch.
 
     Raises
     ------

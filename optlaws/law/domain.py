@@ -96,6 +96,8 @@ def curve_from(runs: RunTable) -> FloatArray:
 def rows_of_steps(steps: Any, count: int) -> list[FloatArray]:
     """Return the steps asked for as one row a run: `steps` is one row of numbers for all, or one row for each.
 
+    A row is a list, a range, an array or a column of a data frame; rows for each run may be an array of two dimensions.
+
     Raises
     ------
     InputError
@@ -103,18 +105,20 @@ def rows_of_steps(steps: Any, count: int) -> list[FloatArray]:
     """
     wrong = None
     try:
-        rows = [np.asarray(steps, dtype=np.float64)] * count if isinstance(steps, np.ndarray) else list(steps)
-        rows = [np.asarray(row, dtype=np.float64) for row in rows]
+        alone = isinstance(steps, np.ndarray | range) and np.ndim(steps) == 1
+        rows = [np.asarray(row, dtype=np.float64) for row in ([steps] * count if alone else steps)]
+        if rows and all(row.ndim == 0 for row in rows):  # numbers: one row for all
+            rows = [np.array(rows)] * count
     except (TypeError, ValueError):
         wrong, rows = f"{steps!r:.60}", []
     if wrong is None and any(row.ndim != 1 for row in rows):
         wrong = f"a row of shape {next(row.shape for row in rows if row.ndim != 1)}"
-    if wrong is None and len(rows) != count:
+    if wrong is None and rows and len(rows) != count:
         wrong = f"{len(rows)} of them"
     if wrong is not None:
         raise InputError(
-            f"steps must be one array of numbers, or one for each of the {count} runs, got {wrong};"
-            " put the numbers into np.array([...])"
+            f"steps must be one list of numbers, or one for each of the {count} runs, got {wrong};"
+            " write them like [1000, 2000]"
         )
     if not rows or any(not len(row) for row in rows):
         raise InputError("steps must hold at least one step for every run, got none; name a step or drop the run")

@@ -255,11 +255,13 @@ def fit_law(
     Where the runs are far smaller than language models (median size or batch a hundred times below the reference), the
     law may be fitted in units of these runs (`optlaws.law.units`); `info["units"]` then states them.
 
-    `info["leave_group_out"]` holds the residuals that calibrated the intervals, by a formula that does not fit again:
-    active columns, noise and weights are those of all runs, and `coverage` is that after the calibration; for laws that
-    never saw a group see `optlaws.validation.cross_validate`. `info["left_out_groups"]` holds the signed means of these
-    residuals by partition and group of three runs or more (`optlaws.law.residuals.summary`). `info["schedules"]` counts
-    the kinds of schedules and has the median warm-up, which plans go by. `info["outliers"]` names
+    `info["leave_group_out"]` sums up, by partition, the residuals that calibrated the intervals: `mean_error_pct` (mean
+    size of the relative error, %), `coverage` (share inside the 90 % intervals, 0 .. 1) and `width_pct` (mean width of
+    these, % of the loss). The residuals come by a formula that does not fit again: active columns, noise and weights
+    are those of all runs, and `coverage` is that after the calibration; for laws that never saw a group see
+    `optlaws.validation.cross_validate`. `info["left_out_groups"]` holds the signed means of these residuals by
+    partition and group of three runs or more (`optlaws.law.residuals.summary`). `info["schedules"]` counts the kinds of
+    schedules and has the median warm-up, which plans go by. `info["outliers"]` names
     runs that stand apart (`optlaws.law.outliers`) and were left out if the others then scatter less; there is none
     without such runs or with an `inducing_pool`.
 

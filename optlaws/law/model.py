@@ -317,15 +317,15 @@ class Law(Content):
         in_pieces(work, len(out), threads)
         return out * np.exp(self.loss_shift(full))
 
-    def predict_curve(self, runs: RunTable, steps: FloatArray | Sequence[FloatArray]) -> Prediction:
+    def predict_curve(self, runs: RunTable, steps: Any) -> Prediction:
         """Predict the loss of runs after the given numbers of updates.
 
         Parameters
         ----------
         runs : RunTable
             n runs.
-        steps : ndarray, or sequence of n ndarrays
-            Updates done, 1 .. total_steps; one array for one run or for all.
+        steps : list, range or array of numbers, or n of them
+            Updates done, 1 .. total_steps; one row of numbers for one run or for all, or one row for each run.
 
         Returns
         -------

@@ -237,9 +237,9 @@ class Monitor:
         Raises
         ------
         InputError
-            A step out of range or out of order, or a loss of 0 or less.
+            A step out of range or out of order, or a loss that is no number or 0 or less.
         """
-        step, loss = float(step), float(loss)
+        step, loss = _reading("step", step), _reading("loss", loss)
         if not 0 <= step <= self.path.total:
             raise InputError(
                 f"step must be 0 to {self.path.total:g}, the length of the schedule, got {step:g};"
@@ -440,3 +440,11 @@ def _alarm_of(values: Mapping[str, Any]) -> Alarm:
 
 
 __all__ = ["Monitor", "Status"]
+
+
+def _reading(name: str, value: Any) -> float:
+    """Return a step or a loss as a float; a tensor or array of one number is one, too."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{name} must be a number, got {value!r:.60}; leave steps without one out") from None

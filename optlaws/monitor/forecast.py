@@ -173,7 +173,8 @@ class Forecast:
         between the evaluation sets, which the prior knows or does not).
     prior_loss, prior_lower, prior_upper : the law's answer before the run.
     law_scale : how many times wider than stated the law's interval seems to be for this run; 1 = as stated.
-    readings : readings used.
+    readings : different steps whose readings are used: those before `path.start` are not, and a `Monitor` hands over
+        blocks of readings, so that it is fewer than `Status.readings`, the readings taken in.
     """
 
     step: float

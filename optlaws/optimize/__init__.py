@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from optlaws.optimize.free import KNOTS, cautious, differences, refine
 from optlaws.optimize.task import Task, make_task, risk_notes
 from optlaws.ranking import LawLike, Ranking, Z, rank
 from optlaws.schedules import Schedule
+from optlaws.schedules.quantity import as_numbers
 
 __all__ = ["KNOTS", "Gain", "Optimum", "Shape", "Task", "make_task", "optimize_schedule", "search", "standard_shapes"]
 
@@ -104,20 +106,20 @@ class Optimum:
 
 
 def optimize_schedule(
-    law: LawLike,
+    law: LawLike | str | PathLike[str],
     *,
-    params: float | None = None,
-    tokens: float | None = None,
-    steps: float | None = None,
-    batch_tokens: float | None = None,
-    weight_decay: float | None = None,
+    params: float | str | None = None,
+    tokens: float | str | None = None,
+    steps: float | str | None = None,
+    batch_tokens: float | str | None = None,
+    weight_decay: float | str | None = None,
     optimizer: str | None = None,
     knots: int = KNOTS,
     min_peak: float | None = None,
     max_peak: float | None = None,
     min_lr: float = 0.0,
     max_risk: float | None = None,
-    warmup: Sequence[float] | None = None,
+    warmup: float | Sequence[float] | None = None,
     outside: bool = False,
     monotone: bool = True,
     caution: float = Z,
@@ -127,15 +129,15 @@ def optimize_schedule(
 
     Parameters
     ----------
-    law : a fitted law.
-    params, tokens, steps, batch_tokens : sizes of the run; of the last three one follows from the two others or from
-        the law's usual batch. What is left out is taken from the law where it needs it.
+    law : a fitted law, the name of a built-in one, or a law file.
+    params, tokens, steps, batch_tokens : sizes of the run, numbers or texts like "85M"; of the last three one follows
+        from the two others or from the law's usual batch. What is left out is taken from the law where it needs it.
     weight_decay, optimizer : as in a run table.
     knots : straight pieces after the warm-up of the free schedule, 1 .. 64; 0 leaves it out.
     min_peak, max_peak : bounds of the peak rate; the law's training range by default.
     min_lr : lowest rate that the decay may reach.
     max_risk : accepted probability of divergence, 0 .. 1; 0.05 by default, where the law knows it.
-    warmup : warm-ups to try, in steps; by default those that the law has seen.
+    warmup : warm-up or warm-ups to try, in steps; by default those that the law has seen.
     outside : allow schedules outside the law's training domain.
     monotone : whether the free schedule never rises after its warm-up.
     caution : standard deviations that count against a schedule, 0 .. 10; by default the upper end of a 90 % interval.
@@ -158,12 +160,13 @@ def optimize_schedule(
         raise InputError(
             "knots must be above 0 where the free schedule may rise, got 0; add pieces, or leave rising (--rising) out"
         )
+    tried = as_numbers(warmup, "warmup")
     task = make_task(
         law, params=params, tokens=tokens, steps=steps, batch_tokens=batch_tokens, weight_decay=weight_decay,
         optimizer=optimizer, min_peak=min_peak, max_peak=max_peak, min_lr=min_lr, max_risk=max_risk, outside=outside,
         monotone=monotone, caution=caution,
     )  # fmt: skip
-    best = search(task, warmups(task, warmup), standard_shapes(), progress)
+    best = search(task, warmups(task, tried), standard_shapes(), progress)
     reference = best[0].schedule
     free: list[Schedule] = []
     evaluated = 0
@@ -183,7 +186,7 @@ def optimize_schedule(
     risk = float(judged.risk[winner])
     notes = (
         *task.notes,
-        *unseen_warmups(task, warmup),
+        *unseen_warmups(task, tried),
         *risk_notes(task.law, risk, task.max_risk),
         *_notes(task, chosen),
     )

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from optlaws._accepted import too_risky
 from optlaws._ranges import outside
 from optlaws.errors import InputError, RiskError
 from optlaws.law.domain import SLACKS
 from optlaws.optimize.task import FloatArray, Task
-from optlaws.ranking import too_risky
 from optlaws.schedules import Schedule, ScheduleBatch
 
 PEAKS = 14  # peak rates of the first grid

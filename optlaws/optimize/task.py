@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,12 @@ import numpy.typing as npt
 
 from optlaws._accepted import ACCEPTED, accepted_risk, no_risk_model
 from optlaws.errors import InputError, LawError, told_otherwise
+from optlaws.law import load_any_law
 from optlaws.ranking import Z, risks
 from optlaws.runs import RunTable, format_quantity
 from optlaws.runs._optimizers import usually_decays
 from optlaws.schedules import Schedule, ScheduleBatch
+from optlaws.schedules.quantity import as_number
 
 FloatArray = npt.NDArray[np.float64]
 BoolArray = npt.NDArray[np.bool_]
@@ -299,14 +302,25 @@ def check_knows_rates(law: Any) -> None:
         )
 
 
+def law_of(law: Any) -> Any:
+    """Return a law that may be given by its name or its file.
+
+    Raises
+    ------
+    LawError
+        There is no such law.
+    """
+    return load_any_law(law) if isinstance(law, str | PathLike) else law
+
+
 def make_task(
     law: Any,
     *,
-    params: float | None = None,
-    tokens: float | None = None,
-    steps: float | None = None,
-    batch_tokens: float | None = None,
-    weight_decay: float | None = None,
+    params: float | str | None = None,
+    tokens: float | str | None = None,
+    steps: float | str | None = None,
+    batch_tokens: float | str | None = None,
+    weight_decay: float | str | None = None,
     optimizer: str | None = None,
     min_peak: float | None = None,
     max_peak: float | None = None,
@@ -325,7 +339,13 @@ def make_task(
     LawError
         The law predicts no losses, does not know learning rates, or is too slow for a search.
     """
+    law = law_of(law)
     check_knows_rates(law)
+    params, tokens, steps, batch_tokens = (
+        as_number(value, name)
+        for name, value in {"params": params, "tokens": tokens, "steps": steps, "batch_tokens": batch_tokens}.items()
+    )
+    weight_decay = as_number(weight_decay, "weight_decay", zero=True)
     if params is not None and not (np.isfinite(params) and params > 0):
         raise InputError(f"params must be a finite number above 0, got {params!r}; give non-embedding parameters")
     if max_risk is not None:

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#4d4d4d")
-"""Told apart with every kind of colour vision (after Okabe and Ito); the best candidate has the first."""
+"""Of lines: the first six after Okabe and Ito, then two more, which some kinds of colour vision may take for others.
+
+In a ranking the best candidate has the first."""
 
 _DASHES = (
     (),

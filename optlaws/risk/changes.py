@@ -7,13 +7,13 @@ of equal length. A schedule without a warm-up gets a linear one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from optlaws._accepted import accepted_risk
+from optlaws._accepted import ACCEPTED, accepted_risk
 from optlaws.dynamics import Drive, drive
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import InputError
@@ -150,24 +150,31 @@ def _warmed_up(grid: Cells, warm: FloatArray, new_warm: FloatArray) -> Cells:
     return Cells(grid.edges, left, mean, right)
 
 
-def safe_changes(runs: RunTable, model: RiskModel, accepted: float) -> list[list[SafeChange]]:
+def safe_changes(
+    runs: RunTable, model: RiskModel, accepted: float = ACCEPTED, defaults: Mapping[str, float] | None = None
+) -> list[list[SafeChange]]:
     """Return for every run the changes, one a lever, that bring its risk down to `accepted`, the smallest first.
 
     Parameters
     ----------
     runs : RunTable
-        Completed by `RiskModel.complete`. A run that is safe already gets an empty list, as does one that no change of
-        a single lever by up to `FARTHEST` (of the rate, `LOWEST`) makes safe.
+        n runs; a run that is safe already gets an empty list, as does one that no change of a single lever by up to
+        `FARTHEST` (of the rate, `LOWEST`) makes safe, and one of another optimizer than Adam and AdamW, whose risk is
+        not known. `model.probability` tells them apart.
     model : RiskModel
+        `law.risk`.
     accepted : float
         Probability, 0 .. 1.
+    defaults : mapping, optional
+        What stands in for empty cells, by column name, as in `RiskModel.complete`: `law.defaults`.
 
     Raises
     ------
     InputError
-        `accepted` is no probability, a size or batch is missing, or a width is no number above 0.
+        `accepted` is no probability, a width is no number above 0, or as for `RiskModel.complete`.
     """
     accepted = accepted_risk(accepted, "accepted")
+    runs, _ = model.complete(runs, defaults)
     found: list[list[SafeChange]] = [[] for _ in range(len(runs))]
     rows = np.flatnonzero(model.probability(runs) > accepted)
     if not len(rows):
@@ -245,19 +252,23 @@ DRIVERS = {
 """What may drive the risk, in words."""
 
 
-def drivers(runs: RunTable, model: RiskModel) -> tuple[list[str], FloatArray]:
+def drivers(
+    runs: RunTable, model: RiskModel, defaults: Mapping[str, float] | None = None
+) -> tuple[list[str], FloatArray]:
     """Return what drives the risk of each run (a key of `DRIVERS`), and each one's share of ln criterion, (n, 6).
 
     A share is how much ln criterion is above that of a typical run that went well (`RiskModel.typical`) on account of
     one quantity; for peak rate and size (with the width, where it is known) by the slope of ln u at the run itself. The
     typical warm-up is taken as half of the run at most. Runs of other optimizers than Adam and AdamW, whose risk is
-    not known, have neither driver ("") nor shares (NaN).
+    not known, have neither driver ("") nor shares (NaN). `defaults` stand in for empty cells, as in
+    `RiskModel.complete`: give `law.defaults`.
 
     Raises
     ------
     InputError
-        A size or batch is missing, or a width is no number above 0.
+        A width is no number above 0, or as for `RiskModel.complete`.
     """
+    runs, _ = model.complete(runs, defaults)
     shares = np.zeros((len(runs), len(DRIVERS)))
     typical, batch = model.typical, runs.batch()
     theta = dict(zip(PARAMETERS, model.mean, strict=False))
@@ -315,13 +326,20 @@ class RiskMap:
     probability: FloatArray
 
 
-def risk_map(run: RunTable, model: RiskModel, over: str, points: int = 97, reach: float = 8.0) -> RiskMap:
+def risk_map(
+    run: RunTable,
+    model: RiskModel,
+    over: str,
+    points: int = 97,
+    reach: float = 8.0,
+    defaults: Mapping[str, float] | None = None,
+) -> RiskMap:
     """Return the risk over peak rate and one other lever about one run.
 
     Parameters
     ----------
     run : RunTable
-        One run, completed by `RiskModel.complete`.
+        One run.
     model : RiskModel
     over : str
         One of `MAPPED`.
@@ -330,12 +348,15 @@ def risk_map(run: RunTable, model: RiskModel, over: str, points: int = 97, reach
     reach : float
         Above 1: both axes reach from the run's value / `reach` to its value * `reach`; a run without a warm-up gets
         1 .. half its steps.
+    defaults : mapping, optional
+        What stands in for empty cells, by column name, as in `RiskModel.complete`: `law.defaults`.
 
     Raises
     ------
     InputError
-        An argument is out of range, or the run has no size or batch.
+        An argument is out of range, or as for `RiskModel.complete`.
     """
+    run, _ = model.complete(run, defaults)
     if len(run) != 1:
         raise InputError(f"run must be one run, got a table of {len(run)}; select one row")
     if over not in MAPPED:

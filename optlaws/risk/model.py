@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,10 @@ from optlaws._ranges import SLACK, outside
 from optlaws.dynamics import Dynamics
 from optlaws.dynamics.model import FloatArray, family
 from optlaws.dynamics.solve import effective_decay, fill_decay
-from optlaws.errors import LawError
+from optlaws.errors import InputError, LawError
 from optlaws.risk.criterion import PARAMETERS, log_critical
 from optlaws.risk.quantities import Quantities, quantities, relative_width, strange
-from optlaws.runs import RunTable, format_quantity
+from optlaws.runs import RunTable, check_runs, format_quantity
 
 USUAL = {"beta1": 0.9}
 """What a run counts as where it says nothing: AdamW's default."""
@@ -100,15 +101,28 @@ class RiskModel(Content):
     ) -> tuple[RunTable, dict[str, float]]:
         """Return the runs with values in the cells that the model needs, and what was filled in.
 
-        `defaults` (a law's; parameters, tokens a step, weight decay by column name) come first, then the medians of the
-        runs that the model was fitted on.
+        `defaults` (a law's, `law.defaults`; parameters, tokens a step, weight decay by column name) come first, then
+        the medians of the runs that the model was fitted on (`typical`), 0.9 for beta1. Without a law's defaults its
+        `risks` say something else of runs with empty cells.
+
+        Raises
+        ------
+        InputError
+            `runs` is no run table, or a default that is needed is no number.
         """
+        check_runs(runs)
         given = dict(defaults or {})
         filled, changes = {}, {}
         for name, values in (("params", runs.size), ("batch_tokens", runs.batch_tokens), ("beta1", runs.beta1)):
             empty = ~np.isfinite(values)
             if empty.any():
                 value = given.get(name, USUAL.get(name, self.typical.get(name, np.nan)))
+                if not isinstance(value, Real) or not np.isfinite(value):
+                    first = runs.run_id[int(np.argmax(empty))]
+                    raise InputError(
+                        f"{name} of run {first!r} must be known for its divergence risk, got an empty cell and the"
+                        f" default {value!r:.40}; fill the cell, or give a number in defaults"
+                    )
                 changes[name] = np.where(empty, value, getattr(runs, name) if name != "params" else values)
                 if name not in USUAL:
                     filled[name] = float(value)
@@ -120,12 +134,12 @@ class RiskModel(Content):
     def predict(
         self, runs: RunTable, defaults: Mapping[str, float] | None = None, *, threads: int | None = None
     ) -> RiskPrediction:
-        """Return the risk of n runs; `defaults` stand in for empty cells, as in `complete`.
+        """Return the risk of n runs; `defaults` stand in for empty cells, as in `complete`: give a law's.
 
         Raises
         ------
         InputError
-            A width is no number above 0, or `threads` is no whole number above 0.
+            As for `complete`, a width is no number above 0, or `threads` is no whole number above 0.
         """
         full, assumed = self.complete(runs, defaults)
         q = quantities(full, self.dynamics, threads=threads)

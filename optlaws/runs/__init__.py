@@ -6,6 +6,7 @@ types or keeps in YAML, JSON or CSV files into a `RunTable` without losses, `rea
 logged of past runs into curves, losses and schedules.
 """
 
+from optlaws.runs._called import candidate_names
 from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
 from optlaws.runs._checks import STATUSES
 from optlaws.runs._curves import CurveTable, read_curves, write_curves
@@ -30,6 +31,7 @@ __all__ = [
     "LoggedRun",
     "RunTable",
     "atomic_write",
+    "candidate_names",
     "check_folder",
     "check_runs",
     "check_table_name",

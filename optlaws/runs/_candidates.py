@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import InputError, TableError, nearest
+from optlaws.runs._called import unused
 from optlaws.runs._cells import RawTable, clip, raw_from_csv, raw_from_json, read_raw
 from optlaws.runs._checks import COUNTS, FloatArray, known_lengths
 from optlaws.runs._documents import WIDTH, file_names, load_document, named_entries, raw_from_document, raw_from_lines
@@ -341,10 +342,7 @@ def _rename(
                 raise TableError(f"{raw.where(row)}: the name {name!r} was used before; give every candidate its own")
             chosen = name
         else:
-            base = chosen = of_file or str(schedule)
-            while chosen in taken or chosen in written:
-                tried[base] = tried.get(base, 1) + 1
-                chosen = f"{base} #{tried[base]}"
+            chosen = unused(of_file or str(schedule), taken, tried, written)
         taken.add(chosen)
         final.append(chosen)
     return replace(table, run_id=tuple(final))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from optlaws.errors import TableError
 from optlaws.runs._cells import RawTable, read_raw
+from optlaws.runs._checks import FloatArray
+from optlaws.runs._given import given_texts
 from optlaws.runs._names import KIND_COLUMN, KINDS
 from optlaws.runs._table import picked_rows
 from optlaws.runs._write import write_columns
@@ -38,7 +40,12 @@ class CurveTable:
     Raises
     ------
     TableError
-        The columns differ in length.
+        The columns differ in length, an id is empty, a step is no whole number of at least 0, or a loss is not finite
+        and above 0.
+
+    Notes
+    -----
+    Lists, arrays and columns of a data frame are taken row by row, whatever their index; ids become texts.
     """
 
     run_id: tuple[str, ...]
@@ -47,10 +54,16 @@ class CurveTable:
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that the columns have one length and make the arrays read-only."""
+        """Check the readings and make the arrays read-only."""
         m = len(self.run_id)
+        if not isinstance(self.run_id, tuple) or not all(isinstance(name, str) for name in self.run_id[:1]):
+            object.__setattr__(self, "run_id", given_texts("run_id", list(self.run_id), m))
         for name in ("step", "loss"):
-            array = np.array(getattr(self, name), dtype=np.float64)
+            try:
+                array = np.array(getattr(self, name), dtype=np.float64)
+            except (TypeError, ValueError):
+                got = getattr(self, name)
+                raise TableError(f"column {name!r} must be {m} numbers, got {got!r:.80}; NaN is missing") from None
             if array.shape != (m,):
                 raise TableError(f"column {name!r} must have shape ({m},), one entry a reading, got {array.shape}")
             array.flags.writeable = False
@@ -58,10 +71,49 @@ class CurveTable:
         for name, values in self.extra.items():
             if len(values) != m:
                 raise TableError(f"column {name!r} must have {m} entries, one a reading, got {len(values)}")
+        _check(self.run_id, self.step, self.loss, False, lambda row: f"reading {row + 1}")
 
     def __len__(self) -> int:
         """Return the number of readings."""
         return len(self.run_id)
+
+    @classmethod
+    def from_frame(cls, frame: Any, need_loss: bool = True) -> CurveTable:
+        """Make a table from a data frame or a mapping of columns, with the columns and checks of `read_curves`.
+
+        Parameters
+        ----------
+        frame
+            A pandas DataFrame, or anything with `columns` and a column by its name, or a mapping of column name to
+            cells; m >= 1 rows. None, NaN and pandas' NA are missing.
+        need_loss
+            As for `read_curves`.
+
+        Raises
+        ------
+        TableError
+            As for `read_curves`, with the row, counted from 1.
+
+        Examples
+        --------
+        >>> CurveTable.from_frame({"run_id": [1, 1], "step": [100, 200], "loss": [4.1, 3.8]})
+        <CurveTable of 2 readings of 1 run; columns run_id, step, loss>
+        """
+        from optlaws.runs._frames import raw_from_frame
+
+        return _last_ones(_checked(raw_from_frame(frame, "run_id, step and loss"), need_loss))
+
+    def to_frame(self) -> Any:
+        """Return the readings as a pandas DataFrame with the columns that `write_curves` writes; "" is None.
+
+        Raises
+        ------
+        InputError
+            If pandas is not installed.
+        """
+        from optlaws.runs._frames import data_frame
+
+        return data_frame({"run_id": self.run_id, "step": self.step, "loss": self.loss, **self.extra})
 
     def __repr__(self) -> str:
         """Return a short description: the number of readings and runs, and the columns."""
@@ -151,7 +203,11 @@ def read_curves(path: str | os.PathLike[str], need_loss: bool = True) -> CurveTa
         With file and line, for a missing column, text in numbers, a step that is negative or not whole, a loss that is
         empty (with `need_loss`), not finite or not above 0.
     """
-    table = _checked(read_raw(path), need_loss)
+    return _last_ones(_checked(read_raw(path), need_loss))
+
+
+def _last_ones(table: CurveTable) -> CurveTable:
+    """Return the readings without those of a step that was read again later."""
     _, order, ends = table._sorted()
     last = np.append(np.diff(table.step[order]) != 0, True)  # of the readings of a step
     last[ends - 1] = True
@@ -165,27 +221,40 @@ def _checked(raw: RawTable, need_loss: bool) -> CurveTable:
     if loss_name is None and need_loss:
         raw.require(["loss"])
     names = raw.texts("run_id")
-    if "" in names:
-        raise TableError(f"{raw.where(names.index(''))}: run_id is empty; name the run that the reading belongs to")
     step = raw.numbers("step")
-    wrong = ~((step >= 0) & (step == np.floor(step)) & np.isfinite(step))
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        got = raw.columns["step"][row]
-        raise TableError(f"{raw.where(row)}: step must be a whole number of at least 0, got {got!r}; correct it")
     loss = raw.numbers(loss_name) if loss_name else np.full(len(names), np.nan)
-    wrong = ~((loss > 0) & np.isfinite(loss)) & ~np.isnan(loss)
-    if need_loss:
-        wrong |= np.isnan(loss)
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        got = raw.columns[loss_name or "loss"][row]
-        message = f"{raw.where(row)}: {loss_name} must be a finite number of nats per token above 0, got {got!r}"
-        raise TableError(f"{message}; drop the row or correct it")
+    _check(names, step, loss, need_loss, raw.where, loss_name or "loss", raw)
     extra = {name: tuple(raw.texts(name)) for name in raw.columns if name not in ("run_id", "step", loss_name)}
     if loss_name == "val_loss":
         extra.setdefault(KIND_COLUMN, (KINDS["eval"],) * len(names))
     return CurveTable(tuple(names), step, loss, extra)
+
+
+def _check(
+    names: Sequence[str], step: FloatArray, loss: FloatArray, need_loss: bool, where: Callable[[int], str],
+    loss_name: str = "loss", raw: RawTable | None = None,
+) -> None:  # fmt: skip
+    """Raise a `TableError` for the first reading that is none; `where` names a row, `raw` holds the cells as written.
+
+    Readings are ids, and steps and losses (m,).
+    """
+
+    def got(name: str, values: FloatArray, row: int) -> str:
+        return f"{values[row]:.12g}" if raw is None else repr(raw.columns[name][row])
+
+    if "" in names:
+        raise TableError(f"{where(names.index(''))}: run_id is empty; name the run that the reading belongs to")
+    wrong = ~((step >= 0) & (step == np.floor(step)) & np.isfinite(step))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise TableError(
+            f"{where(row)}: step must be a whole number of at least 0, got {got('step', step, row)}; correct it"
+        )
+    wrong = ~((loss > 0) & np.isfinite(loss)) & (need_loss | ~np.isnan(loss))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        message = f"{where(row)}: {loss_name} must be a finite number of nats per token above 0"
+        raise TableError(f"{message}, got {got(loss_name, loss, row)}; drop the row or correct it")
 
 
 def write_curves(

@@ -10,18 +10,19 @@ import numpy as np
 
 from optlaws.errors import InputError, TableError
 from optlaws.runs._cells import RawTable, check_header
-from optlaws.schedules import Schedule
+from optlaws.runs._given import plain, rates_as_text
 
 if TYPE_CHECKING:
     from optlaws.runs._table import RunTable
 
 _NAME = "data frame"
 _LISTS = ("tolist", "to_list", "to_pylist")
-_MISSING = ("NAType", "NaTType")  # of pandas, which is not imported
 
 
-def raw_from_frame(frame: Any) -> RawTable:
+def raw_from_frame(frame: Any, needed: str = "run_id and schedule") -> RawTable:
     """Return the columns of a data frame, or of a mapping of columns, as raw cells; rows are counted from 1.
+
+    `needed` are the columns that must be there, for messages.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def raw_from_frame(frame: Any) -> RawTable:
         if not isinstance(name, str):
             raise TableError(f"{_NAME}: names of columns must be text, got {name!r:.60}; rename the column")
     if not names:
-        raise TableError(f"{_NAME}: no column; run_id and schedule are needed")
+        raise TableError(f"{_NAME}: no column; {needed} are needed")
     check_header(names, _NAME)
     columns = {name: _cells(name, frame[name]) for name in names}
     count = max(map(len, columns.values()))
@@ -58,17 +59,10 @@ def _cells(name: str, column: Any) -> list[Any]:
     if isinstance(column, str) or not hasattr(column, "__iter__"):
         raise TableError(f"{_NAME}: column {name!r} must be a list of cells, got {column!r:.60}; put it into a list")
     given = next((getattr(column, way) for way in _LISTS if hasattr(column, way)), None)
-    return [_plain(cell) for cell in (list(column) if given is None else given())]
-
-
-def _plain(cell: Any) -> Any:
-    if isinstance(cell, np.generic):
-        cell = cell.item()
-    if type(cell).__name__ in _MISSING or (isinstance(cell, float) and cell != cell):
-        return None
-    if isinstance(cell, float) and cell.is_integer() and abs(cell) < 1e16:
-        return int(cell)  # whole numbers beside missing ones, which pandas keeps as 1.0
-    return cell.to_json() if isinstance(cell, Schedule) else cell
+    cells = list(column) if given is None else given()
+    if name == "schedule":
+        cells = [rates_as_text(cell, f"{_NAME}, row {row}") for row, cell in enumerate(cells, start=1)]
+    return [plain(cell) for cell in cells]
 
 
 def frame_of(table: RunTable) -> Any:
@@ -79,16 +73,28 @@ def frame_of(table: RunTable) -> Any:
     InputError
         If pandas is not installed.
     """
+    from optlaws.runs._write import written_columns
+
+    return data_frame(written_columns(table))
+
+
+def data_frame(columns: Mapping[str, Any]) -> Any:
+    """Return columns of equal length as a pandas DataFrame; texts that are "" are None.
+
+    Raises
+    ------
+    InputError
+        If pandas is not installed.
+    """
     try:
         pandas = import_module("pandas")
     except ImportError:
         raise InputError(
-            "to_frame needs pandas, which is not installed; install it (pip install pandas) or use RunTable.column"
+            "to_frame needs pandas, which is not installed; install it (pip install pandas) or take the columns"
+            " themselves (RunTable.column)"
         ) from None
-    from optlaws.runs._write import written_columns
-
-    columns = {
+    cells = {
         name: values if isinstance(values, np.ndarray) and values.dtype == np.float64 else [v or None for v in values]
-        for name, values in written_columns(table).items()
+        for name, values in columns.items()
     }
-    return pandas.DataFrame(columns)
+    return pandas.DataFrame(cells)

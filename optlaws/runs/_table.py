@@ -23,10 +23,12 @@ from optlaws.runs._checks import (
     fill_counts,
     status_hint,
 )
+from optlaws.runs._given import given_numbers, given_schedules, given_texts, objects
 from optlaws.schedules import Schedule, ScheduleBatch
 
-Scalars = float | Sequence[float | None] | npt.NDArray[Any] | None
-Texts = str | None | Sequence[str | None]
+Scalars = float | str | Sequence[float | str | None] | npt.NDArray[Any] | None
+Texts = Any  # a text, a number, or n of them in a list, an array or a column of a data frame; None and NaN are missing
+Schedules = Sequence[Schedule | str | Sequence[float] | FloatArray] | ScheduleBatch | Schedule | str | FloatArray
 
 RUN_COLUMNS = (
     "run_id",
@@ -90,6 +92,9 @@ class RunTable:
     as_read
         The schedules and the texts that they were read from, which are written again; None where there are none. Other
         schedules in place of these drop it.
+    numbered
+        The run ids, where they are the numbers that `build` gives by itself; else None. Other ids in place of these
+        drop it.
 
     Notes
     -----
@@ -115,6 +120,7 @@ class RunTable:
     extra: dict[str, tuple[str, ...]] = field(default_factory=dict)
     columns: tuple[str, ...] = RUN_COLUMNS
     as_read: tuple[tuple[Schedule, ...], tuple[str, ...]] | None = None
+    numbered: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         """Check that all columns have one entry a run and make the arrays read-only."""
@@ -127,6 +133,8 @@ class RunTable:
             object.__setattr__(self, name, array)
         if self.as_read is not None and self.as_read[0] is not self.schedules:
             object.__setattr__(self, "as_read", None)
+        if self.numbered is not self.run_id:
+            object.__setattr__(self, "numbered", None)
         texts = {"source": self.source, "optimizer": self.optimizer, "schedule": self.schedules, "status": self.status}
         for name, values in (texts | self.extra).items():
             if len(values) != n:
@@ -150,10 +158,10 @@ class RunTable:
     @classmethod
     def build(
         cls,
-        schedules: Sequence[Schedule | str] | ScheduleBatch | Schedule | str,
+        schedules: Schedules,
         *,
-        run_id: Sequence[str] | None = None,
-        source: str | Sequence[str] = "",
+        run_id: Texts = None,
+        source: Texts = "",
         params: Scalars = None,
         active_params: Scalars = None,
         tokens: Scalars = None,
@@ -165,25 +173,28 @@ class RunTable:
         weight_decay: Scalars = None,
         status: Texts = None,
         final_loss: Scalars = None,
-        extra: Mapping[str, Sequence[str]] | None = None,
+        extra: Mapping[str, Texts] | None = None,
     ) -> RunTable:
         """Make a table from schedules and columns; a single value holds for every run, None and NaN are missing.
 
         Parameters
         ----------
         schedules
-            The n schedules, or their short forms. The column `steps` is taken from them; a short form without a length
-            has tokens / batch_tokens steps, rounded.
+            The n schedules, or their short forms, or their rates, one a step, in a list or an array (T,): these are
+            read as in a file of candidates, as the family with exactly these rates or else as an array. The column
+            `steps` is taken from them; a short form without a length has tokens / batch_tokens steps, rounded.
         run_id
             Unique names; "1", "2", ... if left out.
         source, params, active_params, tokens, batch_tokens, seq_len, optimizer, beta1, beta2, weight_decay, status, \
 final_loss, extra
-            As in the class; a missing one of `tokens` and `batch_tokens` is filled from the other.
+            As in the class; a missing one of `tokens` and `batch_tokens` is filled from the other. Columns of texts,
+            `extra` ones among them, may hold numbers, which become texts that read back as the same number; missing
+            ones become "" (in `optimizer` and `status` None). Counts may be written like "85M".
 
         Raises
         ------
         TableError
-            If a value is out of range, a length does not fit, or a run_id is used twice.
+            If a value is out of range, a length does not fit, or a run_id is empty or used twice.
         ScheduleError
             If a short form is no schedule.
 
@@ -194,13 +205,9 @@ final_loss, extra
         """
         from optlaws.runs._read import parse_all
 
-        if not isinstance(schedules, ScheduleBatch):
-            schedules = (schedules,) if isinstance(schedules, (Schedule, str)) else tuple(schedules)
-        n = len(schedules)
-        given_names = (run_id,) if isinstance(run_id, str) else run_id
-        names = tuple(map(str, range(1, n + 1) if given_names is None else given_names))
-        if len(names) != n:
-            raise TableError(f"run_id must have {n} entries, one a schedule, got {len(names)}; name every run once")
+        listed = given_schedules(schedules)
+        n = len(listed)
+        names = tuple(map(str, range(1, n + 1))) if run_id is None else _names(run_id, n)
         given = {
             "params": params,
             "active_params": active_params,
@@ -212,17 +219,17 @@ final_loss, extra
             "weight_decay": weight_decay,
             "final_loss": final_loss,
         }
-        numbers = {name: _spread(name, value, n) for name, value in given.items()}
-        held = parse_all(schedules, numbers["tokens"], numbers["batch_tokens"])
+        numbers = {name: given_numbers(name, value, n) for name, value in given.items()}
+        held = parse_all(listed, numbers["tokens"], numbers["batch_tokens"])
         numbers["steps"] = total_steps(held)
         return assemble(
             names,
             held,
             numbers,
-            source=(source,) * n if isinstance(source, str) else tuple(value or "" for value in source),
-            optimizer=_repeat(optimizer, n),
-            status=_repeat(status, n),
-            extra={name: tuple(values) for name, values in (extra or {}).items()},
+            source=given_texts("source", source, n),
+            optimizer=tuple(value or None for value in given_texts("optimizer", optimizer, n)),
+            status=tuple(value or None for value in given_texts("status", status, n)),
+            extra={name: given_texts(name, values, n) for name, values in (extra or {}).items()},
             columns=RUN_COLUMNS + tuple(extra or {}),
             where=lambda i: f"run {names[i]!r}",
             numbered=run_id is None,
@@ -236,7 +243,8 @@ final_loss, extra
         ----------
         frame
             A pandas DataFrame, or anything with `columns` and a column by its name, or a mapping of column name to
-            cells; n >= 1 rows. None, NaN and pandas' NA are missing. A schedule may also be a `Schedule`.
+            cells; n >= 1 rows. None, NaN and pandas' NA are missing. A schedule may also be a `Schedule`, or its
+            rates as for `build`.
         need_loss
             As for `read_runs`.
 
@@ -304,6 +312,7 @@ final_loss, extra
             extra=extra,
             columns=columns,
             as_read=None if texts is None else (schedules, texts),
+            numbered=None,
             **numbers,
         )
 
@@ -347,8 +356,9 @@ final_loss, extra
             schedules = tuple(self.schedules[i] for i in picked)
             if self.as_read is not None:
                 as_read = (schedules, tuple(self.as_read[1][i] for i in picked))
+        ids = tuple(self.run_id[i] for i in picked)
         return RunTable(
-            run_id=tuple(self.run_id[i] for i in picked),
+            run_id=ids,
             source=tuple(self.source[i] for i in picked),
             optimizer=tuple(self.optimizer[i] for i in picked),
             schedules=schedules,
@@ -356,6 +366,7 @@ final_loss, extra
             extra={name: tuple(values[i] for i in picked) for name, values in self.extra.items()},
             columns=self.columns,
             as_read=as_read,
+            numbered=None if self.numbered is None else ids,
             **{name: getattr(self, name)[picked] for name in NUMBER_COLUMNS},
         )
 
@@ -371,11 +382,11 @@ final_loss, extra
             array: npt.NDArray[Any] = getattr(self, name)
             return array
         if name == "schedule":
-            return _texts([schedule.to_json() for schedule in self.schedule_tuple()])
+            return objects([schedule.to_json() for schedule in self.schedule_tuple()])
         if name in ("run_id", "source", "optimizer", "status"):
-            return _texts([value or "" for value in getattr(self, name)])
+            return objects([value or "" for value in getattr(self, name)])
         if name in self.extra:
-            return _texts(list(self.extra[name]))
+            return objects(list(self.extra[name]))
         known = [*RUN_COLUMNS, *self.extra]
         raise TableError(f"no column {name!r} in this table (it has {', '.join(known)}){nearest(str(name), known)}")
 
@@ -459,6 +470,7 @@ def assemble(
         extra=extra,
         columns=columns,
         as_read=(schedules, cells) if cells is not None and isinstance(schedules, tuple) else None,
+        numbered=names if numbered else None,
         **numbers,
     )
 
@@ -472,28 +484,16 @@ def picked_rows(n: int, rows: npt.ArrayLike | slice) -> list[int]:
     return picked
 
 
+def _names(given: Any, n: int) -> tuple[str, ...]:
+    """Return the n run ids given; a table of one run may be given its name alone."""
+    names = [given] if isinstance(given, str) else list(given)
+    if len(names) != n:
+        raise TableError(f"run_id must have {n} entries, one a schedule, got {len(names)}; name every run once")
+    return given_texts("run_id", names, n)
+
+
 def total_steps(schedules: tuple[Schedule, ...] | ScheduleBatch) -> FloatArray:
     """Return the lengths T of the schedules, shape (n,), in steps."""
     if isinstance(schedules, ScheduleBatch):
         return np.array(schedules.total_steps, dtype=np.float64)
     return np.array([schedule.total_steps for schedule in schedules], dtype=np.float64)
-
-
-def _spread(name: str, value: Scalars, n: int) -> FloatArray:
-    try:
-        array = np.asarray(np.nan if value is None else value, dtype=np.float64)
-        return np.array(np.broadcast_to(array, (n,)))
-    except (TypeError, ValueError):
-        raise TableError(f"column {name!r} must be one number or {n} numbers, got {value!r:.80}") from None
-
-
-def _repeat(value: Texts, n: int) -> tuple[Text, ...]:
-    if value is None or isinstance(value, str):
-        return (value,) * n
-    return tuple(value)
-
-
-def _texts(values: list[str]) -> npt.NDArray[Any]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = values
-    return array

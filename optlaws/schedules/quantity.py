@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from numbers import Real
+from typing import Any
 
 from optlaws.errors import InputError
 
@@ -44,6 +45,7 @@ def parse_quantity(text: str | int | float, name: str = "value", zero: bool = Fa
     (51200.0, 512000.0, 524288.0)
     """
     value = math.nan
+    text = _scalar(text)
     if isinstance(text, str):
         found = _PATTERN.fullmatch(text)
         if found:
@@ -58,6 +60,52 @@ def parse_quantity(text: str | int | float, name: str = "value", zero: bool = Fa
         least = "of at least 0" if zero else "above 0"
         raise InputError(f"{name} must be a finite number {least}, got {text!r:.60}; write it like 85M, 2.56B or 1e9")
     return value
+
+
+def _scalar(value: Any) -> Any:
+    """Return the number in an array of no dimension; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
+def as_number(value: Any, name: str, zero: bool = False) -> float | None:
+    """Return a number that may be written as text, like 85M, or stand in an array of no dimension; None stays None.
+
+    Whether it is in range is for the caller to say of what is no text.
+
+    Raises
+    ------
+    InputError
+        It is none of these, or a text that `parse_quantity` refuses.
+
+    Examples
+    --------
+    >>> as_number("85M", "params"), as_number(-1, "params"), as_number(None, "params")
+    (85000000.0, -1, None)
+    """
+    value = _scalar(value)
+    if isinstance(value, str) or not (value is None or (isinstance(value, Real) and not isinstance(value, bool))):
+        return parse_quantity(value, name, zero)
+    return value  # type: ignore[return-value]  # a Real counts as float
+
+
+def as_numbers(value: Any, name: str) -> list[float] | None:
+    """Return one number, or several, as a list of `as_number`, 0 allowed; None stays None.
+
+    Raises
+    ------
+    InputError
+        As there, or one is missing.
+
+    Examples
+    --------
+    >>> as_numbers(300, "warmup"), as_numbers(["1K", 0], "warmup")
+    ([300], [1000.0, 0])
+    """
+    if value is None:
+        return None
+    alone = isinstance(value, str) or not hasattr(value, "__iter__") or getattr(value, "ndim", 1) == 0
+    found = [as_number(one, name, zero=True) for one in ([value] if alone else value)]
+    return [parse_quantity(one, name) if one is None else one for one in found]  # type: ignore[arg-type]
 
 
 def parse_percent(text: str, name: str = "value") -> float:

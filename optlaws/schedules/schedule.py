@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from optlaws.errors import ScheduleError, nearest
 from optlaws.schedules.families import FAMILIES, Family, Row, chain_rows
 from optlaws.schedules.keys import DECAY, REQUIRED, Key, Steps, Values, complain, count, number, read_duration, whole
-from optlaws.schedules.shapes import Array, Phase, Table, highest, warmup_steps
+from optlaws.schedules.shapes import Array, Phase, Table, highest, is_rates, warmup_steps
 
 MAX_SHORT_VALUES = 64
 JOINT = " then "
@@ -371,16 +372,16 @@ def _read_chain(given: Mapping[str, Any]) -> Values:
     return {"parts": tuple(flat)}
 
 
-def parse(spec: str | Mapping[str, Any] | Schedule) -> Schedule:
-    """Return the schedule written as a short form, as JSON text, or as a dict.
+def parse(spec: str | Mapping[str, Any] | Schedule | Sequence[float] | npt.NDArray[Any]) -> Schedule:
+    """Return the schedule written as a short form, as JSON text, as a dict, or as its rates, one a step.
 
     Parameters
     ----------
-    spec : str or dict
+    spec : str, dict, or rates (T,)
         ``"wsd:peak=1e-3,steps=25000,warmup=300,decay=0.2"`` (lengths in steps like 300 or 20K, or fractions of all
         steps like 0.2 or 20%, for `decay` 1 is the whole run; rates other than the peak may be shares of it, like 10%
         or 0.1*peak), parts of a chain joined by ``" then "``; or the JSON form of `Schedule.to_dict`.
-        A dict may also use the short names.
+        A dict may also use the short names. Rates, a list of numbers or a one-dimensional array, make an array.
 
     Raises
     ------
@@ -403,8 +404,11 @@ def parse(spec: str | Mapping[str, Any] | Schedule) -> Schedule:
             return _parse_short(text)
     if isinstance(spec, Schedule):
         return spec
+    if is_rates(spec):
+        return Schedule("array", values=np.asarray(spec, dtype=np.float64))
     if not isinstance(spec, Mapping):
-        raise complain("schedule", "a short form, JSON text or a dict", spec, "write 'cosine:peak=1e-3,steps=1000'")
+        known = "a short form, JSON text or a dict, or a list of rates"
+        raise complain("schedule", known, spec, "write 'cosine:peak=1e-3,steps=1000'")
     return _parse_dict(spec)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -244,3 +245,12 @@ def restarts(rates: Array) -> int:
         else:
             edge = min(edge, rate) if falling else max(edge, rate)
     return count
+
+
+def is_rates(spec: Any) -> bool:
+    """Return whether a schedule is given as its rates, one a step: a one-dimensional array, or a list of numbers."""
+    if isinstance(spec, np.ndarray):
+        return spec.ndim == 1 and spec.dtype.kind in "fiu" and len(spec) > 0
+    if not isinstance(spec, list | tuple) or not spec:
+        return False
+    return all(isinstance(rate, Real) and not isinstance(rate, bool) for rate in spec)

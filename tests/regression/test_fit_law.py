@@ -441,18 +441,31 @@ class TestAnyShape:
     @pytest.mark.parametrize(
         ("steps", "got"),
         [
-            ([1000, 2000], r"a row of shape \(\)"),
+            ([1000, [2000]], r"a row of shape \(\)"),
             ([np.array([1000.0])], "1 of them"),
-            (np.array([[1000.0, 2000.0]]), r"a row of shape \(1, 2\)"),
+            (np.array([[1000.0, 2000.0]]), "1 of them"),
+            (np.array([[[1000.0]], [[2000.0]]]), r"a row of shape \(1, 1\)"),
             (["a", "b"], r"\['a', 'b'\]"),
             (7, "7"),
         ],
     )
     def test_steps_that_are_not_one_row_a_run(self, law, runs, steps, got):
         with pytest.raises(
-            InputError, match=f"steps must be one array of numbers, or one for each of the 2 runs, got {got}"
+            InputError, match=f"steps must be one list of numbers, or one for each of the 2 runs, got {got}"
         ):
             law.predict_curve(runs.select([0, 1]), steps)
+
+    @pytest.mark.parametrize("kind", [list, tuple, range, np.array, iter])
+    def test_one_row_of_steps_may_be_a_list_or_a_range(self, law, runs, kind):
+        some = runs.select([0, 1])
+        for few in (some, runs.select([0])):
+            wanted = law.predict_curve(few, np.array([1000, 1400, 1800])).loss
+            row = range(1000, 2000, 400) if kind is range else kind([1000, 1400, 1800])
+            np.testing.assert_array_equal(law.predict_curve(few, row).loss, wanted)
+        each = law.predict_curve(some, np.array([[1000, 1400], [1100, 1500]])).loss
+        np.testing.assert_array_equal(law.predict_curve(some, [[1000, 1400], range(1100, 1600, 400)]).loss, each)
+        with pytest.raises(InputError, match="steps must hold at least one step for every run"):
+            law.predict_curve(some, [])
 
     def test_steps_in_any_order_and_of_any_type(self, law, runs):
         one = runs.select([0])

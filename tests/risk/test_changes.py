@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from made_risk import grid
 
-from optlaws.risk import fit_risk
-from optlaws.risk.changes import DRIVERS, drivers, pieces, risk_map, safe_changes
+from optlaws import load_law
+from optlaws.errors import InputError
+from optlaws.risk import DRIVERS, drivers, fit_risk, risk_map, safe_changes
+from optlaws.risk.changes import pieces
 from optlaws.runs import RunTable
 from optlaws.schedules import parse
 
@@ -192,3 +194,44 @@ def test_pieces_hold_every_run_once(model):
     runs = table(RISKY * 3)
     index = np.concatenate([piece.index for piece in pieces(runs, model)])
     assert sorted(index.tolist()) == list(range(len(runs)))
+
+
+@pytest.mark.parametrize("columns", [{"beta1": None}, {"beta1": None, "batch_tokens": None, "params": None}])
+def test_empty_cells_are_filled_as_the_model_fills_them(model, columns):
+    runs, defaults = table(RISKY, **columns), {"params": 3e8, "batch_tokens": 524288.0}
+    whole = table(RISKY)
+    assert safe_changes(runs, model, ACCEPTED, defaults) == safe_changes(whole, model, ACCEPTED)
+    assert all(safe_changes(runs, model, ACCEPTED, defaults))
+    names, shares = drivers(runs, model, defaults)
+    assert names == drivers(whole, model)[0]
+    np.testing.assert_array_equal(shares, drivers(whole, model)[1])
+    for over in ("warmup_steps", "batch_tokens"):
+        charts = [risk_map(one.select([0]), model, over, 5, defaults=defaults).probability for one in (runs, whole)]
+        np.testing.assert_array_equal(*charts)
+        assert np.isfinite(charts[0][2, 2])
+
+
+def test_without_defaults_the_usual_sizes_of_the_model_stand_in(model):
+    runs = table(RISKY, params=None)
+    there = table(RISKY, params=model.typical["params"])
+    assert safe_changes(runs, model, ACCEPTED) == safe_changes(there, model, ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    "ask", [safe_changes, drivers, lambda *given, **named: risk_map(*given, "batch_tokens", **named)]
+)
+def test_a_default_that_is_no_number(model, ask):
+    run = table(RISKY[:1], params=None)
+    for bad in (None, float("nan"), "85M"):
+        with pytest.raises(
+            InputError, match="params of run '1' must be known for its divergence risk, got an empty cell"
+        ):
+            ask(run, model, defaults={"params": bad})
+    with pytest.raises(InputError, match="runs must be a RunTable"):
+        ask(RISKY, model)
+
+
+def test_the_law_says_the_same_as_its_model_with_its_defaults():
+    law = load_law("llama-slimpajama")
+    runs = RunTable.build("cosine:peak=2.2e-3,steps=50000,warmup=300")
+    assert law.risk.predict(runs, law.defaults).probability.tolist() == law.risks(runs).tolist()

@@ -130,3 +130,58 @@ def test_public_curves(data_dir):
         if (data_dir / name).exists():
             table = read_curves(data_dir / name)
             assert len(set(zip(table.run_id, table.step.tolist(), strict=True))) == len(table)
+
+
+FRAME = {"run_id": [1, 1, 2, 1], "step": [100, 200, 100, 200], "loss": [4.1, 3.8, 4.0, 3.7], "seed": [7, None, 8, 7]}
+
+
+def test_curves_of_columns():
+    table = CurveTable.from_frame(FRAME)
+    assert table.run_id == ("1", "2", "1")
+    assert (table.step.tolist(), table.loss.tolist()) == ([100, 100, 200], [4.1, 4.0, 3.7])  # the last reading counts
+    assert table.extra == {"seed": ("7", "8", "7")}
+
+
+def test_curves_of_pandas_there_and_back():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(FRAME, index=[5, 5, 3, 9]).iloc[[0, 2, 3]]
+    table = CurveTable.from_frame(frame)
+    again = CurveTable.from_frame(table.to_frame())
+    by_hand = CurveTable(frame["run_id"], frame["step"], frame["loss"], {"seed": ("7", "8", "7")})
+    for other in (again, by_hand):
+        assert (other.run_id, other.extra) == (table.run_id, table.extra)
+        assert (other.step.tolist(), other.loss.tolist()) == (table.step.tolist(), table.loss.tolist())
+    assert list(by_hand.runs()) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"step": [-1, 2, 3, 4]}, "row 1: step must be a whole number of at least 0, got -1"),
+        ({"loss": [3.0, -2.0, 3.0, 3.0]}, "row 2: loss must be a finite number of nats per token above 0, got -2"),
+        ({"loss": [3.0, None, 3.0, 3.0]}, "row 2: loss must be a finite number"),
+        ({"step": ["x", 2, 3, 4]}, "row 1: step must be a number, got 'x'"),
+        ({"run_id": [None, 1, 1, 2]}, "row 1: run_id is empty"),
+    ],
+)
+def test_columns_that_are_no_curves(columns, message):
+    with pytest.raises(TableError, match=message):
+        CurveTable.from_frame({**FRAME, **columns})
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ((["a", "a"], [1, -2], [3.0, 2.9]), "reading 2: step must be a whole number of at least 0, got -2"),
+        ((["a", "a"], [1, 2.5], [3.0, 2.9]), "reading 2: step must be a whole number of at least 0, got 2.5"),
+        (
+            (["a", "a"], [1, 2], [3.0, -2.9]),
+            "reading 2: loss must be a finite number of nats per token above 0, got -2.9",
+        ),
+        ((["a", ""], [1, 2], [3.0, 2.9]), "reading 2: run_id is empty"),
+        ((["a"], ["x"], [3.0]), r"column 'step' must be 1 numbers, got \['x'\]"),
+    ],
+)
+def test_readings_that_are_none(columns, message):
+    with pytest.raises(TableError, match=message):
+        CurveTable(*columns)

@@ -1,6 +1,5 @@
 """Fitting laws to runs of a known law: what is found, what is refused, and the joint covariance."""
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -9,17 +8,7 @@ from made_runs import curve_losses, curves_of, expected, plan, with_losses
 from naive_kriging import Kriging
 from threadpoolctl import threadpool_limits
 
-from optlaws.errors import (
-    ExtrapolationWarning,
-    FitError,
-    InputError,
-    OptlawsError,
-    OptlawsWarning,
-    RankDeficiencyWarning,
-    TableError,
-    TooFewRunsWarning,
-    told_otherwise,
-)
+from optlaws.errors import FitError, InputError, OptlawsError, OptlawsWarning, TableError
 from optlaws.features import feature_table, get_basis
 from optlaws.law import fit_law, fitting
 from optlaws.law.baseline import fit_baseline
@@ -212,29 +201,6 @@ class TestRefusals:
     def test_a_candidate_without_what_the_law_needs(self, law, runs):
         assumed = law.predict(changed(runs, params=None)).assumed
         assert assumed == {"params": 4e7}
-
-    def test_few_runs_warn(self, runs):
-        with pytest.warns(TooFewRunsWarning, match="12 runs for 16 columns"):
-            fit_law(runs.select(np.arange(12)))
-        with warnings.catch_warnings(), told_otherwise():
-            warnings.simplefilter("error", TooFewRunsWarning)
-            fit_law(runs.select(np.arange(16)))
-
-    def test_columns_that_do_not_vary_alone_warn(self, runs):
-        with pytest.warns(RankDeficiencyWarning, match=r"2 of 16 columns \(size, variance_size\) do not"):
-            law = fit_law(runs.select(runs.params == runs.params[0]))
-        assert law.info["undetermined"] == ["size", "variance_size"]
-
-    def test_runs_outside_the_domain_warn(self, runs, plain):
-        far = replace(runs.select([0, 1]), params=np.array([runs.params[0], 1e13]))
-        with pytest.warns(
-            ExtrapolationWarning, match="1 of 2 runs lies outside the domain of law 'law', the first with"
-        ):
-            prediction = plain.predict(far)
-        assert prediction.in_domain.tolist() == [True, False]
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            plain.predict(runs.select([0, 1]))
 
 
 @pytest.fixture(scope="module")

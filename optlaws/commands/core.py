@@ -22,6 +22,7 @@ from optlaws.commands.shared import (
     optimizers_text,
     progress,
     quiet,
+    read_once,
     stem,
     tell_assumed,
     tell_doubts,
@@ -77,6 +78,7 @@ def rank(
         raise InputError("--curves adds loss curves to --plot, --html or --format json; give one of them too")
     if plot:
         check_figure(plot)
+    read_once(law_name, *candidates)
     check_outputs(plot, html, output)
     for target in (html, output):
         if target:
@@ -240,8 +242,7 @@ def training_tables(
 
     check_outputs(output)
     keep_inputs(output, *runs, *curves)
-    if [*runs, *curves].count("-") > 1:
-        raise InputError("standard input ('-') can be read only once; give the other tables as files")
+    read_once(*runs, *curves)
     with ticking("reading tables"):
         table = RunTable.concat([read_runs(path, not curves, headers) for path in runs])
         readings = CurveTable.concat([read_curves(path) for path in curves]) if curves else None
@@ -384,10 +385,9 @@ def predict(
     check_table_name(output)
     check_outputs(output)
     keep_inputs(output, runs, curves, law_name)
+    read_once(law_name, runs, curves)
     law = elsewhere(load_any_law(law_name), other_corpus)
     tell_doubts(law)
-    if runs == "-" and curves == "-":
-        raise InputError("standard input ('-') can be read only once; give RUNS or CURVES as a file")
     with ticking("reading runs"):
         table = read_runs(runs, columns=headers)
     if curves is None:

@@ -13,7 +13,16 @@ from optlaws import report
 from optlaws._accepted import too_risky
 from optlaws._advice import percent
 from optlaws.commands.candidates import tell_candidates
-from optlaws.commands.shared import amount, check_figure, check_outputs, figure_of, keep_inputs, ticking, write_text
+from optlaws.commands.shared import (
+    amount,
+    check_figure,
+    check_outputs,
+    figure_of,
+    keep_inputs,
+    read_once,
+    ticking,
+    write_text,
+)
 from optlaws.dynamics.model import family
 from optlaws.dynamics.solve import effective_decay
 from optlaws.errors import InputError, LawError
@@ -53,6 +62,7 @@ def risk(
         raise InputError(f"--over is an axis of the map that --plot writes, got {over} without --plot; add --plot FILE")
     check_outputs(plot, output)
     keep_inputs(output, law_name, *candidates)
+    read_once(law_name, *candidates)
     law = load_law(law_name)
     model = law.risk
     if model is None:

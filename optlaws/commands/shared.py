@@ -73,6 +73,12 @@ def keep_inputs(output: str, *inputs: str | None) -> None:
             raise InputError(f"the output must not be a file that is read, got {output!r} for both; name another file")
 
 
+def read_once(*inputs: str | None) -> None:
+    """Refuse inputs of which more than one is standard input."""
+    if inputs.count("-") > 1:
+        raise InputError("standard input ('-') can be read only once, got it twice; give all but one input as files")
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a text file whole, or standard output for "-"."""
     with atomic_write(path) as stream:

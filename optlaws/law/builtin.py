@@ -43,8 +43,12 @@ WIDER = {1.0: 0.9, 4.0: 0.07, 16.0: 0.03}
 """How many times further apart a source's critical rate may lie than those of the public runs, and prior odds."""
 
 
+def _is_file(name: str) -> bool:
+    return name == "-" or os.path.exists(name)
+
+
 def load_law(law: str | os.PathLike[str]) -> Law:
-    """Return a built-in law by name, or the law in a file.
+    """Return a built-in law by name, or the law in a file; "-" is standard input.
 
     Raises
     ------
@@ -62,7 +66,7 @@ def load_law(law: str | os.PathLike[str]) -> Law:
             from optlaws.law.store import law_from_text
 
             return law_from_text(stream.read(), name)
-    if not os.path.exists(name):
+    if not _is_file(name):
         from optlaws.baselines import baseline_names
 
         way_out = f"{nearest(name, known)}; `optlaws laws` lists these, `optlaws fit` makes a file"
@@ -73,7 +77,7 @@ def load_law(law: str | os.PathLike[str]) -> Law:
 
 
 def load_any_law(law: str | os.PathLike[str]) -> Law | BaselineFit:
-    """Return a built-in law by name, or the law in a file, which may also be a fitted rival law.
+    """Return a built-in law by name, or the law in a file ("-": standard input), which may also be a fitted rival law.
 
     Raises
     ------
@@ -83,7 +87,7 @@ def load_any_law(law: str | os.PathLike[str]) -> Law | BaselineFit:
     if not isinstance(law, (str, os.PathLike)):
         return load_law(law)  # which says what is wrong
     name = os.fspath(law)
-    if name in builtin_names() or not os.path.exists(name):
+    if name in builtin_names() or not _is_file(name):
         return load_law(law)
     from optlaws.law.store import read_any
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, fields
 from typing import Any, TypeVar
@@ -156,6 +157,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
         It cannot be read.
     """
     name = os.fspath(path)
+    if name == "-":
+        return sys.stdin.read()
     try:
         with open(path, encoding="utf-8-sig") as stream:
             return stream.read()

@@ -245,7 +245,7 @@ class TestRank:
         runs = table(RISKY, SAFE)
         ranking = rank(runs, law, max_risk=0.05)
         assert len(ranking) == 1
-        assert ranking.names == (runs.run_id[1],)
+        assert ranking.names == (str(parse(SAFE)),)
         assert ranking.max_risk == 0.05
         code, out, _ = run("rank", RISKY, SAFE, *SIZES, "--max-risk", "5%", "--format", "json", "--curves")
         candidates = json.loads(out)["candidates"]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import os
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from optlaws.errors import ExtrapolationWarning, RankDeficiencyWarning
 from optlaws.law import Law, fit_law
 from optlaws.runs import CurveTable, RunTable, atomic_write, read_curves, read_runs
 from optlaws.validation import HeldOut, cross_validate, finished, same_budget, sizes
+
+warnings.simplefilter("ignore", ExtrapolationWarning)  # what is held out lies outside on purpose
+warnings.simplefilter("ignore", RankDeficiencyWarning)
 
 Array = np.ndarray
 FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")  # Multi-Power-Law protocol

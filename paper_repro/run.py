@@ -225,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         drawn_in = Path(place) if place else None
         for name in names:
             try:
-                results.append(run_one(name, data, options.quick, drawn_in))
+                with told_otherwise():
+                    results.append(run_one(name, data, options.quick, drawn_in))
             except OptlawsError as bad:
                 print(f"paper_repro: {name}: {bad}")
                 return 2

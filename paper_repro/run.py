@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from optlaws.errors import InputError, OptlawsError, nearest
+from optlaws.errors import InputError, OptlawsError, nearest, told_otherwise
 from optlaws.runs import atomic_write
 from paper_repro.core import HERE, Missing, Row
 from paper_repro.sources import fetch, other_copies

@@ -290,7 +290,7 @@ def report(rows: dict[str, dict[str, Row]]) -> tuple[str, str]:
     )  # fmt: skip
     text = (
         "Leave-group-out errors of the one default fit on public runs, in % of the loss, written by"
-        " `python benchmarks/accuracy.py --write`; all tables are in [docs/accuracy.md](docs/accuracy.md), and every target that is missed, with its residuals, in [docs/residuals.md](docs/residuals.md)."
+        " `python benchmarks/accuracy.py --write`; all tables are in [docs/accuracy.md](docs/accuracy.md), with every target that is missed, and what the residuals look like is in [docs/residuals.md](docs/residuals.md)."
         " The constants of the method were chosen with these public tables in view (Marin's errors least: the centres of three"
         " priors are medians over all sources, their scales were lowered after its widths had been seen):"
         " expect more on new sources; the widths for constant rates and for another size of mixtures of experts were set with"

@@ -109,7 +109,7 @@ def missed_pools() -> str:
         "predicted lead of the other, %",
     ]  # fmt: skip
     found = table(head, rows) if rows else "None."
-    return f"## Pools whose best candidate is not among the predicted two\n\n{found}"
+    return f"## Pools of the schedule splits whose best candidate is not among the predicted two\n\n{found}"
 
 
 def missed_order() -> str:

@@ -58,6 +58,36 @@ def test_exponents_have_the_tolerance_of_the_rule(data_dir):
     assert row.explained
 
 
+def test_competitors_of_step_law_have_the_tolerance_of_the_rule_and_can_fail(data_dir, monkeypatch):
+    """Twice the standard error over the pairs; beyond it an explanation, which a wrong published value has not."""
+    from paper_repro.step_law import reproduce as script
+
+    def rows():
+        found = command.run_one("step_law", data_dir, True, None).rows
+        return {row.cell: row for row in found if row.table == "table 1, relative error" and row.published is not None}
+
+    means = {}
+
+    def note(values, printed):
+        means.setdefault(printed, []).append(values)
+        return ""
+
+    monkeypatch.setattr(script, "about_pairs", note)
+    right = rows()
+    assert {name for name, row in right.items() if row.explained} == {*script.BOTH_OF_OPENAI, "DeepSeek"}
+    assert all(row.ok or row.explained for row in right.values())
+    (deepseek,) = means[9.26]
+    rule = 2 * deepseek.std(ddof=1) / np.sqrt(len(deepseek))
+    assert right["DeepSeek"].tolerance == pytest.approx(rule, abs=6e-3)
+    book = expected("step_law")
+    cells = {key: {**entry, "published": 10 * (entry["published"] or 0)} for key, entry in book.cells.items()}
+    monkeypatch.setattr(script, "expected", lambda name: replace(book, cells=cells))
+    wrong = rows()
+    assert wrong["DeepSeek"].ok is False
+    assert not wrong["DeepSeek"].explained
+    assert not any(row.ok or row.explained for name, row in wrong.items() if name not in ("MiniCPM", "MeiTuan"))
+
+
 def test_the_headline_protocol_runs_and_says_that_these_are_other_runs(data_dir):
     result = command.run_one("opt_laws", data_dir, True, None)
     assert not result.wrong

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 
 from optlaws.commands.core import training_tables
 from optlaws.commands.shared import errors_text, stem
 from optlaws.errors import InputError
+from optlaws.runs import format_quantity
+from optlaws.runs._compute import FLOPS
+
+BEYOND = (1.0, 10.0, 100.0)  # times the largest budget of the runs: those that `fit` divides into size and data
 
 if TYPE_CHECKING:
     from optlaws.law.baseline import BaselineFit
@@ -44,10 +49,18 @@ def fit(
     with ticking(f"fit of {kind}") as tick:
         law = fit_baseline(kind, table, readings, group=group, name=name or stem(output), progress=tick)
     law.save(output)
-    click.echo(_summary(law, output), err=output == "-")
+    compute = FLOPS * table.size * table.tokens
+    largest = float(np.max(compute, initial=0.0, where=np.isfinite(compute)))
+    click.echo(_summary(law, output, largest), err=output == "-")
 
 
-def _summary(law: BaselineFit, output: str) -> str:
+def _division(law: Any, compute: float) -> str:
+    """Return how an allocation law divides a budget, in words."""
+    params, tokens = law.allocate(compute)
+    return f"At {compute:.3g} FLOPs: {format_quantity(params)} parameters, {format_quantity(tokens)} tokens."
+
+
+def _summary(law: BaselineFit, output: str, largest: float) -> str:
     info = law.info
     left_out = info["n_left_out"]
     without = f" ({left_out} more left out: diverged, interrupted or without a loss)" if left_out else ""
@@ -57,4 +70,6 @@ def _summary(law: BaselineFit, output: str) -> str:
     for split, errors in info["leave_group_out"].items():
         lines.append(f"{split} left out: {errors_text(errors)}")
     lines.append(f"Intervals from {law.residuals['from']}.")
+    if hasattr(law.law, "allocate") and largest > 0:
+        lines += [_division(law.law, times * largest) for times in BEYOND]
     return "\n".join(lines)

@@ -14,7 +14,7 @@ from optlaws.cli import run
 from optlaws.law import load_any_law, load_law
 from optlaws.law.baseline import BaselineFit, fit_baseline, tails
 from optlaws.ranking import rank
-from optlaws.runs import CurveTable, RunTable, write_curves, write_runs
+from optlaws.runs import CurveTable, RunTable, format_quantity, read_runs, write_curves, write_runs
 from optlaws.schedules import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,7 +165,13 @@ def test_outside_the_training_runs_is_marked(runs):
 def test_laws_that_only_advise_say_so(folder, capsys):
     law = folder / "step_law.json"
     assert run(["fit", str(folder / "runs.csv"), "--law", "isoflop", "-o", str(law)]) == 0
-    assert "Intervals from nothing: the law predicts no losses." in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "Intervals from nothing: the law predicts no losses." in text
+    table, fitted = read_runs(folder / "runs.csv"), load_any_law(law).law
+    budget = 6 * (table.params * table.tokens).max()
+    for compute in (budget, 10 * budget, 100 * budget):
+        params, tokens = (format_quantity(value) for value in fitted.allocate(compute))
+        assert f"At {compute:.3g} FLOPs: {params} parameters, {tokens} tokens." in text
     assert run(["predict", str(law), str(folder / "runs.csv"), "-o", str(folder / "no.csv")]) == 2
     said = capsys.readouterr().err
     assert "(isoflop) divides compute but predicts no final losses; choose another law" in said

@@ -263,10 +263,11 @@ def _of_files() -> None:
     for path in filter(None, os.environ.get(FILES, "").split(os.pathsep)):
         if path in _READ:
             continue
-        _READ.add(path)
+        _READ.add(path)  # before it runs: what it looks up may come here again
         try:
             runpy.run_path(path)
         except Exception as error:
+            _READ.discard(path)
             raise InputError(
                 f"{FILES} must name Python files that register bases, got {path!r}, which fails with"
                 f" {type(error).__name__}: {error}; correct the file or unset the variable"

@@ -157,9 +157,9 @@ def read_text(path: str | os.PathLike[str]) -> str:
         It cannot be read.
     """
     name = os.fspath(path)
-    if name == "-":
-        return sys.stdin.read()
     try:
+        if name == "-":
+            return sys.stdin.read()
         with open(path, encoding="utf-8-sig") as stream:
             return stream.read()
     except UnicodeDecodeError:

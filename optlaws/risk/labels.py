@@ -145,14 +145,14 @@ def with_outcomes(runs: RunTable, curves: CurveTable | None) -> tuple[RunTable, 
         if name not in logged or status[i] in ("diverged", "nonfinite"):
             continue
         rows = logged[name]
-        rows = rows[~(curves.loss[rows] <= 0)]
+        rows = rows[np.isfinite(curves.loss[rows])]  # NaN is a reading that is missing
         if not len(rows):
             continue
+        rows = rows[np.append(np.diff(curves.step[rows]) > 0, True)]  # of one step the last reading
         outcome = curve_outcome(curves.step[rows], curves.loss[rows])
-        if outcome.status != "completed":
+        if outcome.status == "diverged":
             found[name] = outcome
-            status[i] = outcome.status
-        elif status[i] is None:
+        if outcome.status == "diverged" or status[i] is None:
             status[i] = outcome.status
     return replace(runs, status=tuple(status)), found
 

@@ -37,6 +37,9 @@ def test_what_is_no_law_is_refused(law_text, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(law_text[:100]))
     assert run(["rank", SPEC, "--law", "-"]) == 2
     assert "law file '-' is not complete JSON" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff\xfe"), encoding="utf-8"))
+    assert run(["rank", SPEC, "--law", "-"]) == 2
+    assert "law file '-' cannot be read (not UTF-8 text)" in capsys.readouterr().err
     for command in (["rank", "-", "--law", "-"], ["risk", "-", "-"], ["predict", "-", "-", "-o", "x.csv"]):
         assert run(command) == 2
         assert "standard input ('-') can be read only once" in capsys.readouterr().err

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from optlaws.errors import InputError
+from optlaws.features import basis, get_basis
+
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = str(ROOT / "examples" / "my_runs.csv")
 OWN = """
@@ -52,6 +55,17 @@ def test_a_law_of_it_is_fitted_read_and_compared(own, tmp_path):
     assert set(found) >= {"optlaws", "mine", "sde16", "chinchilla"}
     assert found["sde16"]["mean_error_pct"] == found["optlaws"]["mean_error_pct"] != found["mine"]["mean_error_pct"]
     assert found["sde16"]["coverage"] == found["optlaws"]["coverage"] != ""
+
+
+def test_a_file_that_failed_is_read_again(tmp_path, monkeypatch):
+    path = tmp_path / "later.py"
+    monkeypatch.setenv("OPTLAWS_BASES", str(path))
+    for _ in range(2):
+        with pytest.raises(InputError, match="which fails with FileNotFoundError"):
+            get_basis("later")
+    path.write_text(OWN.replace('"mine"', '"later"'))
+    monkeypatch.setattr(basis, "_REGISTER", dict(basis._REGISTER))
+    assert get_basis("later").dynamics.kappa == 0.8
 
 
 def test_a_file_that_fails_is_one_sentence(tmp_path):

@@ -11,7 +11,7 @@ from optlaws.cli import run
 from optlaws.errors import OptlawsWarning
 from optlaws.law import fit_law, load_law
 from optlaws.risk import curve_outcome, with_outcomes
-from optlaws.runs import write_curves, write_runs
+from optlaws.runs import CurveTable, write_curves, write_runs
 
 BAD = 4  # the run whose curve jumps half-way
 
@@ -72,3 +72,16 @@ def test_the_command_counts_it_for_the_risk(runs, curves, tmp_path, capsys):
     assert f"({len(runs) - 1} completed, 1 diverged)" in out
     assert err.count("counts as diverged") == 1
     assert load_law(str(file)).risk.info["n_diverged"] == 1
+
+
+def test_missing_and_repeated_readings_are_no_divergence(runs):
+    made = curves_of(runs, every=400)
+    again = np.append(np.arange(len(made)), [0, 1, 2])
+    twice = CurveTable(tuple(made.run_id[i] for i in again), made.step[again], made.loss[again])
+    table, diverged = with_outcomes(replace(runs, status=(None,) * len(runs)), twice)
+    assert diverged == {}
+    assert set(table.status) == {"completed"}
+    gap = replace(made, loss=np.where(np.arange(len(made)) % 7 == 0, np.nan, made.loss))
+    table, diverged = with_outcomes(runs, gap)
+    assert diverged == {}
+    assert table.status == runs.status

@@ -409,10 +409,10 @@ def _fit_law(
             kept = ~np.isin(runs.run_id, [one["run_id"] for one in odd])
             rest = _Fit(runs.select(kept), None, basis, settings, group)
             without = rest.solve(basis, pool)
-            if without[0].noise < posterior.noise:  # they did spoil it
+            if without[1]["scatter"] < quality["scatter"]:  # they did spoil it
                 odd = by_the_others(odd, work.problem(basis)[0], without[0], runs.select(work.final))
                 work, runs, (posterior, quality) = rest, rest.runs, without
-        wider = wider_field(settings, posterior.noise, len(work.final), lambda trial: work.evidence(basis, trial))
+        wider = wider_field(settings, quality["scatter"], len(work.final), lambda trial: work.evidence(basis, trial))
         if wider != settings:
             work.settings = wider
             posterior, quality = work.solve(basis, pool)
@@ -425,7 +425,7 @@ def _fit_law(
     warn_of_copies(work.runs.select(work.final), stacklevel=3)
     unknown = undetermined(work.problem(basis)[0].columns, basis.names)
     tried = warn_of_fit(
-        work.runs.select(work.final), curves is not None, bool(work.partitions), residuals, odd, posterior.noise,
+        work.runs.select(work.final), curves is not None, bool(work.partitions), residuals, odd, quality["scatter"],
         settings, unknown, stacklevel=3,
     )  # fmt: skip
     values = domain_values(runs, work.use_params, work.use_batch)

@@ -19,13 +19,13 @@ from optlaws.runs._repeats import configurations
 
 COLUMNS = 16
 DEPENDENT = 1e-6  # a unit column with less than this of its own is a combination of others
-SUSPECT = 0.005  # relative run noise above which the field is asked whether it is none
+SUSPECT = 0.005  # relative scatter about the trend above which the field is asked whether it is none
 FIELDS = (2.0, 4.0)  # times the usual sds of the field
 FEWEST = 24  # runs: a few leave the columns by chance
 PLAIN = 0.7  # nats for every run, by which a wider field must be likelier
 
 
-def wider_field(settings: Settings, noise: float, runs: int, evidence: Callable[[Settings], float]) -> Settings:
+def wider_field(settings: Settings, scatter: float, runs: int, evidence: Callable[[Settings], float]) -> Settings:
     """Return the constants with the sds of the field times 2 or 4 where that is far likelier, else as they are.
 
     The field's sds suit the public runs. Losses that leave the columns by more, smoothly, would be taken for run noise:
@@ -38,11 +38,11 @@ def wider_field(settings: Settings, noise: float, runs: int, evidence: Callable[
     ----------
     settings : Settings
         Those of the fit.
-    noise : relative sd of single runs that it found.
+    scatter : relative sd of single runs about the trend that it found.
     runs : number of runs that it had.
     evidence : log evidence of the trend under other constants.
     """
-    if noise < SUSPECT or runs < FEWEST:
+    if scatter < SUSPECT or runs < FEWEST:
         return settings
     found = [(evidence(settings), settings)]
     for factor in FIELDS:
@@ -53,7 +53,7 @@ def wider_field(settings: Settings, noise: float, runs: int, evidence: Callable[
 
 
 def warn_of_fit(
-    runs: RunTable, curves: bool, groups: bool, residuals: int, odd: Sequence[Mapping[str, Any]], noise: float,
+    runs: RunTable, curves: bool, groups: bool, residuals: int, odd: Sequence[Mapping[str, Any]], scatter: float,
     settings: Settings, unknown: Sequence[str], stacklevel: int,
 ) -> int:  # fmt: skip
     """Warn of few runs, of intervals that nothing calibrated, of outliers, of runs that scatter, and of columns.
@@ -84,9 +84,9 @@ def warn_of_fit(
     warn_of_units(runs, stacklevel + 1)
     if odd:
         warnings.warn(outliers_warning(odd), stacklevel=stacklevel)
-    elif noise >= max(settings.noise_grid):
+    elif scatter >= max(settings.noise_grid):
         warn(
-            f"these runs scatter by {100 * noise:g} % or more about any law of these columns: are they"
+            f"these runs scatter by {100 * scatter:g} % or more about any law of these columns: are they"
             " from more than one data set, or the losses not smoothed? fit each source by itself"
         )
     if unknown:

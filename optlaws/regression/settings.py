@@ -18,7 +18,7 @@ def _in_range(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """Constants of the fit, 1e-12 .. 1e12; of them the runs decide only which value of `noise_grid` holds.
+    """Constants of the fit, 1e-12 .. 1e12; of them the runs decide only which values of the two grids hold.
 
     Attributes
     ----------
@@ -39,7 +39,12 @@ class Settings:
         Median of the prior of the noise, and sd of its logarithm: a few runs do not show that they are free of noise.
     noise_growth : float
         Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and
-        escape.
+        escape. This holds while the trend is found, and is the median of the prior of what the runs then choose, which
+        stands here in the settings of a law.
+    growth_grid : tuple of float
+        Multiples of `noise_growth` among which the evidence of trend and field chooses.
+    growth_range : float
+        Sd of the logarithm of the growth in that prior.
     robust : float
         Residuals beyond this many noise sds lose weight (soft L1).
     rounds : int
@@ -70,6 +75,8 @@ class Settings:
     noise_typical: float = 0.001
     noise_range: float = 0.35
     noise_growth: float = 0.1
+    growth_grid: tuple[float, ...] = (2.0, 1.0, 0.5, 0.25, 0.125)
+    growth_range: float = 0.7
     robust: float = 4.0
     rounds: int = 3
     most_inducing: int = 400
@@ -85,7 +92,7 @@ class Settings:
                 numbers = tuple(value) if isinstance(value, (tuple, list)) else ()
                 good = bool(numbers) and all(map(_in_range, numbers))
                 rule = "one or more numbers"
-                if name != "noise_grid":
+                if not name.endswith("_grid"):
                     rule, good = (
                         "two numbers, the lower one first,",
                         good and len(numbers) == 2 and min(numbers) == value[0],

@@ -16,7 +16,7 @@ squares. The field hides such a bias among the runs, but not beyond them: 9,000 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from optlaws._normal import NORMAL_90
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
 from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, levels_of, matern32, whitening
+from optlaws.regression.run_noise import choose_noise
 from optlaws.regression.settings import Settings
 from optlaws.regression.whitened import Whitened, cholesky
 
@@ -72,7 +73,7 @@ class Posterior(Content):
     sizes : (s,) ln of the scaled model sizes that have an offset.
     mean : (m + s + 1,) posterior mean of [field weights, size offsets, curve offset], whitened.
     root : (p, p) upper factor R with covariance R^-1 R^-T of [field, sizes, curve, active columns].
-    noise : relative run-to-run sd.
+    noise : relative run-to-run sd where there is no damage; `settings.noise_growth` says how it grows.
     spread : calibrated factor of the sds of expected losses, from leave-group-out residuals.
     """
 
@@ -260,7 +261,8 @@ def fit_trend_field(
     -------
     Posterior
     dict
-        evidence : log evidence of the trend, up to a constant. noise, spread : as in `Posterior`. groups : by the
+        evidence : log evidence of the trend, up to a constant. noise, spread : as in `Posterior`. scatter : relative
+        sd of single points about the trend, while it was found. groups : by the
         partition's name mean error, coverage (after calibration on the same residuals) and mean width, %.
         residuals : how many left-out residuals calibrated; below `FEWEST_CHECKED` they did not.
         left_out : these residuals, relative and above 0 where the loss was higher than predicted, by the partition's
@@ -273,25 +275,31 @@ def fit_trend_field(
         The columns are not finite, or a loss is not above 0 (or absurdly far from 1).
     """
     trend = _find_trend(problem, prior, settings, settings.rounds, pool, centre)
-    x, mean, precision, c, noise = trend.x, trend.mean, trend.precision, trend.c, trend.noise
-    weight, growth, phi, rest, inducing = trend.weight, trend.growth, trend.phi, trend.rest, trend.inducing
+    x, mean, precision, c = trend.x, trend.mean, trend.precision, trend.c
+    weight, phi, rest, inducing = trend.weight, trend.phi, trend.rest, trend.inducing
     sizes = levels_of(problem.size)
     shared = settings.size_sd * group_matrix(problem.size, sizes)
     offsets = np.hstack([shared, settings.source_sd * problem.curve[:, None]])
-    variance = noise**2 * problem.share * growth / weight
-    diagonal = variance + settings.field_sd**2 * rest
-    features = np.hstack([settings.field_sd * phi, offsets])
-    white = Whitened(features, diagonal)
-    r = trend.residual
-    inner_mean = white.inner_solve(features.T @ (r / diagonal))
+    features, r = np.hstack([settings.field_sd * phi, offsets]), trend.residual
     active = np.flatnonzero(c > 0)
+    about_centre = r + x[:, active] @ (c - trend.centre)[active]
+    everything = np.hstack([features, x[:, active] / np.sqrt(precision[active])])
+    hurt = damage(problem.columns, c / mean, problem.damage_columns, problem.loss)
+    left = settings.field_sd**2 * rest
+    noise, growing = choose_noise(about_centre, everything, left, problem.share / weight, hurt, trend.noise, settings)
+    settings = replace(settings, noise_growth=growing)
+    growth = 1.0 + (hurt / growing) ** 2
+    variance = noise**2 * problem.share * growth / weight
+    diagonal = variance + left
+    white = Whitened(features, diagonal)
+    inner_mean = white.inner_solve(features.T @ (r / diagonal))
     whole = np.hstack([features, x[:, active] * mean[active]])
     whole_precision = np.concatenate([np.ones(features.shape[1]), precision[active] * mean[active] ** 2])
     information = (whole / diagonal[:, None]).T @ whole + np.diag(whole_precision)
     scale = 1.0 / np.sqrt(np.diag(information))
     root = np.linalg.cholesky(information * scale[:, None] * scale[None]).T / scale[None]
     spread, checked, left_out = _calibrate(
-        r + x[:, active] @ (c - trend.centre)[active],
+        about_centre,
         features,
         x[:, active],
         precision[active],
@@ -305,6 +313,7 @@ def fit_trend_field(
     info = {
         "evidence": trend.evidence,
         "noise": noise,
+        "scatter": trend.noise,
         "spread": spread,
         "groups": checked,
         "residuals": sum(int(np.isfinite(errors).sum()) for errors in left_out.values()),

@@ -48,20 +48,24 @@ def expected(runs):
     return feature_table(runs) @ coefficients()
 
 
-def smooth_field(runs, rng, sd=0.006):
-    """A draw of the Gaussian process of relative residuals that laws assume, shape (n,)."""
+def smooth_field(runs, rng, sd=0.006, peak_scale=None):
+    """A draw of a Gaussian process of relative residuals, shape (n,).
+
+    It is the one that laws assume where `peak_scale` is the length in ln peak rate that they take for their runs, and
+    rougher along the rate by default, as if they had rates at every scale.
+    """
     basis = get_basis()
     peak = np.asarray(runs.batch().peak)
-    z = basis.coordinates(final_states(runs, basis.dynamics), peak, basis.scales["peak"])
+    z = basis.coordinates(final_states(runs, basis.dynamics), peak, peak_scale or basis.scales["peak"])
     return sd * np.linalg.cholesky(matern32(z, z) + 1e-9 * np.eye(len(z))) @ rng.normal(size=len(z))
 
 
-def with_losses(runs, noise=0.0, seed=0, field=False):
-    """The same runs with losses of the known law, relative noise added, and a smooth field if wanted."""
+def with_losses(runs, noise=0.0, seed=0, field=False, peak_scale=None):
+    """The same runs with losses of the known law, relative noise added, and a `smooth_field` if wanted."""
     rng = np.random.default_rng(seed)
     loss = expected(runs) * (1 + noise * rng.normal(size=len(runs)))
     if field:
-        loss /= 1 - smooth_field(runs, rng)
+        loss /= 1 - smooth_field(runs, rng, peak_scale=peak_scale)
     return RunTable.build(
         runs.schedules,
         run_id=runs.run_id,

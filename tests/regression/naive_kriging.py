@@ -45,16 +45,19 @@ def without_noise(problem, coefficients, settings, noise):
 
 
 class Kriging:
-    """Universal kriging with known coefficients for the mean, and their prior for the covariance."""
+    """Universal kriging with known coefficients for the mean, and their prior for the covariance.
 
-    def __init__(self, problem, coefficients, prior, settings, noise):
+    `noise` is that of the predictions, `scatter` the one with which the coefficients were found.
+    """
+
+    def __init__(self, problem, coefficients, prior, settings, noise, scatter):
         self.problem, self.c, self.settings = problem, coefficients, settings
         self.active = coefficients > 0
         self.sds = prior_sds(problem, prior)[self.active]
         k = residual_covariance(problem, settings, noise, settings.field_sd)
         self.residual = 1.0 - problem.columns @ coefficients / problem.loss
         self.alpha = np.linalg.solve(k, self.residual)
-        smooth = without_noise(problem, coefficients, settings, noise)
+        smooth = without_noise(problem, coefficients, settings, scatter)
         self.a = problem.columns[:, self.active] / smooth[:, None] * self.sds
         self.whole = k + self.a @ self.a.T
 

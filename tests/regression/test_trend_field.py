@@ -103,9 +103,9 @@ class TestAgainstDenseAlgebra:
     @pytest.mark.parametrize("curves", [False, True])
     def test_prediction_and_joint_covariance(self, rng, curves):
         problem, _ = make(rng, 36, curves)
-        posterior, _ = fit_trend_field(problem, PRIOR, PLAIN)
+        posterior, about = fit_trend_field(problem, PRIOR, PLAIN)
         assert len(posterior.inducing) == 36
-        twin = Kriging(problem, posterior.coefficients, PRIOR, PLAIN, posterior.noise)
+        twin = Kriging(problem, posterior.coefficients, PRIOR, PLAIN, posterior.noise, about["scatter"])
         new, _ = make(rng, 9)
         for at in (new, problem):
             loss, covariance = twin.predict(at.columns, at.coordinates, at.size, float(curves))
@@ -119,10 +119,10 @@ class TestAgainstDenseAlgebra:
 
     def test_coefficients_meet_the_conditions_of_the_minimum(self, rng):
         problem, _ = make(rng, 50)
-        posterior, _ = fit_trend_field(problem, PRIOR, PLAIN)
-        c = posterior.coefficients
-        x = problem.columns / without_noise(problem, c, PLAIN, posterior.noise)[:, None]
-        k = residual_covariance(problem, PLAIN, posterior.noise, PLAIN.trend_sd, offsets=False)
+        posterior, about = fit_trend_field(problem, PRIOR, PLAIN)
+        c, scatter = posterior.coefficients, about["scatter"]
+        x = problem.columns / without_noise(problem, c, PLAIN, scatter)[:, None]
+        k = residual_covariance(problem, PLAIN, scatter, PLAIN.trend_sd, offsets=False)
         slope = x.T @ np.linalg.solve(k, 1.0 - problem.columns @ c / problem.loss) - c / prior_sds(problem, PRIOR) ** 2
         unit = np.abs(x.T @ np.linalg.solve(k, np.ones(50)))
         assert (c >= 0).all()

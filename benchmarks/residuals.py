@@ -48,14 +48,26 @@ def bands(runs: RunTable) -> np.ndarray:
 
 
 def repeats() -> str:
-    """How far runs of one configuration lie apart: what no law can foresee; and what laws take it to be."""
+    """How far runs of one configuration lie apart: what no law can foresee."""
     runs = completed(load("schaipp"))
     label = configurations(runs)
     groups = [runs.final_loss[label == one] for one in np.unique(label) if (label == one).sum() > 1]
     apart = 100 * np.array([loss.max() / loss.min() - 1 for loss in groups])
     low, middle, high = np.quantile(apart, [0.25, 0.5, 0.75])
+    sd = 100 * np.sqrt(np.mean([np.var(np.log(loss), ddof=1) for loss in groups]))
+    return (
+        f"## Repeats of one configuration\n\n{len(groups)} configurations (runs of arXiv 2501.18965) were run more than"
+        f" once: highest over lowest final loss {low:.3f} to {high:.3f} % for the middle half of them, median {middle:.3f}, at most"
+        f" {apart.max():.3f}; standard deviation of one run {sd:.3f} %. No law can foresee this part."
+    )
+
+
+def noise_of_laws() -> str:
+    """What laws take for noise beside what repeats show."""
     folders = sorted((Path(optlaws.__file__).parent / "data").glob("*/runs.csv"))
-    sources = {"arXiv 2501.18965": runs} | {f.parent.name: completed(read_runs(f)) for f in folders}
+    sources = {"arXiv 2501.18965": completed(load("schaipp"))} | {
+        f.parent.name: completed(read_runs(f)) for f in folders
+    }
     rows = []
     for name, table_of in sources.items():
         every = configurations(table_of)
@@ -75,10 +87,8 @@ def repeats() -> str:
         )
     head = ["runs", "configurations", "degrees of freedom", "measured, %", "the law's, %", "ratio, each in its own sd"]
     return (
-        f"## Repeats of one configuration\n\n{len(groups)} configurations (runs of arXiv 2501.18965) were run more than"
-        f" once: highest over lowest final loss {low:.3f} to {high:.3f} % for the middle half of them, median {middle:.3f}, at most"
-        f" {apart.max():.3f}. No law can foresee this part. A law is not told which runs are repeats; what it takes for noise"
-        " beside their standard deviation (noise grows with damage, so that a law's is of the same runs):\n\n"
+        "## Noise of laws beside repeats\n\nA law is not told which runs are repeats of one configuration. Noise grows with"
+        " damage: a law's is of the same runs, and the last column has each difference in its own standard deviation.\n\n"
         + table(head, rows)
     )
 
@@ -277,7 +287,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/residuals.md")
     arguments = parser.parse_args()
     grids = [step_law("steplaw-dense"), step_law("steplaw-moe"), largest_size()]
-    parts = [size_split(), missed_pools(), missed_order(), curves(), *grids, few_steps(), repeats()]
+    parts = [size_split(), missed_pools(), missed_order(), curves(), *grids, few_steps(), repeats(), noise_of_laws()]
     text = (
         "# Residuals behind the missed targets\n\nWritten by `python benchmarks/residuals.py --write`; errors are predicted minus true.\n\n"
         + "\n\n".join(parts)

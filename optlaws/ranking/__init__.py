@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from inspect import signature
 from os import PathLike
 from typing import Any, Protocol
@@ -167,8 +166,9 @@ class Ranking:
 
     def __str__(self) -> str:
         """Return the table that `optlaws rank` prints, without its last line break."""
-        report = import_module("optlaws.report")  # which stands above and needs this module: a class cannot import it
-        return str(report.rank_table(self)).rstrip("\n")
+        from optlaws.ranking.table import rank_table  # which needs this module
+
+        return rank_table(self).rstrip("\n")
 
     @property
     def best(self) -> int:

@@ -87,7 +87,7 @@ def cell(figures: dict[str, Any], column: Column) -> str:
 
 
 def ahead(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) -> list[str]:
-    """Return a sentence for every column in which another law is ahead of ours, or ours has no figure."""
+    """Return a sentence for every column in which another law is ahead of ours or as good, or ours has no figure."""
     out = []
     for column in columns:
         found = {name: value(figures, column) for name, figures in results.items()}
@@ -99,6 +99,8 @@ def ahead(results: dict[str, dict[str, Any]], columns: tuple[Column, ...]) -> li
         if best != OURS and (mine is None or here[best] != mine):
             ours = "no figure" if mine is None else cell(results[OURS], column)
             out.append(f"{column[0]}: {best} {cell(results[best], column)}, ours {ours}")
+        elif tied := [name for name, figure in here.items() if name != OURS and figure == mine]:
+            out.append(f"{column[0]}: {', '.join(tied)} as good, {cell(results[OURS], column)}")
     return out
 
 

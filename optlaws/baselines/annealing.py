@@ -1,4 +1,7 @@
-"""The annealing law: a power of the summed rate, less a momentum of the rate's decrease summed over the run."""
+"""The annealing law: a power of the summed rate, less a momentum of the rate's decrease summed over the run.
+
+Source: Tissue, Wang and Wang 2024, arXiv 2408.11029, eq. 1 and 3.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Chinchilla, approach 3: the loss as a constant plus a power of N and a power of D."""
+"""Chinchilla, approach 3: the loss as a constant plus a power of N and a power of D.
+
+Source: Hoffmann et al., arXiv 2203.15556, eq. 2 and 3 (approach 3).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Chinchilla, approach 1: which size has the lowest loss at each amount of compute, over all training curves."""
+"""Chinchilla, approach 1: which size has the lowest loss at each amount of compute, over all training curves.
+
+Source: Hoffmann et al., arXiv 2203.15556, section 3.1 (approach 1).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Chinchilla, approach 2: a parabola in ln N through each IsoFLOP profile, and power laws through their minima."""
+"""Chinchilla, approach 2: a parabola in ln N through each IsoFLOP profile, and power laws through their minima.
+
+Source: Hoffmann et al., arXiv 2203.15556, section 3.2 (approach 2).
+"""
 
 from __future__ import annotations
 

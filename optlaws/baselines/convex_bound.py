@@ -1,4 +1,7 @@
-"""The last-iterate bound of convex, non-smooth optimisation as a law of the loss."""
+"""The last-iterate bound of convex, non-smooth optimisation as a law of the loss.
+
+Source: Schaipp et al. 2025, arXiv 2501.18965, Theorem 1 (bound of Defazio et al., arXiv 2310.07831, Theorem 10).
+"""
 
 from __future__ import annotations
 

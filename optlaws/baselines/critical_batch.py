@@ -1,4 +1,7 @@
-"""Critical batch size: beyond it, larger batches cost data without saving steps."""
+"""Critical batch size: beyond it, larger batches cost data without saving steps.
+
+Source: McCandlish et al., arXiv 1812.06162, eq. 2.6 and 2.11; Kaplan et al., arXiv 2001.08361, eq. 1.6.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Data-constrained scaling: tokens seen again, and parameters beyond what the data can use, count for less."""
+"""Data-constrained scaling: tokens seen again, and parameters beyond what the data can use, count for less.
+
+Source: Muennighoff et al., arXiv 2305.16264, section 3.
+"""
 
 from __future__ import annotations
 

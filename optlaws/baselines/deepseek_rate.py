@@ -1,4 +1,7 @@
-"""DeepSeek's rule: peak rate and batch by compute."""
+"""DeepSeek's rule: peak rate and batch by compute.
+
+Source: DeepSeek-AI, arXiv 2401.02954, section 3.1; as in arXiv 2503.04715, table 1.
+"""
 
 from __future__ import annotations
 

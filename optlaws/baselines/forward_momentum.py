@@ -1,4 +1,7 @@
-"""The forward-momentum law: powers of the summed rate and of the size, less an Adam-like momentum of the decay."""
+"""The forward-momentum law: powers of the summed rate and of the size, less an Adam-like momentum of the decay.
+
+Source: Wang et al. 2025, arXiv 2512.13705; constants of the authors' code.
+"""
 
 from __future__ import annotations
 

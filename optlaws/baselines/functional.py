@@ -1,4 +1,7 @@
-"""The functional scaling law: power-law kernel regression under SGD, in intrinsic time."""
+"""The functional scaling law: power-law kernel regression under SGD, in intrinsic time.
+
+Source: Li et al. 2025, arXiv 2509.19189 (law); Li et al. 2026, arXiv 2602.06797 (schedules).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""IsoFLOP profiles: the run of lowest loss of each budget, and power laws through them."""
+"""IsoFLOP profiles: the run of lowest loss of each budget, and power laws through them.
+
+Source: Stanford CS336, assignment 3; profiles as in Hoffmann et al., arXiv 2203.15556, section 3.2.
+"""
 
 from __future__ import annotations
 

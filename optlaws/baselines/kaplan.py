@@ -1,4 +1,7 @@
-"""Kaplan et al.: the loss as one power law of a sum of N and D terms."""
+"""Kaplan et al.: the loss as one power law of a sum of N and D terms.
+
+Source: Kaplan et al., arXiv 2001.08361, eq. 1.5.
+"""
 
 from __future__ import annotations
 

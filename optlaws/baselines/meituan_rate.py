@@ -1,4 +1,7 @@
-"""MeiTuan's rule: peak rate and batch by the loss that will be reached."""
+"""MeiTuan's rule: peak rate and batch by the loss that will be reached.
+
+Source: MeiTuan's law as in arXiv 2503.04715, table 1.
+"""
 
 from __future__ import annotations
 

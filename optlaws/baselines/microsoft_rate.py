@@ -1,4 +1,7 @@
-"""Microsoft's rule: a peak rate by size and horizon."""
+"""Microsoft's rule: a peak rate by size and horizon.
+
+Source: Bjorck et al., arXiv 2409.19913; as in arXiv 2503.04715, table 1.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The Multi-Power Law: a power of the summed rate, less what each fall of the rate gives back."""
+"""The Multi-Power Law: a power of the summed rate, less what each fall of the rate gives back.
+
+Source: Luo et al. 2025, arXiv 2503.12811, eq. 1 and 2; convention of the authors' code.
+"""
 
 from __future__ import annotations
 

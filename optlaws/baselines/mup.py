@@ -1,4 +1,7 @@
-"""muP: the best peak rate of a small model, carried to a wide one."""
+"""muP: the best peak rate of a small model, carried to a wide one.
+
+Source: Yang et al., arXiv 2203.03466, table 8 (Adam).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""OpenAI's rules: a peak rate linear in ln N, the critical batch of the loss."""
+"""OpenAI's rules: a peak rate linear in ln N, the critical batch of the loss.
+
+Source: Kaplan et al., arXiv 2001.08361, eq. D.1 and 1.4; as in arXiv 2503.04715, table 1.
+"""
 
 from __future__ import annotations
 

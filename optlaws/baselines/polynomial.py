@@ -2,6 +2,9 @@
 
 What the runs do not determine, such as the curvature in a quantity of two values, is left flat, by the rule of
 `optlaws.baselines.determined`, and said in the law's doubts.
+
+Source: ridge regression of ln loss on monomials up to degree 3 (no paper); least squares of ln loss on monomials up
+to degree 2 (no paper).
 """
 
 from __future__ import annotations

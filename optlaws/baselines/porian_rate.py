@@ -1,4 +1,7 @@
-"""Porian et al.: peak rate and batch by model size."""
+"""Porian et al.: peak rate and batch by model size.
+
+Source: Porian et al., arXiv 2406.19146; as in arXiv 2503.04715, table 1.
+"""
 
 from __future__ import annotations
 

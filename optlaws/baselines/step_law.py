@@ -1,4 +1,7 @@
-"""Step Law: peak rate by size and data, batch by data."""
+"""Step Law: peak rate by size and data, batch by data.
+
+Source: Li et al., arXiv 2503.04715, eq. 1.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Chinchilla's floor with a cubic valley around Step Law's optimum: what Step Law says of losses."""
+"""Chinchilla's floor with a cubic valley around Step Law's optimum: what Step Law says of losses.
+
+Source: the optimum of Li et al., arXiv 2503.04715, eq. 1; the valley's form is ours.
+"""
 
 from __future__ import annotations
 

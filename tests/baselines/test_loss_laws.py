@@ -27,6 +27,7 @@ def test_every_law_keeps_the_interface():
         kind = get_baseline(name)
         assert kind.name == name
         assert "arXiv" in kind.source or "no paper" in kind.source or "CS336" in kind.source
+        assert " ".join(kind.source.split()) in " ".join((sys.modules[kind.__module__].__doc__ or "").split())
         assert kind.formula
         assert isinstance(kind.needs, tuple)
         assert hasattr(kind, "fit")

@@ -93,6 +93,13 @@ def test_ours_without_a_figure_is_behind():
     assert any("ours no figure" in line for line in rivals.ahead(figures, rivals.SHORT))
 
 
+def test_a_rival_as_good_as_ours_is_named():
+    both = {"optlaws": FIGURES["optlaws"], "chinchilla": FIGURES["optlaws"], "kaplan": FIGURES["optlaws"]}
+    said = rivals.ahead(both, rivals.SHORT)
+    assert said[0] == "family, error %: chinchilla, kaplan as good, 0.200"
+    assert rivals.ahead({"optlaws": FIGURES["optlaws"]}, rivals.SHORT) == []
+
+
 def test_scores_need_half_of_the_runs():
     law = Chinchilla.refit()
     runs = with_law(law, table(*grid()))

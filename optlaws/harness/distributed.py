@@ -35,6 +35,7 @@ PROGRAMS = 64
 
 _groups: list[Any] = []  # of processes, and meshes over them, that this process has made or met
 _meshes: list[Any] = []
+_own: list[Any] = []  # those of the groups that this process has made
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,15 @@ def _shard(model: nn.Module, compiled: bool, device: torch.device) -> nn.Module:
 def _end_threads() -> None:
     """Let gloo's threads end before Python does.
 
-    They live as long as anything holds their group, destroyed or not: a model that waits for the garbage collector, a
-    mesh that torch remembers. One that lets go of a tensor while Python ends aborts the process ("terminate called
-    without an active exception"). The group itself goes last: only so are its threads waited for without Python's lock,
-    which they may need.
+    A group of our own is ended here. Its threads live as long as anything holds it, ended or not: a model that waits
+    for the garbage collector, a mesh that torch remembers. One that lets go of a tensor while Python ends aborts the
+    process ("terminate called without an active exception"). The group itself goes last: only so are its threads
+    waited for without Python's lock, which they may need.
     """
+    if _own and dist.is_initialized():
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+    _own.clear()
     for mesh in _meshes:
         getattr(mesh, "_pg_registry", {}).clear()
     _meshes.clear()
@@ -169,6 +174,9 @@ def _end_threads() -> None:
 @contextmanager
 def joined(config: TrainConfig) -> Iterator[tuple[World, TrainConfig]]:
     """Join the processes of a run; yield the world and the configuration with this process's device.
+
+    A group that is made for a run stays until Python ends, so that the next run of the same script is joined, too: made
+    a second time, over the same store, it waits for ever.
 
     Raises
     ------
@@ -195,14 +203,9 @@ def joined(config: TrainConfig) -> Iterator[tuple[World, TrainConfig]]:
             raise wrong("the number of processes a machine", rule, world.local + 1, "lower --nproc-per-node")
         config = config.with_(device=f"cuda:{world.local}")
         torch.cuda.set_device(world.local)
-    own = not dist.is_initialized()
-    if own:
+    if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo", device_id=place)
+        _own.append(dist.group.WORLD)
     if dist.group.WORLD not in _groups:
         _groups.append(dist.group.WORLD)
-    try:
-        yield world, config
-    finally:
-        if own:
-            with contextlib.suppress(RuntimeError):
-                dist.destroy_process_group()
+    yield world, config

@@ -105,6 +105,26 @@ def test_models_and_optimizers_shared_out_in_pieces(tmp_path):
         assert_same_run(read_record(tmp_path / f"out{i}"), train(config), 5e-3 if i == 4 else 2e-5)
 
 
+ONE_AFTER_ANOTHER = """
+import json
+from optlaws.harness import train
+for i, config in enumerate(json.load(open("configs.json"))):
+    train(config, f"out{i}")
+"""
+
+
+def test_one_script_trains_several_runs(tmp_path):
+    """Without a group of its own: the one that the first run makes serves the next, of another kind."""
+    configs = [tiny("constant:peak=1e-3,steps=3", name=f"c{i}", threads=1, batch=8) for i in range(3)]
+    kinds = ("ddp", "fsdp", "ddp")
+    shared = [config.with_(parallel=kind).to_dict() for config, kind in zip(configs, kinds, strict=True)]
+    (tmp_path / "configs.json").write_text(json.dumps(shared))
+    (tmp_path / "script.py").write_text(ONE_AFTER_ANOTHER)
+    torchrun(tmp_path, "script.py")
+    for i, config in enumerate(configs):
+        assert_same_run(read_record(tmp_path / f"out{i}"), train(config), 2e-5)
+
+
 ONE_UPDATE = """
 import json, sys
 from pathlib import Path

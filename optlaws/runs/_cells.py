@@ -28,6 +28,7 @@ from optlaws.schedules.quantity import parse_quantity
 from optlaws.schedules.schedule import no_repeats
 
 SHEETS = (".xlsx", ".xls", ".ods", ".numbers")  # of spreadsheets
+LEAVE_EMPTY = "leave it empty if unknown"
 _CSV_LOCK = threading.Lock()
 _BLOCK = 512  # rows of a CSV table that are held as rows; many are slow, as the collector of garbage walks over them
 _VALUES = 2**15  # of a column of a CSV table that are looked for again
@@ -98,7 +99,7 @@ class RawTable:
             raise TableError(f"{self.name}: missing {what}; {self.what} has {', '.join(self.columns)}{hint}")
 
     def numbers(
-        self, name: str, missing: Callable[[int], bool] | None = None, count: bool = False
+        self, name: str, missing: Callable[[int], bool] | None = None, count: bool = False, way: str = LEAVE_EMPTY
     ) -> npt.NDArray[np.float64]:
         """Return a column as float64, shape (n,); an empty cell is NaN.
 
@@ -110,6 +111,8 @@ class RawTable:
             Tells for a row index whether a written NaN may stand for "missing" there; nowhere if left out.
         count
             Whether the numbers may be written like 85M or 2.56B.
+        way
+            What to do about a cell that is no number, in messages.
 
         Raises
         ------
@@ -122,22 +125,20 @@ class RawTable:
             values = np.fromiter(read, np.float64, len(cells))
         except (TypeError, ValueError, OverflowError):
             values = np.array(
-                [self._number(name, row, cell, count) for row, cell in enumerate(cells)], dtype=np.float64
+                [self._number(name, row, cell, count, way) for row, cell in enumerate(cells)], dtype=np.float64
             )
         for row in np.flatnonzero(np.isnan(values)).tolist():
             cell = cells[row]
             if cell is None or (isinstance(cell, str) and not cell.strip()):
                 continue
             if missing is None or not missing(int(row)):
-                raise TableError(
-                    f"{self.where(int(row))}: {name} must be a number, got {cell}; leave it empty if unknown"
-                )
+                raise TableError(f"{self.where(int(row))}: {name} must be a number, got {cell}; {way}")
         if bool in set(map(type, cells)):
             row = next(i for i, c in enumerate(cells) if isinstance(c, bool))
-            raise TableError(f"{self.where(row)}: {name} must be a number, got {cells[row]}; leave it empty if unknown")
+            raise TableError(f"{self.where(row)}: {name} must be a number, got {cells[row]}; {way}")
         return values
 
-    def _number(self, name: str, row: int, cell: Any, count: bool) -> float:
+    def _number(self, name: str, row: int, cell: Any, count: bool, way: str) -> float:
         if cell is None or (isinstance(cell, str) and not cell.strip()):
             return math.nan
         try:
@@ -147,7 +148,7 @@ class RawTable:
         if count and isinstance(cell, str):
             with suppress(InputError):
                 return parse_quantity(cell, name)
-        raise TableError(f"{self.where(row)}: {name} must be a number, got {clip(cell)}; leave it empty if unknown")
+        raise TableError(f"{self.where(row)}: {name} must be a number, got {clip(cell)}; {way}")
 
     def texts(self, name: str) -> list[str]:
         """Return a column as text; a missing cell is ""; surrounding blanks are dropped."""

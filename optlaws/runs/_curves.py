@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from optlaws.errors import TableError
-from optlaws.runs._cells import RawTable, read_raw
+from optlaws.runs._cells import LEAVE_EMPTY, RawTable, read_raw
 from optlaws.runs._checks import FloatArray
 from optlaws.runs._given import given_texts
 from optlaws.runs._names import KIND_COLUMN, KINDS
@@ -221,8 +221,9 @@ def _checked(raw: RawTable, need_loss: bool) -> CurveTable:
     if loss_name is None and need_loss:
         raw.require(["loss"])
     names = raw.texts("run_id")
-    step = raw.numbers("step")
-    loss = raw.numbers(loss_name) if loss_name else np.full(len(names), np.nan)
+    step = raw.numbers("step", way="correct it")
+    way = "drop the row or correct it" if need_loss else LEAVE_EMPTY
+    loss = raw.numbers(loss_name, way=way) if loss_name else np.full(len(names), np.nan)
     _check(names, step, loss, need_loss, raw.where, loss_name or "loss", raw)
     extra = {name: tuple(raw.texts(name)) for name in raw.columns if name not in ("run_id", "step", loss_name)}
     if loss_name == "val_loss":

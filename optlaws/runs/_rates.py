@@ -27,7 +27,7 @@ def raw_from_rates(raw: RawTable) -> RawTable:
     TableError
         If the steps are not 0, 1, 2, ..., or a rate is none.
     """
-    step, rate = (raw.numbers(name) for name in RATE_COLUMNS)
+    step, rate = (raw.numbers(name, way="correct it") for name in RATE_COLUMNS)
     wrong = np.flatnonzero(step != np.arange(len(step)))
     if len(wrong):
         row = int(wrong[0])

@@ -116,6 +116,14 @@ def test_bad_curves(tmp_path, text, message):
         read_curves(write(tmp_path / "c.csv", text))
 
 
+@pytest.mark.parametrize("cell", ["nan", "abc", "inf", "-1", ""])
+def test_a_reading_without_a_loss_is_dropped_or_corrected(cell, tmp_path):
+    """An empty cell is none either, so that no message says to leave it empty."""
+    path = write(tmp_path / "c.csv", f"run_id,step,loss\na,10,3.5\na,20,{cell}\n")
+    with pytest.raises(TableError, match=r"line 3: loss must be .*; drop the row or correct it$"):
+        read_curves(path)
+
+
 def test_concat():
     one = CurveTable(("a",), np.array([1.0]), np.array([3.0]))
     two = CurveTable(("b",), np.array([1.0]), np.array([3.0]), {"lr": ("1",)})

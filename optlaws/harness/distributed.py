@@ -176,7 +176,7 @@ def joined(config: TrainConfig) -> Iterator[tuple[World, TrainConfig]]:
     """Join the processes of a run; yield the world and the configuration with this process's device.
 
     A group that is made for a run stays until Python ends, so that the next run of the same script is joined, too: made
-    a second time, over the same store, it waits for ever.
+    a second time, over the same store, it waits for ever. A script that wants a group of its own makes it before.
 
     Raises
     ------

@@ -89,7 +89,7 @@ def outliers(
     columns, loss = problem.columns[first], problem.loss[first]
     predicted = expected_loss(posterior, columns, problem.coordinates[first], problem.size[first])
     share = damage(columns, posterior.coefficients, posterior.damage_columns, predicted)
-    growth = np.sqrt(1.0 + (share / posterior.settings.noise_growth) ** 2)
+    growth = np.sqrt(1.0 + (share / posterior.settings.noise_growth) ** 2)  # not the runs' own: outliers are in that
     residuals = np.stack([1.0 - predicted / loss, *(errors[first] for errors in left_out.values())])
     return [
         {"run_id": runs.run_id[i], "loss": float(loss[i]), "predicted": float(predicted[i])}

@@ -78,6 +78,7 @@ def law_to_dict(law: Law) -> dict[str, Any]:
         "posterior": {
             "coefficients": p.coefficients.tolist(),
             "noise": p.noise,
+            "growth": p.growth,
             "spread": p.spread,
             "damage_columns": list(p.damage_columns),
             "sizes": p.sizes.tolist(),
@@ -306,6 +307,7 @@ def _build(data: dict[str, Any]) -> Law:
         mean=numbers(p["mean"], len(inducing) + len(sizes) + 1, name="posterior.mean", most=LARGEST),
         root=root,
         noise=number(p["noise"], "noise", SMALLEST, LARGEST),
+        growth=number(p.get("growth", settings.noise_growth), "growth", SMALLEST, LARGEST),  # before, of the settings
         spread=number(p["spread"], "spread", SMALLEST, LARGEST),
         settings=settings,
         damage_columns=tuple(p["damage_columns"]),

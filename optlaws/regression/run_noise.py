@@ -1,8 +1,7 @@
 """The noise of single runs: its size and how it grows with damage, by the evidence of the model that predicts.
 
 While the trend is found, what the trend misses counts as noise beside the narrow field that is allowed then. Trend and
-field together miss less: on runs made several times with different seeds, the noise found with the trend was a third
-larger than measured, the noise found here as large (tests/regression/test_run_noise.py, docs/residuals.md).
+field together miss less. docs/residuals.md has what laws take for noise beside what runs made several times show.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.regression.settings import Settings
 from optlaws.regression.whitened import Whitened
 
+NEGLIGIBLE = 6.0  # nats below the most probable place
+
 
 def choose_noise(
     residual: FloatArray,
@@ -25,10 +26,12 @@ def choose_noise(
     noise: float,
     settings: Settings,
 ) -> tuple[float, float]:
-    """Return the noise sd and its growth among those of the settings' grids that are most probable.
+    """Return the noise sd and its growth: means of the variances over their posterior on the lattice of both grids.
 
-    The residuals are taken for normal with covariance F F' + diag(d + noise^2 share (1 + (damage / growth)^2)); priors
-    as in `Settings`. The search climbs from neighbour to neighbour on the lattice of both grids.
+    The residuals are taken for normal with covariance F F' + diag(d + share (s^2 + a^2 damage^2)), s the noise sd and
+    s / a the growth; priors as in `Settings`. Few runs leave much open, and noise that is told too small is worse than
+    noise that is told too large: what is returned is (E s^2)^1/2 and (E s^2 / E a^2)^1/2. The mode is climbed to from
+    neighbour to neighbour; from there all that is at most `NEGLIGIBLE` nats less probable, and hangs together, counts.
 
     Parameters
     ----------
@@ -40,10 +43,9 @@ def choose_noise(
     noise : where to start.
     settings : grids and priors.
     """
-    sds, growths = np.array(settings.noise_grid), settings.noise_growth * np.array(settings.growth_grid)
-    sds, growths = np.sort(sds), np.sort(growths)
+    sds, growths = np.sort(settings.noise_grid), settings.noise_growth * np.sort(settings.growth_grid)
     prior = 0.5 * np.add.outer(
-        (np.log(sds / settings.noise_typical) / settings.noise_range) ** 2,
+        (np.log(sds / settings.noise_typical) / settings.run_noise_range) ** 2,
         (np.log(growths / settings.noise_growth) / settings.growth_range) ** 2,
     )
     known: dict[tuple[int, int], float] = {}
@@ -56,14 +58,20 @@ def choose_noise(
             known[place] = -0.5 * (float(residual @ white.solve(residual)) + white.logdet()) - float(prior[place])
         return known[place]
 
+    def beside(place: tuple[int, int]) -> list[tuple[int, int]]:
+        around = [(place[0] + a, place[1] + b) for a, b in product((0, -1, 1), repeat=2)]
+        return [(i, j) for i, j in around if 0 <= i < len(sds) and 0 <= j < len(growths)]
+
     here = int(np.abs(np.log(sds / noise)).argmin()), int(np.abs(np.log(growths / settings.noise_growth)).argmin())
-    while True:
-        beside = [
-            (here[0] + a, here[1] + b)
-            for a, b in product((0, -1, 1), repeat=2)
-            if 0 <= here[0] + a < len(sds) and 0 <= here[1] + b < len(growths)
-        ]
-        best = max(beside, key=evidence)
-        if best == here:
-            return float(sds[here[0]]), float(growths[here[1]])
+    while (best := max(beside(here), key=evidence)) != here:
         here = best
+    edge, counted = [here], {here}
+    while edge:
+        new = {place for at in edge for place in beside(at)} - counted
+        edge = [place for place in new if evidence(place) > known[here] - NEGLIGIBLE]
+        counted |= set(edge)
+    places = sorted(counted)
+    weight = np.exp([known[place] - known[here] for place in places])
+    variance = np.array([[sds[i] ** 2, (sds[i] / growths[j]) ** 2] for i, j in places])
+    plain, damaged = weight @ variance / weight.sum()
+    return float(np.sqrt(plain)), float(np.sqrt(plain / damaged))

@@ -39,14 +39,14 @@ class Settings:
         Median of the prior of the noise, and sd of its logarithm: a few runs do not show that they are free of noise.
     noise_growth : float
         Noise sd is multiplied by sqrt(1 + (damage / noise_growth)^2); damage = share of the loss in variance and
-        escape. This holds while the trend is found, and is the median of the prior of what the runs then choose, which
-        stands here in the settings of a law.
+        escape. This holds while the trend is found, and is the median of the prior of what the runs then say.
     growth_grid : tuple of float
-        Multiples of `noise_growth` among which the evidence of trend and field chooses.
-    growth_range : float
-        Sd of the logarithm of the growth in that prior.
+        Multiples of `noise_growth` over which the evidence of trend and field takes the mean.
+    growth_range, run_noise_range : float
+        Sds of the logarithms of the growth, and of the noise, in the priors of that. The second is the wider: that of
+        `noise_range` is for what the trend misses, and the noise of public runs is from 0.03 to 1 %.
     robust : float
-        Residuals beyond this many noise sds lose weight (soft L1).
+        Residuals beyond this many sds of the scatter about the trend lose weight (soft L1).
     rounds : int
         Rounds of reweighting.
     most_inducing : int
@@ -75,8 +75,9 @@ class Settings:
     noise_typical: float = 0.001
     noise_range: float = 0.35
     noise_growth: float = 0.1
-    growth_grid: tuple[float, ...] = (2.0, 1.0, 0.5, 0.25, 0.125)
+    growth_grid: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
     growth_range: float = 0.7
+    run_noise_range: float = 0.7
     robust: float = 4.0
     rounds: int = 3
     most_inducing: int = 400

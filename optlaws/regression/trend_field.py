@@ -16,7 +16,7 @@ squares. The field hides such a bias among the runs, but not beyond them: 9,000 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -73,7 +73,8 @@ class Posterior(Content):
     sizes : (s,) ln of the scaled model sizes that have an offset.
     mean : (m + s + 1,) posterior mean of [field weights, size offsets, curve offset], whitened.
     root : (p, p) upper factor R with covariance R^-1 R^-T of [field, sizes, curve, active columns].
-    noise : relative run-to-run sd where there is no damage; `settings.noise_growth` says how it grows.
+    noise : relative run-to-run sd where there is no damage.
+    growth : with damage it is multiplied by sqrt(1 + (damage / growth)^2).
     spread : calibrated factor of the sds of expected losses, from leave-group-out residuals.
     """
 
@@ -83,6 +84,7 @@ class Posterior(Content):
     mean: FloatArray
     root: FloatArray
     noise: float
+    growth: float
     spread: float
     settings: Settings
     damage_columns: tuple[int, ...]
@@ -153,7 +155,6 @@ class _Trend:
     c: FloatArray
     noise: float
     weight: FloatArray
-    growth: FloatArray
     phi: FloatArray
     rest: FloatArray
     inducing: FloatArray
@@ -224,7 +225,7 @@ def _find_trend(
         residual = kept * alpha / (noise * np.sqrt(problem.share * growth))
         weight = 1.0 / np.sqrt(1.0 + (residual / settings.robust) ** 2)
         growth = 1.0 + (damage(problem.columns, c / mean, problem.damage_columns, y) / settings.noise_growth) ** 2
-    return _Trend(x, mean, precision, middle, c, noise, weight, growth, phi, rest, inducing, best, 1.0 - fitted / y)
+    return _Trend(x, mean, precision, middle, c, noise, weight, phi, rest, inducing, best, 1.0 - fitted / y)
 
 
 def fit_trend_field(
@@ -261,9 +262,9 @@ def fit_trend_field(
     -------
     Posterior
     dict
-        evidence : log evidence of the trend, up to a constant. noise, spread : as in `Posterior`. scatter : relative
-        sd of single points about the trend, while it was found. groups : by the
-        partition's name mean error, coverage (after calibration on the same residuals) and mean width, %.
+        evidence : log evidence of the trend, up to a constant. noise, growth, spread : as in `Posterior`. scatter :
+        relative sd of single points about the trend, while it was found. groups : by the partition's name mean error,
+        coverage (after calibration on the same residuals) and mean width, %.
         residuals : how many left-out residuals calibrated; below `FEWEST_CHECKED` they did not.
         left_out : these residuals, relative and above 0 where the loss was higher than predicted, by the partition's
         name (m,); NaN for a group that is all points.
@@ -286,10 +287,8 @@ def fit_trend_field(
     everything = np.hstack([features, x[:, active] / np.sqrt(precision[active])])
     hurt = damage(problem.columns, c / mean, problem.damage_columns, problem.loss)
     left = settings.field_sd**2 * rest
-    noise, growing = choose_noise(about_centre, everything, left, problem.share / weight, hurt, trend.noise, settings)
-    settings = replace(settings, noise_growth=growing)
-    growth = 1.0 + (hurt / growing) ** 2
-    variance = noise**2 * problem.share * growth / weight
+    noise, growth = choose_noise(about_centre, everything, left, problem.share / weight, hurt, trend.noise, settings)
+    variance = noise**2 * problem.share * (1.0 + (hurt / growth) ** 2) / weight
     diagonal = variance + left
     white = Whitened(features, diagonal)
     inner_mean = white.inner_solve(features.T @ (r / diagonal))
@@ -309,10 +308,13 @@ def fit_trend_field(
         dict(zip(names or [], groups or [], strict=True)),
         settings.spreads,
     )
-    posterior = Posterior(c / mean, inducing, sizes, inner_mean, root, noise, spread, settings, problem.damage_columns)
+    posterior = Posterior(
+        c / mean, inducing, sizes, inner_mean, root, noise, growth, spread, settings, problem.damage_columns
+    )
     info = {
         "evidence": trend.evidence,
         "noise": noise,
+        "growth": growth,
         "scatter": trend.noise,
         "spread": spread,
         "groups": checked,
@@ -467,7 +469,7 @@ def predict_trend_field(
     own = posterior.spread**2 * s.field_sd**2 * rest + new_size_variance(posterior, known)
     sd = np.sqrt(posterior.spread**2 * (product**2).sum(axis=1) + own)
     hurt = damage(columns, posterior.coefficients, posterior.damage_columns, loss)
-    noise = posterior.noise * np.sqrt(1.0 + (hurt / s.noise_growth) ** 2)
+    noise = posterior.noise * np.sqrt(1.0 + (hurt / posterior.growth) ** 2)
     return Point(loss, sd, noise), product * posterior.spread if rows else rest
 
 

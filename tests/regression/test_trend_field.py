@@ -212,8 +212,8 @@ class TestCentre:
         few = part(problem, np.arange(6))
         posterior = [fit_trend_field(p, PRIOR, Settings())[0] for p in (few, problem)]
         assert posterior[1].noise <= 0.0004 <= posterior[0].noise
-        tight = fit_trend_field(few, PRIOR, Settings(noise_typical=0.0035, noise_range=0.05))[0]
-        assert tight.noise == 0.0035
+        sure = Settings(noise_typical=0.0035, noise_range=0.05, run_noise_range=0.05)
+        assert fit_trend_field(few, PRIOR, sure)[0].noise == pytest.approx(0.0035, rel=1e-6)
 
 
 class TestUncertainty:
@@ -240,11 +240,8 @@ class TestUncertainty:
             for noise in (0.0007, 0.0035)
             for seed in range(5)
         ]
-        assert set(found[:5]) <= {
-            0.0007,
-            0.0012,
-        }  # the grid's neighbours above: the field is stiffer while noise is sought
-        assert set(found[5:]) <= {0.0035, 0.006}
+        np.testing.assert_allclose(found[:5], 0.0007, rtol=0.2)
+        np.testing.assert_allclose(found[5:], 0.0035, rtol=0.2)
 
     def test_intervals_cover_new_runs_of_the_model(self):
         """One new run for each of 240 seeds: 90 % coverage within four standard errors of a binomial."""

@@ -284,7 +284,7 @@ def test_intervals_cover_new_runs_of_the_known_law():
 
 
 def test_intervals_are_too_narrow_where_losses_vary_faster_along_the_rate_than_laws_assume():
-    """Three rates cannot show it. Evidence of public runs at three to seven rates is for lengths as assumed, or longer."""
+    """Three rates cannot show it. That of public runs at three to seven rates is for lengths as assumed, or longer."""
     inside = cover_of_new_runs(None)
     assert 0.65 < inside.mean() < 0.9
 

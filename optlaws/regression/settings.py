@@ -75,7 +75,7 @@ class Settings:
     noise_typical: float = 0.001
     noise_range: float = 0.35
     noise_growth: float = 0.1
-    growth_grid: tuple[float, ...] = (4.0, 2.0, 1.0, 0.5, 0.25, 0.125, 0.0625)
+    growth_grid: tuple[float, ...] = (2.0, 1.0, 0.5, 0.25, 0.125)
     growth_range: float = 0.7
     run_noise_range: float = 0.7
     robust: float = 4.0

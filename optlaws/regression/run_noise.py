@@ -71,7 +71,8 @@ def choose_noise(
         edge = [place for place in new if evidence(place) > known[here] - NEGLIGIBLE]
         counted |= set(edge)
     places = sorted(counted)
-    weight = np.exp([known[place] - known[here] for place in places])
+    chance = np.array([known[place] for place in places])
+    weight = np.exp(chance - chance.max())
     variance = np.array([[sds[i] ** 2, (sds[i] / growths[j]) ** 2] for i, j in places])
     plain, damaged = weight @ variance / weight.sum()
     return float(np.sqrt(plain)), float(np.sqrt(plain / damaged))

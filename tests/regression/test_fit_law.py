@@ -262,37 +262,6 @@ class TestCovariance:
         assert c[0, 0] + c[1, 1] - 2 * c[0, 1] == pytest.approx(0.0, abs=1e-10)
 
 
-def cover_of_new_runs(peak_scale, tables=24):
-    """Share of 12 new runs inside the intervals of laws of 54, (tables,): known law, field, noise of 0.1 %."""
-    everything = RunTable.concat([plan(), renamed(plan(peaks=(6e-4, 1.5e-3), steps=(4500,), params=(2e7, 6e7)))])
-    inside = []
-    for seed in range(tables):
-        table = with_losses(everything, noise=0.001, seed=seed, field=True, peak_scale=peak_scale)
-        new = table.select(np.arange(54, 66))
-        law = fit_law(table.select(np.arange(54)))
-        p = law.predict(new)
-        assert peak_scale in (None, law.peak_scale)
-        inside.append(((p.lower <= new.final_loss) & (new.final_loss <= p.upper)).mean())
-    return np.array(inside)
-
-
-def test_intervals_cover_new_runs_of_the_known_law():
-    """Known law, the smooth field that laws assume, and noise; the 12 new runs of a table share their error."""
-    basis, peak = get_basis(), np.asarray(plan().batch().peak)
-    inside = cover_of_new_runs(basis.peak_scale(peak, Settings().peak_gaps))
-    assert abs(inside.mean() - 0.9) < 0.06
-
-
-def test_intervals_are_too_narrow_where_losses_vary_faster_along_the_rate_than_laws_assume():
-    """Three rates cannot show it. That of public runs at three to seven rates is for lengths as assumed, or longer."""
-    inside = cover_of_new_runs(None)
-    assert 0.65 < inside.mean() < 0.9
-
-
-def renamed(runs):
-    return changed(runs, run_id=[f"new {name}" for name in runs.run_id])
-
-
 def test_columns_that_the_runs_do_not_determine_are_named():
     """With one size, the size column is a multiple of the constant; with several it is its own."""
     from optlaws.law.misfit import undetermined

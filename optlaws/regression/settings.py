@@ -18,7 +18,7 @@ def _in_range(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """Constants of the fit, 1e-12 .. 1e12; of them the runs decide only which values of the two grids hold.
+    """Constants of the fit, 1e-12 .. 1e12; the runs decide between the values of the two grids alone.
 
     Attributes
     ----------

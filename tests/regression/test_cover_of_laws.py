@@ -1,6 +1,9 @@
 """Intervals of laws of made-up runs, and new runs of the same range."""
 
+from functools import cache
+
 import numpy as np
+import pytest
 from made_runs import plan, with_losses
 
 from optlaws.features import get_basis
@@ -9,6 +12,7 @@ from optlaws.regression import Settings
 from optlaws.runs import RunTable
 
 
+@cache
 def cover_of_new_runs(peak_scale, tables=24):
     """Share of 12 new runs inside the intervals of laws of 54, (tables,): known law, field, noise of 0.1 %."""
     everything = RunTable.concat(
@@ -33,6 +37,16 @@ def test_intervals_cover_new_runs_of_the_known_law():
 
 
 def test_intervals_are_too_narrow_where_losses_vary_faster_along_the_rate_than_laws_assume():
-    """Three rates cannot show it. That of public runs at three to seven rates is for lengths as assumed, or longer."""
+    """Three rates cannot show it, and the evidence of public runs at as few is for lengths as assumed or longer."""
     inside = cover_of_new_runs(None)
     assert 0.65 < inside.mean() < 0.9
+
+
+@pytest.mark.xfail(
+    strict=True, reason="cover .77: laws assume smoother losses along the rate than these (docs/limits.md)"
+)
+def test_intervals_cover_new_runs_of_a_rougher_known_law():
+    """The band that held while the trend's scatter, a third above the true noise, counted as run noise (cover .85)."""
+    inside = cover_of_new_runs(None)
+    error = np.std(inside) / np.sqrt(len(inside))
+    assert abs(np.mean(inside) - 0.9) < max(4 * error, 0.06)

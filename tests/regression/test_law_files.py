@@ -49,6 +49,15 @@ def test_identical_digits(law, path):
     same_answers(law, load_law(str(path)), new)
 
 
+def test_a_file_without_the_growth_of_noise_has_that_of_the_settings(law, path):
+    """As releases wrote it that did not look for another."""
+    data = json.loads(path.read_text())
+    assert data["posterior"].pop("growth") == law.posterior.growth != law.posterior.settings.noise_growth
+    found = store.law_from_text(json.dumps(data), "law.json").posterior
+    assert found.growth == law.posterior.settings.noise_growth
+    assert found.noise == law.posterior.noise
+
+
 def test_writing_again_gives_the_same_file(path, tmp_path):
     Law.load(path).save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_bytes() == path.read_bytes()

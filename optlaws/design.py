@@ -193,6 +193,7 @@ def design_runs(
         coefficients=expected[0],
         scale=units.prior * expected[1],
         damage_columns=units.damage,
+        peak_columns=units.peaks,
         settings=constants,
     )
     plans = [

@@ -122,6 +122,11 @@ class Basis(Content):
         """Places of the columns whose share of the loss widens the noise: variance, peak and escape, by their names."""
         return tuple(j for j, name in enumerate(self.names) if name.startswith(("variance", "peak", "escape")))
 
+    @property
+    def peaks(self) -> tuple[int, ...]:
+        """Places of the columns of damage that the highest rate left, through loss spikes, by their names."""
+        return tuple(j for j, name in enumerate(self.names) if name.startswith("peak"))
+
     def with_constants(
         self, dynamics: Mapping[str, float] | None = None, exponents: Mapping[str, float] | None = None
     ) -> Basis:

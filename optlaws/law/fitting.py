@@ -140,6 +140,7 @@ class _Fit:
                 np.concatenate(curve),
                 np.concatenate(share),
                 basis.damage,
+                basis.peaks,
             ),
             rows,
         )

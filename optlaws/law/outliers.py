@@ -17,7 +17,8 @@ import numpy as np
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import OptlawsWarning
-from optlaws.regression.trend_field import Posterior, Problem, damage, expected_loss
+from optlaws.regression.run_noise import noise_variance, share_of
+from optlaws.regression.trend_field import Posterior, Problem, expected_loss
 from optlaws.runs import RunTable
 from optlaws.runs._table import NUMBER_COLUMNS
 
@@ -88,8 +89,9 @@ def outliers(
     first = slice(len(runs))
     columns, loss = problem.columns[first], problem.loss[first]
     predicted = expected_loss(posterior, columns, problem.coordinates[first], problem.size[first])
-    share = damage(columns, posterior.coefficients, posterior.damage_columns, predicted)
-    growth = np.sqrt(1.0 + (share / posterior.settings.noise_growth) ** 2)  # not the runs' own: outliers are in that
+    share = share_of(columns, posterior.coefficients, posterior.damage_columns, predicted)
+    usual = posterior.settings.noise_growth  # not the runs' own growth and spikes: outliers are in these
+    growth = np.sqrt(noise_variance(1.0, usual, 0.0, share, share))
     residuals = np.stack([1.0 - predicted / loss, *(errors[first] for errors in left_out.values())])
     return [
         {"run_id": runs.run_id[i], "loss": float(loss[i]), "predicted": float(predicted[i])}

@@ -79,8 +79,10 @@ def law_to_dict(law: Law) -> dict[str, Any]:
             "coefficients": p.coefficients.tolist(),
             "noise": p.noise,
             "growth": p.growth,
+            "spike": p.spike,
             "spread": p.spread,
             "damage_columns": list(p.damage_columns),
+            "peak_columns": list(p.peak_columns),
             "sizes": p.sizes.tolist(),
             "mean": p.mean.tolist(),
             "inducing": p.inducing.tolist(),
@@ -308,9 +310,11 @@ def _build(data: dict[str, Any]) -> Law:
         root=root,
         noise=number(p["noise"], "noise", SMALLEST, LARGEST),
         growth=number(p.get("growth", settings.noise_growth), "growth", SMALLEST, LARGEST),  # before, of the settings
+        spike=number(p.get("spike", 0.0), "spike", 0.0, LARGEST),  # before, none
         spread=number(p["spread"], "spread", SMALLEST, LARGEST),
         settings=settings,
         damage_columns=tuple(p["damage_columns"]),
+        peak_columns=tuple(p.get("peak_columns", ())),
     )
     if not (posterior.coefficients >= 0).all() or not posterior.coefficients.any():
         raise ValueError("coefficients must be at least 0, one of them above")
@@ -331,8 +335,9 @@ def _build(data: dict[str, Any]) -> Law:
         raise LawError(f"scales must be those of basis {basis.id!r}, got others; use the release that wrote it")
     if posterior.inducing.shape[1] != len(COORDINATES):
         raise ValueError(f"inducing points must have {len(COORDINATES)} coordinates, got {posterior.inducing.shape[1]}")
-    if not all(type(j) is int and 0 <= j < width for j in posterior.damage_columns):
-        raise ValueError(f"damage_columns must be places of columns, 0 to {width - 1}")
+    for key in ("damage_columns", "peak_columns"):
+        if not all(type(j) is int and 0 <= j < width for j in getattr(posterior, key)):
+            raise ValueError(f"{key} must be places of columns, 0 to {width - 1}")
     if not (np.diag(root) > 0).all():
         raise ValueError("the diagonal of root must be above 0")
     if lost:

@@ -18,8 +18,9 @@ from scipy.linalg import solve_triangular
 
 from optlaws.dynamics.model import FloatArray
 from optlaws.regression.kernel import group_matrix, levels_of, matern32
+from optlaws.regression.run_noise import noise_variance, share_of
 from optlaws.regression.settings import Settings
-from optlaws.regression.trend_field import FREE, damage
+from optlaws.regression.trend_field import FREE
 from optlaws.regression.whitened import cholesky
 
 HALF_NORMAL = float(np.sqrt(2.0 / np.pi))  # mean of a normal variable cut off at 0, over its scale
@@ -60,6 +61,7 @@ def joint_prior(
     coefficients: FloatArray,
     scale: FloatArray,
     damage_columns: tuple[int, ...],
+    peak_columns: tuple[int, ...],
     settings: Settings,
 ) -> Joint:
     """Return the joint prior of n points.
@@ -74,7 +76,7 @@ def joint_prior(
         The expected ones: columns @ coefficients are the losses that others are taken relative to.
     scale : ndarray of shape (16,)
         Prior sds of the coefficients in the same units; inf where they are free, as in `fit_trend_field`.
-    damage_columns : tuple of int
+    damage_columns, peak_columns : tuple of int
         Places of the columns whose share of the loss widens the noise. Where their expected coefficient is 0 the mean
         of the prior cut off at 0 stands for it.
     settings : Settings
@@ -86,8 +88,8 @@ def joint_prior(
     sd = np.where(np.isfinite(scale), scale, free)
     offsets = group_matrix(size, levels_of(size))
     likely = np.where(coefficients > 0, coefficients, HALF_NORMAL * sd)
-    hurt = damage(columns, likely, damage_columns, loss)
-    noise = settings.noise_typical**2 * (1.0 + (hurt / settings.noise_growth) ** 2)
+    hurt, peaks = (share_of(columns, likely, which, loss) for which in (damage_columns, peak_columns))
+    noise = noise_variance(settings.noise_typical, settings.noise_growth, settings.spike_typical, hurt, peaks)
     return Joint(np.hstack([relative * sd, settings.size_sd * offsets]), coordinates, settings.field_sd, noise)
 
 

@@ -1,12 +1,18 @@
-"""The noise of single runs: its size and how it grows with damage, by the evidence of the model that predicts.
+"""The noise of single runs: its size, how it grows with damage and with loss spikes, by the evidence of the model.
 
 While the trend is found, what the trend misses counts as noise beside the narrow field that is allowed then. Trend and
-field together miss less. docs/residuals.md has what laws take for noise beside what runs made several times show.
+field together miss less.
+
+High rates leave damage (columns `peak...`) through events that come by chance, loss spikes: if their number is Poisson
+and each leaves a share of the loss of its own, the variance of what they leave is proportional to its mean. The factor,
+`spike`, is the mean square over the mean of what one of them leaves. Runs made several times show this law: in each of
+six sweeps of ours the noise among repeats goes with the square root of that damage, and once it may, no longer with
+the whole damage (docs/residuals.md, which also has what laws take for noise beside what repeats show).
 """
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,7 +20,29 @@ from optlaws.dynamics.model import FloatArray
 from optlaws.regression.settings import Settings
 from optlaws.regression.whitened import Whitened
 
+Place = tuple[int, ...]
 NEGLIGIBLE = 6.0  # nats below the most probable place
+COARSE, HALVINGS = 2.0, 2  # a grid is halved, so often at most, where both neighbours are more nats below
+
+
+def share_of(columns: FloatArray, coefficients: FloatArray, which: tuple[int, ...], loss: FloatArray) -> FloatArray:
+    """Return the share of the loss (n,) that the columns `which` of (n, 16) make, shape (n,)."""
+    rows = list(which)
+    return np.asarray(columns[:, rows] @ coefficients[rows] / loss)
+
+
+def noise_variance(noise: float, growth: float, spike: float, damage: FloatArray, peaks: FloatArray) -> FloatArray:
+    """Return the relative variance of single runs, (n,): noise^2 (1 + (damage / growth)^2) + spike peaks.
+
+    Parameters
+    ----------
+    noise : relative sd where there is no damage.
+    growth : share of the loss in damage at which that has grown by sqrt(2).
+    spike : share of the loss that one loss spike leaves, mean square over mean.
+    damage : (n,) share of the loss in variance and escape.
+    peaks : (n,) of it the share that the highest rate left.
+    """
+    return np.asarray(noise**2 * (1.0 + (damage / growth) ** 2) + spike * peaks)
 
 
 def choose_noise(
@@ -23,15 +51,17 @@ def choose_noise(
     diagonal: FloatArray,
     share: FloatArray,
     damage: FloatArray,
+    peaks: FloatArray,
     noise: float,
     settings: Settings,
-) -> tuple[float, float]:
-    """Return the noise sd and its growth: means of the variances over their posterior on the lattice of both grids.
+) -> tuple[float, float, float]:
+    """Return noise, growth and spike of `noise_variance`: means of variances over their posterior on three grids.
 
-    The residuals are taken for normal with covariance F F' + diag(d + share (s^2 + a^2 damage^2)), s the noise sd and
-    s / a the growth; priors as in `Settings`. Few runs leave much open, and noise that is told too small is worse than
-    noise that is told too large: what is returned is (E s^2)^1/2 and (E s^2 / E a^2)^1/2. The mode is climbed to from
-    neighbour to neighbour; from there all that is at most `NEGLIGIBLE` nats less probable, and hangs together, counts.
+    The residuals are taken for normal with covariance F F' + diag(d + share v), v of `noise_variance`; priors as in
+    `Settings`. Few runs leave much open, and noise that is told too small is worse than noise that is told too large:
+    what is returned is (E s^2)^1/2, (E s^2 / E (s / g)^2)^1/2 and E k. The mode is climbed to from neighbour to
+    neighbour, on grids that are halved where many runs make them too coarse; from there all that is at most
+    `NEGLIGIBLE` nats less probable, and hangs together, counts.
 
     Parameters
     ----------
@@ -39,40 +69,76 @@ def choose_noise(
     features : (n, m) F, field, offsets and columns.
     diagonal : (n,) variance that the field's inducing points leave.
     share : (n,) noise variance of a point is multiplied by this.
-    damage : (n,) share of the loss in variance and escape.
+    damage, peaks : (n,) as in `noise_variance`.
     noise : where to start.
     settings : grids and priors.
     """
-    sds, growths = np.sort(settings.noise_grid), settings.noise_growth * np.sort(settings.growth_grid)
-    prior = 0.5 * np.add.outer(
-        (np.log(sds / settings.noise_typical) / settings.run_noise_range) ** 2,
-        (np.log(growths / settings.noise_growth) / settings.growth_range) ** 2,
-    )
-    known: dict[tuple[int, int], float] = {}
+    typical = (settings.noise_typical, settings.noise_growth, settings.spike_typical)
+    ranges = (settings.run_noise_range, settings.growth_range, settings.spike_range)
 
-    def evidence(place: tuple[int, int]) -> float:
-        if place not in known:
-            i, j = place
-            own = sds[i] ** 2 * share * (1.0 + (damage / growths[j]) ** 2)
-            white = Whitened(features, diagonal + own)
-            known[place] = -0.5 * (float(residual @ white.solve(residual)) + white.logdet()) - float(prior[place])
-        return known[place]
+    def log_chance(at: tuple[float, ...]) -> float:
+        white = Whitened(features, diagonal + share * noise_variance(at[0], at[1], at[2], damage, peaks))
+        fit = float(residual @ white.solve(residual)) + white.logdet()
+        far = sum((np.log(x / t) / sd) ** 2 for x, t, sd in zip(at, typical, ranges, strict=True))
+        return -0.5 * float(fit + far)
 
-    def beside(place: tuple[int, int]) -> list[tuple[int, int]]:
-        around = [(place[0] + a, place[1] + b) for a, b in product((0, -1, 1), repeat=2)]
-        return [(i, j) for i, j in around if 0 <= i < len(sds) and 0 <= j < len(growths)]
-
-    here = int(np.abs(np.log(sds / noise)).argmin()), int(np.abs(np.log(growths / settings.noise_growth)).argmin())
-    while (best := max(beside(here), key=evidence)) != here:
-        here = best
-    edge, counted = [here], {here}
-    while edge:
-        new = {place for at in edge for place in beside(at)} - counted
-        edge = [place for place in new if evidence(place) > known[here] - NEGLIGIBLE]
-        counted |= set(edge)
-    places = sorted(counted)
-    chance = np.array([known[place] for place in places])
+    spikes = settings.spike_grid if (peaks > 0).any() else (settings.spike_typical,)
+    multiples = settings.noise_growth * np.array(settings.growth_grid)
+    search = _Search([np.sort(settings.noise_grid), np.sort(multiples), np.sort(spikes)], log_chance)
+    mode = search.halve(search.climb(search.nearest((noise, *typical[1:]))))
+    places = search.probable(mode)
+    chance = np.array([search.height(place) for place in places])
     weight = np.exp(chance - chance.max())
-    variance = np.array([[sds[i] ** 2, (sds[i] / growths[j]) ** 2] for i, j in places])
-    plain, damaged = weight @ variance / weight.sum()
-    return float(np.sqrt(plain)), float(np.sqrt(plain / damaged))
+    variances = [(s**2, (s / g) ** 2, k) for s, g, k in map(search.values, places)]
+    plain, damaged, spike = weight @ np.array(variances) / weight.sum()
+    return float(np.sqrt(plain)), float(np.sqrt(plain / damaged)), float(spike)
+
+
+class _Search:
+    """The places of a lattice, tuples of indices, by the height of a function of the positive numbers there."""
+
+    def __init__(self, axes: list[FloatArray], function: Callable[[tuple[float, ...]], float]) -> None:
+        self.axes, self.function = axes, function
+        self.known: dict[tuple[float, ...], float] = {}
+
+    def values(self, place: Place) -> tuple[float, ...]:
+        return tuple(float(axis[i]) for axis, i in zip(self.axes, place, strict=True))
+
+    def height(self, place: Place) -> float:
+        at = self.values(place)
+        if at not in self.known:
+            self.known[at] = self.function(at)
+        return self.known[at]
+
+    def nearest(self, values: tuple[float, ...]) -> Place:
+        return tuple(int(np.abs(np.log(axis / x)).argmin()) for axis, x in zip(self.axes, values, strict=True))
+
+    def beside(self, place: Place, along: int | None = None) -> list[Place]:
+        """Return the neighbours of a place, along one axis or along each."""
+        ways = range(len(place)) if along is None else (along,)
+        moved = [(j, place[j] + by) for j in ways for by in (-1, 1)]
+        return [(*place[:j], i, *place[j + 1 :]) for j, i in moved if 0 <= i < len(self.axes[j])]
+
+    def climb(self, place: Place) -> Place:
+        while (best := max([place, *self.beside(place)], key=self.height)) != place:
+            place = best
+        return place
+
+    def halve(self, mode: Place) -> Place:
+        """Put a place between any two on axes that are too coarse for what lies about the mode; return the new mode."""
+        for j in [*range(len(mode))] * HALVINGS:
+            around = self.beside(mode, j)
+            if around and self.height(mode) - max(map(self.height, around)) > COARSE:
+                axis = self.axes[j]
+                self.axes[j] = np.sort(np.concatenate([axis, np.sqrt(axis[1:] * axis[:-1])]))
+                mode = self.climb((*mode[:j], 2 * mode[j], *mode[j + 1 :]))
+        return mode
+
+    def probable(self, mode: Place) -> list[Place]:
+        """Return the places that hang together with the mode and lie at most `NEGLIGIBLE` below it."""
+        edge, counted = [mode], {mode}
+        while edge:
+            new = {at for place in edge for at in self.beside(place)} - counted
+            edge = [at for at in new if self.height(at) > self.height(mode) - NEGLIGIBLE]
+            counted |= set(edge)
+        return sorted(counted)

@@ -42,9 +42,12 @@ class Settings:
         escape. This holds while the trend is found, and is the median of the prior of what the runs then say.
     growth_grid : tuple of float
         Multiples of `noise_growth` over which the evidence of trend and field takes the mean.
-    growth_range, run_noise_range : float
-        Sds of the logarithms of the growth, and of the noise, in the priors of that. The second is the wider: that of
-        `noise_range` is for what the trend misses, and the noise of public runs is from 0.03 to 1 %.
+    spike_grid, spike_typical : tuple of float, float
+        Shares of the loss that one loss spike may leave, over which it takes the mean as well, and the median of their
+        prior; see `optlaws.regression.run_noise`.
+    growth_range, run_noise_range, spike_range : float
+        Sds of the logarithms of the growth, of the noise and of the spikes, in the priors of that. The second is wider
+        than `noise_range`, which is for what the trend misses: the noise of public runs is from 0.03 to 1 %.
     robust : float
         Residuals beyond this many sds of the scatter about the trend lose weight (soft L1).
     rounds : int
@@ -77,7 +80,10 @@ class Settings:
     noise_growth: float = 0.1
     growth_grid: tuple[float, ...] = (2.0, 1.0, 0.5, 0.25, 0.125)
     growth_range: float = 0.7
+    spike_grid: tuple[float, ...] = (0.00001, 0.00004, 0.00016, 0.00064, 0.00256, 0.01)
+    spike_typical: float = 0.001
     run_noise_range: float = 0.7
+    spike_range: float = 1.5
     robust: float = 4.0
     rounds: int = 3
     most_inducing: int = 400

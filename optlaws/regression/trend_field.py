@@ -29,7 +29,7 @@ from optlaws._normal import NORMAL_90
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
 from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, levels_of, matern32, whitening
-from optlaws.regression.run_noise import choose_noise
+from optlaws.regression.run_noise import choose_noise, noise_variance, share_of
 from optlaws.regression.settings import Settings
 from optlaws.regression.whitened import Whitened, cholesky
 
@@ -50,7 +50,7 @@ class Problem:
     size : (m,) ln of the scaled model size; values within about SIZE_WIDTH share an offset.
     curve : (m,) 1 for curve points, 0 for final losses.
     share : (m,) noise variance of a point is multiplied by this (points of one curve share their information).
-    damage_columns : places of the columns whose share of the loss widens the noise.
+    damage_columns, peak_columns : places of the columns whose share of the loss widens the noise, `noise_variance`.
     """
 
     columns: FloatArray
@@ -60,6 +60,7 @@ class Problem:
     curve: FloatArray
     share: FloatArray
     damage_columns: tuple[int, ...] = field(default=())
+    peak_columns: tuple[int, ...] = field(default=())
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +75,7 @@ class Posterior(Content):
     mean : (m + s + 1,) posterior mean of [field weights, size offsets, curve offset], whitened.
     root : (p, p) upper factor R with covariance R^-1 R^-T of [field, sizes, curve, active columns].
     noise : relative run-to-run sd where there is no damage.
-    growth : with damage it is multiplied by sqrt(1 + (damage / growth)^2).
+    growth, spike : how it grows with damage, as in `noise_variance`.
     spread : calibrated factor of the sds of expected losses, from leave-group-out residuals.
     """
 
@@ -85,9 +86,11 @@ class Posterior(Content):
     root: FloatArray
     noise: float
     growth: float
+    spike: float
     spread: float
     settings: Settings
     damage_columns: tuple[int, ...]
+    peak_columns: tuple[int, ...]
 
     @cached_property
     def whitening(self) -> FloatArray:
@@ -108,12 +111,6 @@ class Posterior(Content):
     def active(self) -> np.ndarray:
         """Indices of the a columns with a coefficient above 0, shape (a,)."""
         return np.flatnonzero(self.coefficients > 0)
-
-
-def damage(columns: FloatArray, coefficients: FloatArray, which: tuple[int, ...], loss: FloatArray) -> FloatArray:
-    """Return the share of the loss (n,) that the columns `which` of (n, 16), variance and escape, make, shape (n,)."""
-    rows = list(which)
-    return np.asarray(columns[:, rows] @ coefficients[rows] / loss)
 
 
 def _signed_trend(
@@ -224,7 +221,8 @@ def _find_trend(
         target = 1.0 - fitted / y + fitted / smooth
         residual = kept * alpha / (noise * np.sqrt(problem.share * growth))
         weight = 1.0 / np.sqrt(1.0 + (residual / settings.robust) ** 2)
-        growth = 1.0 + (damage(problem.columns, c / mean, problem.damage_columns, y) / settings.noise_growth) ** 2
+        hurt = share_of(problem.columns, c / mean, problem.damage_columns, y)
+        growth = noise_variance(1.0, settings.noise_growth, 0.0, hurt, hurt)
     return _Trend(x, mean, precision, middle, c, noise, weight, phi, rest, inducing, best, 1.0 - fitted / y)
 
 
@@ -262,9 +260,9 @@ def fit_trend_field(
     -------
     Posterior
     dict
-        evidence : log evidence of the trend, up to a constant. noise, growth, spread : as in `Posterior`. scatter :
-        relative sd of single points about the trend, while it was found. groups : by the partition's name mean error,
-        coverage (after calibration on the same residuals) and mean width, %.
+        evidence : log evidence of the trend, up to a constant. noise, growth, spike, spread : as in `Posterior`.
+        scatter : relative sd of single points about the trend, while it was found. groups : by the partition's name
+        mean error, coverage (after calibration on the same residuals) and mean width, %.
         residuals : how many left-out residuals calibrated; below `FEWEST_CHECKED` they did not.
         left_out : these residuals, relative and above 0 where the loss was higher than predicted, by the partition's
         name (m,); NaN for a group that is all points.
@@ -285,10 +283,12 @@ def fit_trend_field(
     active = np.flatnonzero(c > 0)
     about_centre = r + x[:, active] @ (c - trend.centre)[active]
     everything = np.hstack([features, x[:, active] / np.sqrt(precision[active])])
-    hurt = damage(problem.columns, c / mean, problem.damage_columns, problem.loss)
+    hurt = share_of(problem.columns, c / mean, problem.damage_columns, problem.loss)
     left = settings.field_sd**2 * rest
-    noise, growth = choose_noise(about_centre, everything, left, problem.share / weight, hurt, trend.noise, settings)
-    variance = noise**2 * problem.share * (1.0 + (hurt / growth) ** 2) / weight
+    peaks = share_of(problem.columns, c / mean, problem.peak_columns, problem.loss)
+    share = problem.share / weight
+    found = choose_noise(about_centre, everything, left, share, hurt, peaks, trend.noise, settings)
+    variance = share * noise_variance(*found, hurt, peaks)
     diagonal = variance + left
     white = Whitened(features, diagonal)
     inner_mean = white.inner_solve(features.T @ (r / diagonal))
@@ -309,12 +309,20 @@ def fit_trend_field(
         settings.spreads,
     )
     posterior = Posterior(
-        c / mean, inducing, sizes, inner_mean, root, noise, growth, spread, settings, problem.damage_columns
+        c / mean,
+        inducing,
+        sizes,
+        inner_mean,
+        root,
+        *found,
+        spread,
+        settings,
+        problem.damage_columns,
+        problem.peak_columns,
     )
     info = {
         "evidence": trend.evidence,
-        "noise": noise,
-        "growth": growth,
+        **dict(zip(("noise", "growth", "spike"), found, strict=True)),
         "scatter": trend.noise,
         "spread": spread,
         "groups": checked,
@@ -468,8 +476,9 @@ def predict_trend_field(
     product *= np.minimum(1.0, LARGEST_SD / np.maximum(posterior.spread * length, LARGEST_SD))[:, None]
     own = posterior.spread**2 * s.field_sd**2 * rest + new_size_variance(posterior, known)
     sd = np.sqrt(posterior.spread**2 * (product**2).sum(axis=1) + own)
-    hurt = damage(columns, posterior.coefficients, posterior.damage_columns, loss)
-    noise = posterior.noise * np.sqrt(1.0 + (hurt / posterior.growth) ** 2)
+    hurt = share_of(columns, posterior.coefficients, posterior.damage_columns, loss)
+    peaks = share_of(columns, posterior.coefficients, posterior.peak_columns, loss)
+    noise = np.sqrt(noise_variance(posterior.noise, posterior.growth, posterior.spike, hurt, peaks))
     return Point(loss, sd, noise), product * posterior.spread if rows else rest
 
 
@@ -478,7 +487,6 @@ __all__ = [
     "Posterior",
     "Problem",
     "Settings",
-    "damage",
     "expected_loss",
     "fit_trend_field",
     "group_matrix",

@@ -22,6 +22,7 @@ def joint():
         coefficients=basis.centre,
         scale=basis.prior,
         damage_columns=basis.damage,
+        peak_columns=basis.peaks,
         settings=settings,
     )
 
@@ -157,7 +158,7 @@ def test_runs_of_one_size_share_what_is_its_own():
     columns = np.tile(basis.centre + 0.1, (3, 1))
     joint = joint_prior(
         columns, np.zeros((3, 2)), np.log([1.0, 1.0, 2.0]), coefficients=basis.centre, scale=basis.prior,
-        damage_columns=basis.damage, settings=settings,
+        damage_columns=basis.damage, peak_columns=basis.peaks, settings=settings,
     )  # fmt: skip
     every = np.arange(3)
     covariance = joint.between(every, every)

@@ -13,7 +13,7 @@ from optlaws.runs import RunTable
 
 
 @cache
-def cover_of_new_runs(peak_scale, tables=24):
+def cover_of_new_runs(peak_scale, tables=72):
     """Share of 12 new runs inside the intervals of laws of 54, (tables,): known law, field, noise of 0.1 %."""
     everything = RunTable.concat(
         [plan(), plan(peaks=(6e-4, 1.5e-3), steps=(4500,), params=(2e7, 6e7), run_id=[f"new {i}" for i in range(12)])]

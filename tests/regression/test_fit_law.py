@@ -205,7 +205,9 @@ class TestRefusals:
 
 @pytest.fixture(scope="module")
 def plain(runs):
-    return fit_law(runs, settings=Settings(robust=1e9, noise_growth=1e9))
+    """A law whose noise is the same for all runs: no weights, no growth, no spikes."""
+    settings = Settings(robust=1e9, noise_growth=1e9, spike_typical=1e-12, spike_grid=(1e-12,))
+    return fit_law(runs, settings=settings)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """Noise that grows with damage, offsets of sizes that no run had, and the evidence of reweighted fits."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from optlaws.law.calibrate import Evidence
 from optlaws.law.fitting import _Fit
 from optlaws.law.outliers import outliers
 from optlaws.regression import Settings, fit_trend_field
-from optlaws.regression.run_noise import choose_noise
+from optlaws.regression.run_noise import choose_noise, noise_variance
 from optlaws.regression.trend_field import trend_evidence
 from optlaws.runs import read_runs
 from optlaws.validation import configurations
@@ -32,15 +33,16 @@ def rng():
 
 
 def test_a_new_run_scatters_as_its_share_of_damage_says(rng):
-    """Noise sd = that of an undamaged run times sqrt(1 + (share / growth)^2), one run and one column at a time."""
+    """Variance = noise^2 (1 + (share / growth)^2) + spike share by the peak, one run and one column at a time."""
     problem, _ = make(rng, 40)
-    posterior, _ = fit_trend_field(replace(problem, damage_columns=(3, 4)), PRIOR, Settings())
+    posterior, _ = fit_trend_field(replace(problem, damage_columns=(3, 4), peak_columns=(4,)), PRIOR, Settings())
     new, _ = make(rng, 9)
     point, _ = predict(posterior, new)
     for i in range(9):
         share = sum(posterior.coefficients[j] * new.columns[i, j] for j in (3, 4)) / point.loss[i]
-        growth = posterior.growth
-        assert point.noise[i] == pytest.approx(posterior.noise * np.hypot(1.0, share / growth), rel=1e-12)
+        peak = posterior.coefficients[4] * new.columns[i, 4] / point.loss[i]
+        variance = posterior.noise**2 * (1.0 + (share / posterior.growth) ** 2) + posterior.spike * peak
+        assert point.noise[i] == pytest.approx(np.sqrt(variance), rel=1e-12)
     assert point.noise.max() > 1.1 * point.noise.min()
     plain, _ = fit_trend_field(problem, PRIOR, Settings())
     assert np.ptp(predict(plain, new)[0].noise) == 0.0
@@ -65,25 +67,66 @@ def test_the_noise_of_damaged_runs_is_found(noise, growth):
 
 
 def test_the_noise_is_the_mean_over_its_posterior(rng):
-    """Dense normal densities of every pair of the grids, and the means of the variances over all of them."""
+    """Dense normal densities at every place of the grids, and the means of the variances over all of them."""
     problem, settings = drawn(rng, 40, 0.002, 0.05), Settings()
+    peaks = problem.columns[:, 4] * 0.01 / problem.loss
     x = problem.columns / problem.loss[:, None] * prior_sds(problem, PRIOR)
     k = residual_covariance(problem, settings, 0.0, settings.field_sd)
     share = problem.columns[:, [3, 4]] @ [0.7, 0.01] / problem.loss
     residual = rng.multivariate_normal(np.zeros(40), k + x @ x.T + np.diag(4e-6 * (1.0 + (share / 0.05) ** 2)))
     whole = np.linalg.cholesky(k + 1e-12 * np.eye(40))
-    found = choose_noise(residual, np.hstack([whole, x]), np.zeros(40), np.ones(40), share, 0.0003, settings)
+    found = choose_noise(residual, np.hstack([whole, x]), np.zeros(40), np.ones(40), share, peaks, 0.0003, settings)
     density, variances = [], []
-    for noise in settings.noise_grid:
-        for growth in np.array(settings.growth_grid) * settings.noise_growth:
-            covariance = k + x @ x.T + np.diag(noise**2 * (1.0 + (share / growth) ** 2))
-            _, logdet = np.linalg.slogdet(covariance)
-            chance = ((np.log(noise / 0.001) / 0.7) ** 2 + (np.log(growth / 0.1) / 0.7) ** 2) / 2.0
-            density.append(-0.5 * (residual @ np.linalg.solve(covariance, residual) + logdet) - chance)
-            variances.append([noise**2, (noise / growth) ** 2])
+    multiples = settings.noise_growth * np.array(settings.growth_grid)
+    for noise, growth, spike in product(settings.noise_grid, multiples, settings.spike_grid):
+        covariance = k + x @ x.T + np.diag(noise**2 * (1.0 + (share / growth) ** 2) + spike * peaks)
+        _, logdet = np.linalg.slogdet(covariance)
+        away = [np.log(noise / 0.001) / 0.7, np.log(growth / 0.1) / 0.7, np.log(spike / 0.001) / 1.5]
+        density.append(-0.5 * (residual @ np.linalg.solve(covariance, residual) + logdet + np.dot(away, away)))
+        variances.append([noise**2, (noise / growth) ** 2, spike])
     weight = np.exp(np.array(density) - max(density))
-    plain, damaged = weight @ np.array(variances) / weight.sum()
-    assert found == pytest.approx((np.sqrt(plain), np.sqrt(plain / damaged)), rel=0.02)
+    plain, damaged, spike = weight @ np.array(variances) / weight.sum()
+    assert found == pytest.approx((np.sqrt(plain), np.sqrt(plain / damaged), spike), rel=0.02)
+
+
+def spiked(rng, peaks, left):
+    """Damage (n,) by a Poisson number of spikes that leave shares of the loss from 0 to `left`; `peaks` on average."""
+    return np.array([(left * rng.random(count)).sum() for count in rng.poisson(peaks / (left / 2.0))])
+
+
+def spiky(rng, n, left):
+    """A problem whose column 4 is damage by spikes."""
+    problem, expected = make(rng, n, noise=0.0, sizes=(1.0,))
+    columns = problem.columns.copy()
+    columns[:, 4] = rng.lognormal(0.0, 1.0, n)
+    factor = (1.0 + spiked(rng, 0.003 * columns[:, 4], left)) * np.exp(0.001 * rng.standard_normal(n))
+    loss = (expected - problem.columns[:, 4] * 0.01) * factor
+    return replace(problem, columns=columns, loss=loss, damage_columns=(3, 4), peak_columns=(4,))
+
+
+@pytest.mark.parametrize("left", [0.0015, 0.006])
+def test_damage_by_spikes_scatters_as_a_poisson_number_of_them(left):
+    """The factor is E J^2 / E J, 2/3 of `left` where shares J are uniform: in draws, and as laws tell it."""
+    peaks = np.full(40_000, 0.003)
+    assert np.var(spiked(np.random.default_rng(0), peaks, left)) / 0.003 == pytest.approx(2.0 / 3.0 * left, rel=0.05)
+    ratios = []
+    for seed in range(8):
+        problem = spiky(np.random.default_rng([seed, 1]), 300, left)
+        posterior, _ = fit_trend_field(problem, PRIOR, Settings())
+        share = posterior.coefficients[4] * problem.columns[:, 4] / problem.loss
+        told = noise_variance(posterior.noise, posterior.growth, posterior.spike, share, share)
+        true = 1e-6 + 2.0 / 3.0 * left * 0.003 * problem.columns[:, 4]
+        ratios.append(np.mean(0.5 * np.log(told / true)))
+    assert np.exp(np.mean(ratios)) == pytest.approx(1.0, abs=0.15)
+
+
+@pytest.mark.parametrize("noise", [0.0009, 0.0015, 0.0027])
+def test_a_noise_between_two_places_of_the_grid_is_found(rng, noise):
+    """Many runs say it more exactly than the grid is fine; without halving it would be at a place, a fifth away."""
+    n, z, settings = 600, np.zeros(600), Settings()
+    residual = noise * rng.standard_normal(n)
+    found, _, _ = choose_noise(residual, np.zeros((n, 1)), z, z + 1.0, z, z, 0.001, settings)
+    assert found == pytest.approx(np.sqrt(np.mean(residual**2)), rel=0.05)
 
 
 @pytest.mark.parametrize("noise", [0.001, 0.003])
@@ -91,7 +134,7 @@ def test_the_noise_is_the_mean_over_its_posterior(rng):
 def test_the_noise_of_few_runs_is_not_told_too_small(noise, count):
     """Problems drawn from the model itself: mean ratio to the truth, and cover of new seeds of runs that were seen."""
     ratios, inside = [], []
-    for seed in range(12):
+    for seed in range(36):
         problem, expected = make(np.random.default_rng([seed, count]), count, noise=noise, sizes=(1.0,))
         posterior, _ = fit_trend_field(problem, PRIOR, Settings())
         point, _ = predict(posterior, problem)
@@ -188,12 +231,19 @@ def test_an_outlier_that_counts_less_is_no_evidence_for_a_law(rng):
 
 @pytest.mark.parametrize("basis", basis_ids())
 def test_damage_is_what_vanishes_with_the_rate(basis):
-    """Columns of variance, peak and escape widen the noise: those that a run of next to no rate has none of."""
+    """Columns of variance, peak and escape widen the noise: those that a run of next to no rate has none of.
+
+    Of these the highest rate alone sets the peak columns: a long decay leaves them and takes from the others.
+    """
     texts = [f"wsd:peak={peak},steps=5000,warmup=300,decay=0.2" for peak in ("1e-3", "1e-9")]
     runs = RunTable.build([parse(text) for text in texts], params=8e7, batch_tokens=51200.0, weight_decay=0.1)
     usual, still = feature_table(runs, basis)
     gone = np.flatnonzero(still < 1e-3 * usual)
     assert get_basis(basis).damage == tuple(gone)
+    decays = [f"wsd:peak=1e-3,steps=5000,warmup=300,decay={share}" for share in (0.2, 0.8)]
+    runs = RunTable.build([parse(text) for text in decays], params=8e7, batch_tokens=51200.0, weight_decay=0.1)
+    short, long = feature_table(runs, basis)[:, gone]
+    assert get_basis(basis).peaks == tuple(gone[np.isclose(short, long, rtol=1e-9)])
 
 
 def test_intervals_of_left_out_runs_are_those_of_new_ones_and_not_of_outliers(rng):

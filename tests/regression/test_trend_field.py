@@ -212,7 +212,7 @@ class TestCentre:
         few = part(problem, np.arange(6))
         posterior = [fit_trend_field(p, PRIOR, Settings())[0] for p in (few, problem)]
         assert posterior[1].noise <= 0.0004 <= posterior[0].noise
-        sure = Settings(noise_typical=0.0035, noise_range=0.05, run_noise_range=0.05)
+        sure = Settings(noise_typical=0.0035, noise_range=0.001, run_noise_range=0.001)
         assert fit_trend_field(few, PRIOR, sure)[0].noise == pytest.approx(0.0035, rel=1e-6)
 
 

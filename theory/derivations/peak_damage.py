@@ -1,4 +1,4 @@
-"""Damage by the highest rate and its repair: peak_time, peak_fourth, peak_tokens. Scaling arguments."""
+"""Damage by the highest rate, its repair and its scatter: peak_time, peak_fourth, peak_tokens. Scaling arguments."""
 
 from __future__ import annotations
 
@@ -82,6 +82,38 @@ def size_of_fourth(proof: Proof | None = None) -> sp.Expr:
     )
 
 
+def scatter(proof: Proof | None = None) -> sp.Expr:
+    """Return variance over mean of the sum of a Poisson number of independent shares: E J^2 / E J.
+
+    Shown for shares j1, j2 of chances p1, 1 - p1: the generating function is linear in the law of J, so that two
+    values stand for any law.
+    """
+    p = proof or Proof()
+    theta, events = sp.Symbol("theta", real=True), sp.Symbol("Lambda", positive=True)
+    first, second, chance = sp.symbols("j_1 j_2 p_1", positive=True)
+    shares = chance * sp.exp(theta * first) + (1 - chance) * sp.exp(theta * second)
+    cumulants = events * (shares - 1)
+    mean = p.equal(
+        "Loss spikes, in number Poisson with mean $\\Lambda$, leave shares $j_1$ and $j_2$ with chances $p_1$ and"
+        " $1-p_1$: the mean of their sum, from $\\Lambda(\\mathrm{E}\\,e^{\\theta J}-1)$",
+        sp.diff(cumulants, theta).subs(theta, 0),
+        events * (chance * first + (1 - chance) * second),
+        shown=r"\kappa_1 = \Lambda\,\mathrm{E}J",
+    )
+    variance = p.equal(
+        "and its variance",
+        sp.diff(cumulants, theta, 2).subs(theta, 0),
+        events * (chance * first**2 + (1 - chance) * second**2),
+        shown=r"\kappa_2 = \Lambda\,\mathrm{E}J^2",
+    )
+    return p.equal(
+        "so that the variance of the damage is proportional to the damage",
+        variance / mean,
+        (chance * first**2 + (1 - chance) * second**2) / (chance * first + (1 - chance) * second),
+        shown=r"\kappa_2 / \kappa_1 = \mathrm{E}J^2 / \mathrm{E}J",
+    )
+
+
 @cache
 def result() -> Result:
     """Return the checked result."""
@@ -89,6 +121,7 @@ def result() -> Result:
     first, second = damage(p)
     free, mixed = spreading(p), mixing(p)
     column, power = peak_time(p), size_of_fourth(p)
+    spike = scatter(p)
     return Result(
         "peak_damage",
         "Damage by the highest rate, and its repair",
@@ -96,7 +129,8 @@ def result() -> Result:
         " covariance,"
         " undone as $t^{-1/2}$ while the walk spreads and as $1/t$ once it has mixed. `peak_fourth`"
         " $x_{max}^4/\\sqrt t$: the"
-        " power of its second order. `peak_tokens` $x_{max}^2/d$: the first order, repair counted in tokens.",
+        " power of its second order. `peak_tokens` $x_{max}^2/d$: the first order, repair counted in tokens. Damage"
+        " by a Poisson number of spikes scatters from run to run with a variance proportional to it.",
         (
             "A peak of scaled rate $x$ adds a covariance proportional to $x^2$, whatever its length.",
             "The damage is proportional to the probability of having escaped and not yet returned.",
@@ -107,8 +141,18 @@ def result() -> Result:
             " derived.",
             "Why the second order should be repaired as $t^{-1/2}$ alone, and the first as $1/d$ beside `peak_time`,"
             " has no argument here.",
+            "That spikes are independent, rare, and leave shares of one law whatever the rate and the run's length, is"
+            " assumed; `optlaws.regression.run_noise` counts the sum of all peak columns as their damage.",
         ),
-        {"first": first, "second": second, "free": free, "mixed": mixed, "peak_time": column, "size_power": power},
+        {
+            "first": first,
+            "second": second,
+            "free": free,
+            "mixed": mixed,
+            "peak_time": column,
+            "size_power": power,
+            "spike": spike,
+        },
         tuple(p.steps),
         ("peak", "peak_time", "peak_fourth", "peak_tokens"),
         "derivations/peak_damage.py",

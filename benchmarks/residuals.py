@@ -4,16 +4,21 @@
 from __future__ import annotations
 
 import argparse
-from itertools import pairwise
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accuracy import table
 from public import FITTED, completed, load, load_curves, schaipp_splits, write_page
+from scipy.optimize import minimize
 
 import optlaws
+from optlaws.dynamics import final_states
 from optlaws.law import fit_law
+from optlaws.regression.run_noise import share_of
 from optlaws.runs import RunTable, read_runs
 from optlaws.validation import SMALLEST_POOL, configurations, rank_correlation, same_budget, same_horizon, sizes
 
@@ -62,35 +67,113 @@ def repeats() -> str:
     )
 
 
-def noise_of_laws() -> str:
-    """What laws take for noise beside what repeats show."""
+@dataclass
+class Repeated:
+    """Configurations that were run more than once, under a law of all runs that is not told so; arrays (n,) of these.
+
+    squares : sums of squares of ln loss about the configuration's mean. free : runs less one. noise : relative sd that
+    the law tells. damage, peaks : shares of the loss, as in `optlaws.regression.run_noise`.
+    """
+
+    name: str
+    squares: np.ndarray
+    free: np.ndarray
+    noise: np.ndarray
+    damage: np.ndarray
+    peaks: np.ndarray
+
+
+@cache
+def repeated() -> list[Repeated]:
+    """Return what was run more than once, by source."""
     folders = sorted((Path(optlaws.__file__).parent / "data").glob("*/runs.csv"))
     sources = {"arXiv 2501.18965": completed(load("schaipp"))} | {
         f.parent.name: completed(read_runs(f)) for f in folders
     }
-    rows = []
-    for name, table_of in sources.items():
-        every = configurations(table_of)
+    found = []
+    for name, runs in sources.items():
+        every = configurations(runs)
         again = [np.flatnonzero(every == one) for one in np.unique(every) if (every == one).sum() > 1]
         if len(again) < FEWEST_REPEATED:
             continue
-        p = fit_law(table_of).predict(table_of)
-        squares = np.array(
-            [((np.log(y) - np.log(y).mean()) ** 2).sum() for y in (table_of.final_loss[i] for i in again)]
+        law = fit_law(runs)
+        p, posterior = law.predict(runs), law.posterior
+        states = final_states(runs, law.basis.dynamics, use_params=law.use_params, use_batch=law.use_batch)
+        columns = law.basis.evaluate(states, use_batch=law.use_batch)
+        shares = [
+            share_of(columns, posterior.coefficients, which, p.loss) for which in (law.basis.damage, law.basis.peaks)
+        ]
+        losses = [np.log(runs.final_loss[i]) for i in again]
+        found.append(
+            Repeated(
+                name,
+                np.array([((y - y.mean()) ** 2).sum() for y in losses]),
+                np.array([len(i) - 1 for i in again]),
+                *(np.array([x[i].mean() for i in again]) for x in (p.noise / p.loss, *shares)),
+            )
         )
-        noise = np.array([np.mean(p.noise[i] / p.loss[i]) for i in again])
-        free = np.array([len(i) - 1 for i in again])
-        measured, told = np.sqrt(squares.sum() / free.sum()), np.sqrt((free * noise**2).sum() / free.sum())
-        ratio = np.sqrt((squares / noise**2).sum() / free.sum())
-        rows.append(
-            [name, str(len(again)), str(free.sum()), f"{100 * measured:.3f}", f"{100 * told:.3f}", f"{ratio:.2f}"]
-        )
+    return found
+
+
+def noise_of_laws() -> str:
+    """What laws take for noise beside what repeats show."""
+    rows = []
+    for r in repeated():
+        measured, told = (100 * np.sqrt(x.sum() / r.free.sum()) for x in (r.squares, r.free * r.noise**2))
+        ratio = np.sqrt((r.squares / r.noise**2).sum() / r.free.sum())
+        counts = [str(len(r.free)), str(r.free.sum())]
+        rows.append([r.name, *counts, f"{measured:.3f}", f"{told:.3f}", f"{ratio:.2f}"])
     head = ["runs", "configurations", "degrees of freedom", "measured, %", "the law's, %", "ratio, each in its own sd"]
     return (
         "## Noise of laws beside repeats\n\nA law is not told which runs are repeats of one configuration. Noise grows with"
         " damage: a law's is of the same runs, and the last column has each difference in its own standard deviation.\n\n"
         + table(head, rows)
     )
+
+
+def how_noise_grows() -> str:
+    """Which form of the noise the repeats themselves show: largest likelihoods, no law's noise in it."""
+    rows = []
+    for r in repeated():
+        parts = {
+            "damage": [r.damage**2],
+            "damage by the peak": [r.peaks],
+            "both": [r.damage**2, r.peaks],
+        }
+        plain = likeliest(r, [])[0]
+        found = {name: likeliest(r, part) for name, part in parts.items()}
+        rows.append(
+            [
+                r.name,
+                *(f"{best - plain:+.1f}" for best, _ in found.values()),
+                f"{100 * np.sqrt(found['damage by the peak'][1][0]):.3f}",
+                f"{found['damage by the peak'][1][1]:.4f}",
+            ]
+        )
+    head = ["runs", "with damage, squared", "with damage by the peak", "with both", "noise without damage, %", "spike"]
+    return (
+        "## How noise grows with damage\n\nThe same repeats alone, without what a law takes for their noise: how much more probable"
+        " (nats) they are if the variance of a run is s^2 and a part in proportion to the law's share of damage squared, to its"
+        " share of damage by the highest rate (the columns `peak...`), or both, each with the most probable factors; and those of"
+        " the second. A variance in proportion to the damage itself is what a Poisson number of loss spikes leaves;"
+        " `spike` is the share of the loss that one of them leaves, mean square over mean.\n\n" + table(head, rows)
+    )
+
+
+def likeliest(r: Repeated, parts: list[np.ndarray]) -> tuple[float, np.ndarray]:
+    """Return the largest log likelihood, constants left out, of variances s^2 + factors @ parts, and these numbers."""
+    shapes = np.stack([np.ones(len(r.free)), *parts])
+    start = np.log(r.squares.sum() / r.free.sum() / len(shapes) / shapes.mean(axis=1))
+
+    def less(logs: np.ndarray) -> float:
+        variance = np.exp(logs) @ shapes
+        return 0.5 * float((r.free * np.log(variance) + r.squares / variance).sum())
+
+    starts = (start + np.array(shift) for shift in product((-2.0, 2.0), repeat=len(start)))
+    best = min(
+        (minimize(less, x, method="Nelder-Mead", options={"maxiter": 4000}) for x in starts), key=lambda m: m.fun
+    )
+    return -float(best.fun), np.exp(best.x)
 
 
 def size_split() -> str:
@@ -287,7 +370,8 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="write docs/residuals.md")
     arguments = parser.parse_args()
     grids = [step_law("steplaw-dense"), step_law("steplaw-moe"), largest_size()]
-    parts = [size_split(), missed_pools(), missed_order(), curves(), *grids, few_steps(), repeats(), noise_of_laws()]
+    of_noise = [repeats(), noise_of_laws(), how_noise_grows()]
+    parts = [size_split(), missed_pools(), missed_order(), curves(), *grids, few_steps(), *of_noise]
     text = (
         "# Residuals behind the missed targets\n\nWritten by `python benchmarks/residuals.py --write`; errors are predicted minus true.\n\n"
         + "\n\n".join(parts)

@@ -5,9 +5,10 @@ field together miss less.
 
 High rates leave damage (columns `peak...`) through events that come by chance, loss spikes: if their number is Poisson
 and each leaves a share of the loss of its own, the variance of what they leave is proportional to its mean. The factor,
-`spike`, is the mean square over the mean of what one of them leaves. Runs made several times show this law: in each of
-six sweeps of ours the noise among repeats goes with the square root of that damage, and once it may, no longer with
-the whole damage (docs/residuals.md, which also has what laws take for noise beside what repeats show).
+`spike`, is the mean square over the mean of what one of them leaves (theory/derivations/peak_damage.py). Runs made
+several times show this law: in four of six sweeps of ours their noise is 15 to 58 nats more probable for it, and no
+more probable for another part that goes with the whole damage; the other two, and the public repeats, are too few to
+tell (docs/residuals.md, which also has what laws take for noise beside what repeats show).
 """
 
 from __future__ import annotations

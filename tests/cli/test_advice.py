@@ -202,7 +202,7 @@ class TestRecommend:
         line = next(line for line in out.splitlines() if line.startswith("Left out, being more than 100 times off"))
         assert "the peak rate of microsoft_rate, 7.68e-11 (as printed; its units are ambiguous)" in line
         # The batches follow from the predicted loss.
-        assert re.search(r": the batch of openai_rate, 2\.5\d?M; ", line)
+        assert re.search(r": the batch of openai_rate, 2\.[45]\d?M; ", line)
         assert re.search(r"; the batch of minicpm_batch, 3\.[89]\d?M\.$", line)
 
     def test_csv(self, run):

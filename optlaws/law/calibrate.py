@@ -68,7 +68,6 @@ class Evidence:
         self.states: States = final_states(runs, basis.dynamics, use_params=use_params, use_batch=use_batch, threads=1)
         peak = np.asarray(runs.batch().peak, dtype=float)
         self.coordinates = basis.coordinates(self.states, peak, basis.peak_scale(peak, settings.peak_gaps))
-        self.damage = basis.damage
 
     def residual(self, basis: Basis) -> float:
         """Return the norm of the relative residuals of the best non-negative coefficients, priors left out."""
@@ -83,7 +82,7 @@ class Evidence:
         zero = np.zeros(len(self.runs))
         problem = Problem(
             basis.evaluate(self.states, use_batch=self.use_batch), self.runs.final_loss, self.coordinates,
-            np.log(self.states.n), zero, zero + 1.0, self.damage,
+            np.log(self.states.n), zero, zero + 1.0, basis.damage, basis.peaks,
         )  # fmt: skip
         return trend_evidence(problem, basis.prior, self.settings, centre=basis.centre)
 

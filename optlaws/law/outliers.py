@@ -90,8 +90,10 @@ def outliers(
     columns, loss = problem.columns[first], problem.loss[first]
     predicted = expected_loss(posterior, columns, problem.coordinates[first], problem.size[first])
     share = share_of(columns, posterior.coefficients, posterior.damage_columns, predicted)
-    usual = posterior.settings.noise_growth  # not the runs' own growth and spikes: outliers are in these
-    growth = np.sqrt(noise_variance(1.0, usual, 0.0, share, share))
+    peaks = share_of(columns, posterior.coefficients, posterior.peak_columns, predicted)
+    s = posterior.settings  # not the runs' own growth and spikes: outliers are in these
+    spike = s.spike_typical / s.noise_typical**2
+    growth = np.sqrt(noise_variance(1.0, s.noise_growth, spike, share, peaks))
     residuals = np.stack([1.0 - predicted / loss, *(errors[first] for errors in left_out.values())])
     return [
         {"run_id": runs.run_id[i], "loss": float(loss[i]), "predicted": float(predicted[i])}

@@ -7,8 +7,8 @@ High rates leave damage (columns `peak...`) through events that come by chance, 
 and each leaves a share of the loss of its own, the variance of what they leave is proportional to its mean. The factor,
 `spike`, is the mean square over the mean of what one of them leaves (theory/derivations/peak_damage.py). Runs made
 several times show this law: in four of six sweeps of ours their noise is 15 to 58 nats more probable for it, and no
-more probable for another part that goes with the whole damage; the other two, and the public repeats, are too few to
-tell (docs/residuals.md, which also has what laws take for noise beside what repeats show).
+more probable for another part that goes with the whole damage; the other two, and the public repeats, do not tell
+(docs/residuals.md, which also has what laws take for noise beside what repeats show).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def noise_variance(noise: float, growth: float, spike: float, damage: FloatArray
     noise : relative sd where there is no damage.
     growth : share of the loss in damage at which that has grown by sqrt(2).
     spike : share of the loss that one loss spike leaves, mean square over mean.
-    damage : (n,) share of the loss in variance and escape.
+    damage : (n,) share of the loss in variance, peak and escape columns.
     peaks : (n,) of it the share that the highest rate left.
     """
     return np.asarray(noise**2 * (1.0 + (damage / growth) ** 2) + spike * peaks)
@@ -85,9 +85,8 @@ def choose_noise(
 
     spikes = settings.spike_grid if (peaks > 0).any() else (settings.spike_typical,)
     multiples = settings.noise_growth * np.array(settings.growth_grid)
-    search = _Search([np.sort(settings.noise_grid), np.sort(multiples), np.sort(spikes)], log_chance)
-    mode = search.halve(search.climb(search.nearest((noise, *typical[1:]))))
-    places = search.probable(mode)
+    search = _Search([np.unique(settings.noise_grid), np.unique(multiples), np.unique(spikes)], log_chance)
+    places = search.probable((noise, *typical[1:]))
     chance = np.array([search.height(place) for place in places])
     weight = np.exp(chance - chance.max())
     variances = [(s**2, (s / g) ** 2, k) for s, g, k in map(search.values, places)]
@@ -101,6 +100,7 @@ class _Search:
     def __init__(self, axes: list[FloatArray], function: Callable[[tuple[float, ...]], float]) -> None:
         self.axes, self.function = axes, function
         self.known: dict[tuple[float, ...], float] = {}
+        self.halved = [0] * len(axes)
 
     def values(self, place: Place) -> tuple[float, ...]:
         return tuple(float(axis[i]) for axis, i in zip(self.axes, place, strict=True))
@@ -129,17 +129,32 @@ class _Search:
         """Put a place between any two on axes that are too coarse for what lies about the mode; return the new mode."""
         for j in [*range(len(mode))] * HALVINGS:
             around = self.beside(mode, j)
-            if around and self.height(mode) - max(map(self.height, around)) > COARSE:
-                axis = self.axes[j]
+            coarse = bool(around) and self.height(mode) - max(map(self.height, around)) > COARSE
+            if coarse and self.halved[j] < HALVINGS:
+                axis, self.halved[j] = self.axes[j], self.halved[j] + 1
                 self.axes[j] = np.sort(np.concatenate([axis, np.sqrt(axis[1:] * axis[:-1])]))
                 mode = self.climb((*mode[:j], 2 * mode[j], *mode[j + 1 :]))
         return mode
 
-    def probable(self, mode: Place) -> list[Place]:
-        """Return the places that hang together with the mode and lie at most `NEGLIGIBLE` below it."""
+    def hanging(self, mode: Place) -> list[Place]:
+        """Return the places that hang together with one and lie at most `NEGLIGIBLE` below it, the highest last.
+
+        At once where one is found that lies higher: a ridge across the axes has places that no neighbour overtops.
+        """
         edge, counted = [mode], {mode}
         while edge:
             new = {at for place in edge for at in self.beside(place)} - counted
-            edge = [at for at in new if self.height(at) > self.height(mode) - NEGLIGIBLE]
+            edge = [at for at in sorted(new) if self.height(at) > self.height(mode) - NEGLIGIBLE]
             counted |= set(edge)
-        return sorted(counted)
+            if max(map(self.height, edge), default=-np.inf) > self.height(mode):
+                break
+        return sorted(counted, key=self.height)
+
+    def probable(self, values: tuple[float, ...]) -> list[Place]:
+        """Return the places of the lattice, halved as far as is needed, that are not negligible."""
+        mode = self.halve(self.climb(self.nearest(values)))
+        places = self.hanging(mode)
+        while self.height(places[-1]) > self.height(mode):
+            mode = self.halve(self.climb(places[-1]))
+            places = self.hanging(mode)
+        return places

@@ -18,7 +18,7 @@ def _in_range(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Settings:
-    """Constants of the fit, 1e-12 .. 1e12; the runs decide between the values of the two grids alone.
+    """Constants of the fit, 1e-12 .. 1e12; the runs decide within the three grids alone.
 
     Attributes
     ----------
@@ -34,7 +34,8 @@ class Settings:
     source_sd : float
         Prior sd of the offset between final losses and curves (another evaluation set).
     noise_grid : tuple of float
-        Relative run-to-run sds among which the evidence chooses.
+        Relative run-to-run sds among which the evidence chooses while the trend is found, and of which it takes the mean
+        afterwards.
     noise_typical, noise_range : float
         Median of the prior of the noise, and sd of its logarithm: a few runs do not show that they are free of noise.
     noise_growth : float

@@ -379,7 +379,8 @@ def report(
     parts.append(
         "## What does caution cost where the law knows?\n\nThe same runs left out: mean regret in %, the real loss of"
         " the run that is chosen over the lowest real one of its row, or of its (N, D). By the mean; by the score of"
-        " `optimize` and `recommend`, which counts standard deviations as far as they exceed the noise of one run"
+        " `optimize` and `recommend`, which counts standard deviations as far as they exceed the"
+        " scatter of the law's runs about its trend"
         f" ({Z:.3f} of them); and were all of them counted, which drew the choice to the middle of the runs. Caution is"
         " for what lies beyond the runs. That only the excess counts was chosen with these rows in view, so that they"
         " are no test of it.\n\n" + table(head, cells)

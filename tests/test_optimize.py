@@ -1,6 +1,7 @@
 """Planning a schedule: known optima, bounds kept, never worse than the standard ones, bad input."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -303,3 +304,17 @@ def test_steps_from_tokens_and_the_laws_batch(law):
     assert task.steps == 50000
     assert task.assumed == {"params": 84934656.0, "weight_decay": 0.1, "batch_tokens": 51200.0}
     assert isinstance(task.runs([parse("cosine:peak=1e-3,steps=50000")]), RunTable)
+
+
+def test_a_setting_gains_nothing_by_the_noise_of_its_runs():
+    """What counts of the law's doubt is beyond the scatter of its runs, which no rate changes."""
+    law = load_law("steplaw-dense")
+    task = make_task(law, params=268e6, tokens=20e9, batch_tokens=524288.0)
+    judged = task.judge([parse(f"cosine:peak={peak},steps={task.steps},warmup=2000") for peak in ("5e-4", "5e-3")])
+    assert judged.noise[1] > 3 * judged.noise[0]
+    assert judged.known.tolist() == [law.info["fit"]["scatter"]] * 2
+    beyond = np.maximum(judged.sd - judged.known, 0.0)
+    np.testing.assert_allclose(judged.score(2.0), np.log(judged.loss) + 2.0 * beyond, rtol=1e-12)
+    plain = make_task(replace(law, info={}), params=268e6, tokens=20e9, batch_tokens=524288.0)
+    again = plain.judge([parse(f"cosine:peak=5e-4,steps={task.steps},warmup=2000")])
+    assert again.known == pytest.approx(again.noise)

@@ -300,6 +300,13 @@ def _build(data: dict[str, Any]) -> Law:
             raise TypeError(f"settings.{key} must be a {'list' if isinstance(usual[key], tuple) else 'number'}")
     settings = Settings(**given)
     width = len(data["columns"])
+    for key in ("damage_columns", "peak_columns"):
+        places = p.get(key, [])
+        good = type(places) is list and all(type(j) is int and 0 <= j < width for j in places)
+        if not good or len(set(places)) < len(places):
+            raise ValueError(f"{key} must be a list of places of columns, each once, 0 to {width - 1}")
+    if ("spike" in p) != ("peak_columns" in p):
+        raise ValueError("posterior must hold spike and peak_columns, or neither")
     inducing = numbers(p["inducing"], len(p["inducing"]), -1, name="posterior.inducing", most=LARGEST)
     sizes = numbers(p["sizes"], -1, name="posterior.sizes", most=LARGEST)
     posterior = Posterior(
@@ -310,7 +317,7 @@ def _build(data: dict[str, Any]) -> Law:
         root=root,
         noise=number(p["noise"], "noise", SMALLEST, LARGEST),
         growth=number(p.get("growth", settings.noise_growth), "growth", SMALLEST, LARGEST),  # before, of the settings
-        spike=number(p.get("spike", 0.0), "spike", 0.0, LARGEST),  # before, none
+        spike=number(p.get("spike", 0.0), "spike", 0.0, 1.0),  # before, none
         spread=number(p["spread"], "spread", SMALLEST, LARGEST),
         settings=settings,
         damage_columns=tuple(p["damage_columns"]),
@@ -335,9 +342,6 @@ def _build(data: dict[str, Any]) -> Law:
         raise LawError(f"scales must be those of basis {basis.id!r}, got others; use the release that wrote it")
     if posterior.inducing.shape[1] != len(COORDINATES):
         raise ValueError(f"inducing points must have {len(COORDINATES)} coordinates, got {posterior.inducing.shape[1]}")
-    for key in ("damage_columns", "peak_columns"):
-        if not all(type(j) is int and 0 <= j < width for j in getattr(posterior, key)):
-            raise ValueError(f"{key} must be places of columns, 0 to {width - 1}")
     if not (np.diag(root) > 0).all():
         raise ValueError("the diagonal of root must be above 0")
     if lost:

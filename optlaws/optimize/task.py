@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from os import PathLike
 from typing import Any
 
@@ -44,6 +45,7 @@ class Judged:
     inside : whether nothing but the job's own sizes is outside the law's domain.
     why : what is not ("" inside).
     prediction : the law's own.
+    known : standard deviation of ln of the expected loss that settings like those of the law's runs may have, (m,).
     """
 
     loss: FloatArray
@@ -52,6 +54,7 @@ class Judged:
     inside: BoolArray
     why: Sequence[str]
     prediction: Any
+    known: FloatArray
 
     @property
     def noise(self) -> FloatArray:
@@ -61,11 +64,12 @@ class Judged:
     def score(self, caution: float) -> FloatArray:
         """Return ln of the expected loss and the `caution` (at least 0) that counts against it, shape (m,).
 
-        That is ln L + c max(sd - noise, 0): standard deviations of the expected loss count as far as they exceed the
-        noise of one run. Less is what a law does not know of settings like those that it has seen; among these it would
-        only draw the choice to the middle of the runs (docs/optimize.md has what it is worth).
+        That is ln L + c max(sd - known, 0): standard deviations of the expected loss count as far as they exceed how
+        far the law's own runs lie off its trend. Less is what a law does not know of settings like those that it has
+        seen; among these it would only draw the choice to the middle of the runs (docs/optimize.md has what it is
+        worth). The noise of the run itself would not do: it is higher at higher rates, which would gain by it.
         """
-        return np.asarray(np.log(self.loss) + caution * np.maximum(self.sd - self.noise, 0.0))
+        return np.asarray(np.log(self.loss) + caution * np.maximum(self.sd - self.known, 0.0))
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,18 @@ def judge(law: Any, runs: RunTable, sizes_outside: bool = False, risk: bool = Tr
     danger = np.full(len(loss), np.nan) if model is None else np.zeros(len(loss))
     if risk and model is not None:
         danger = np.asarray(risks(runs, law), dtype=np.float64)
-    return Judged(loss, sd, danger, np.array([not text for text in why], dtype=bool), why, prediction)
+    inside = np.array([not text for text in why], dtype=bool)
+    return Judged(loss, sd, danger, inside, why, prediction, _known(law, prediction))
+
+
+def _known(law: Any, prediction: Any) -> FloatArray:
+    """Return the scatter of the law's runs about its trend, of a law without one the noise of a run, shape (m,)."""
+    fit = (getattr(law, "info", None) or {}).get("fit", {})
+    scatter = fit.get("scatter", fit.get("noise")) if isinstance(fit, Mapping) else None  # `noise`, of older files
+    loss = np.asarray(prediction.loss, dtype=np.float64)
+    if isinstance(scatter, Real):
+        return np.full(len(loss), float(scatter))
+    return np.asarray(np.asarray(prediction.noise, dtype=np.float64) / loss)
 
 
 def _of_schedule(reason: str, sizes_outside: bool) -> str:

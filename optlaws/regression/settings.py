@@ -34,8 +34,7 @@ class Settings:
     source_sd : float
         Prior sd of the offset between final losses and curves (another evaluation set).
     noise_grid : tuple of float
-        Relative run-to-run sds among which the evidence chooses while the trend is found, and of which it takes the mean
-        afterwards.
+        Relative run-to-run sds among which the evidence chooses while the trend is found; afterwards it takes the mean.
     noise_typical, noise_range : float
         Median of the prior of the noise, and sd of its logarithm: a few runs do not show that they are free of noise.
     noise_growth : float

@@ -35,7 +35,8 @@ from optlaws.regression.whitened import Whitened, cholesky
 
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and intervals would run out of range
-LARGEST_LOSS = 1e100  # squares of larger ones, or of losses below its inverse, would run out of range
+LARGEST_LOSS, FAR = 1e100, 1e5  # squares of larger losses, or of smaller ones than the inverse, and losses so many
+# times their median, or below it, would run out of range
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
 FEWEST_NARROWING = 9  # points: fewer residuals have no 90 % quantile (0.9 (n + 1) > n), and may only widen
 
@@ -176,12 +177,12 @@ def _find_trend(
 ) -> _Trend:
     """Find coefficients and noise in rounds of reweighting."""
     y = problem.loss
-    odd = np.flatnonzero(~((y >= 1.0 / LARGEST_LOSS) & (y <= LARGEST_LOSS)))
-    if len(odd):
-        raise FitError(
-            f"losses must be from {1.0 / LARGEST_LOSS:g} to {LARGEST_LOSS:g} nats per token, got {y[odd[0]]:g};"
-            " drop that run or correct it"
-        )
+    median = float(np.median(y))
+    for low, high in ((1.0 / LARGEST_LOSS, LARGEST_LOSS), (median / FAR, median * FAR)):
+        odd = y[~((y >= low) & (y <= high))]
+        if len(odd):
+            text = f"losses must be from {low:g} to {high:g} nats per token, got {odd[0]:g}"
+            raise FitError(text + "; drop that run or correct it")
     if not np.isfinite(problem.columns).all():
         raise FitError(
             "columns must be finite, got an infinite one; a schedule or size among the runs is out of any range"

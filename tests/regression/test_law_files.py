@@ -313,6 +313,34 @@ def test_numbers_out_of_range(path, number):
         Law.load(path)
 
 
+def test_a_file_without_spikes_has_none(law, path):
+    """As releases wrote it before noise had a part by them."""
+    data = json.loads(path.read_text())
+    assert data["posterior"].pop("spike") == law.posterior.spike > 0
+    assert tuple(data["posterior"].pop("peak_columns")) == law.posterior.peak_columns
+    found = store.law_from_text(json.dumps(data), "law.json").posterior
+    assert (found.spike, found.peak_columns) == (0.0, ())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"spike": None}, {"spike": "0.1"}, {"spike": -0.1}, {"spike": 2.0}, {"peak_columns": None},
+        {"peak_columns": ""}, {"peak_columns": {}}, {"peak_columns": [13, 13]}, {"peak_columns": [16]},
+        {"peak_columns": [0.5]}, "spike", "peak_columns",
+    ],
+)  # fmt: skip
+def test_spikes_that_no_file_can_have(path, change):
+    data = json.loads(path.read_text())
+    if isinstance(change, str):
+        del data["posterior"][change]
+    else:
+        data["posterior"].update(change)
+    path.write_text(json.dumps(data))
+    with pytest.raises(LawError, match=r"law\.json' has a damaged entry \(.*(spike|peak_columns).*\); fit it again"):
+        Law.load(path)
+
+
 @pytest.mark.parametrize("value", [object(), float("nan"), np.float32(1.0)])
 def test_what_json_cannot_hold_is_one_sentence(law, path, value):
     good = path.read_bytes()

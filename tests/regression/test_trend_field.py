@@ -387,6 +387,14 @@ def test_losses_out_of_range_are_an_error(rng, loss):
         fit_trend_field(problem, PRIOR, Settings())
 
 
+@pytest.mark.parametrize("factor", [1e-6, 1e6])
+def test_a_loss_far_from_all_others_is_an_error(rng, factor):
+    problem, _ = make(rng, 12)
+    problem.loss[3] *= factor
+    with pytest.raises(FitError, match=r"losses must be from .*e-05 to .* nats per token, got .*; drop that run or"):
+        fit_trend_field(problem, PRIOR, Settings())
+
+
 def test_rows_without_the_others_are_the_dense_answer(rng):
     """What the others say of some rows, through the low rank, against the inverse of the whole covariance."""
     features, diagonal, b = rng.normal(size=(60, 9)) * 0.3, rng.uniform(1e-4, 1e-2, 60), rng.normal(size=60)

@@ -220,11 +220,9 @@ def _find_trend(
         alpha = chosen.solve(1.0 - fitted / y)
         smooth = y * np.clip(1.0 - chosen.d * alpha, 0.1, 10.0)
         target = 1.0 - fitted / y + fitted / smooth
-        hurt = share_of(problem.columns, c / mean, problem.damage_columns, y)
-        peaks = share_of(problem.columns, c / mean, problem.peak_columns, y)
-        usual = growth + settings.spike_typical * peaks / settings.noise_typical**2
-        residual = kept * alpha / (noise * np.sqrt(problem.share * usual))
+        residual = kept * alpha / (noise * np.sqrt(problem.share * growth))
         weight = 1.0 / np.sqrt(1.0 + (residual / settings.robust) ** 2)
+        hurt = share_of(problem.columns, c / mean, problem.damage_columns, y)
         growth = noise_variance(1.0, settings.noise_growth, 0.0, hurt, hurt)
     return _Trend(x, mean, precision, middle, c, noise, weight, phi, rest, inducing, best, 1.0 - fitted / y)
 

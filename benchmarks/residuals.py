@@ -163,7 +163,7 @@ def how_noise_grows() -> str:
 def likeliest(r: Repeated, parts: list[np.ndarray]) -> tuple[float, np.ndarray]:
     """Return the largest log likelihood, constants left out, of variances s^2 + factors @ parts, and these numbers."""
     shapes = np.stack([np.ones(len(r.free)), *parts])
-    start = np.log(r.squares.sum() / r.free.sum() / len(shapes) / shapes.mean(axis=1))
+    start = np.log(r.squares.sum() / r.free.sum() / len(shapes) / np.maximum(shapes.mean(axis=1), 1e-12))
 
     def less(logs: np.ndarray) -> float:
         variance = np.exp(logs) @ shapes

@@ -132,6 +132,22 @@ def test_damage_is_noise(joint):
     assert (joint.noise >= Settings().noise_typical ** 2).all()
 
 
+def test_noise_is_that_of_a_law_of_the_expected_coefficients(joint):
+    """Run by run and column by column; where the expected coefficient is 0, the mean of a half-normal of the prior."""
+    basis, settings = get_basis(), Settings()
+    runs = plan(batch_tokens=5e4, tokens=None)
+    columns = basis.evaluate(final_states(runs, basis.dynamics))
+    for row, told in zip(columns, joint.noise, strict=True):
+        loss = sum(c * x for c, x in zip(basis.centre, row, strict=True))
+        shares = {
+            name: (centre if centre > 0 else np.sqrt(2 / np.pi) * prior) * x / loss
+            for name, centre, prior, x in zip(basis.names, basis.centre, basis.prior, row, strict=True)
+        }
+        hurt = sum(share for name, share in shares.items() if name.startswith(("variance", "peak", "escape")))
+        spikes = settings.spike_typical * sum(share for name, share in shares.items() if name.startswith("peak"))
+        assert told == pytest.approx(1e-6 * (1.0 + (hurt / settings.noise_growth) ** 2) + spikes, rel=1e-9)
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0])
 def test_gain_per_price(joint, exponent):
     """Each choice takes most off the variance for its price to that power, tried one by one."""

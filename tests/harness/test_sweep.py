@@ -484,12 +484,18 @@ def test_a_real_ray_stops_with_checkpoints_and_goes_on(tmp_path):
     pytest.importorskip("ray", reason="ray is not installed: sweeps over a cluster need the extra cluster")
     content = grid(
         blocks={"main": {"peaks": [1e-3, 2e-3], "horizons": [1500]}},
-        base={**GRID["base"], "checkpoint": {"every": 50}},
+        base={**GRID["base"], "checkpoint": {"every": 450}},
     )
-    code, said, errors, out = ray_sweep(content, tmp_path, wait_for=lambda out: any(out.rglob("step-*.pt")))
+
+    def under_way(out):
+        found = any(out.rglob("step-*.pt"))
+        time.sleep(0.5 * found)  # so that it stops between two of the checkpoints that it would leave anyway
+        return found
+
+    code, said, errors, out = ray_sweep(content, tmp_path, wait_for=under_way)
     assert code == 130, errors
     assert "are left" in said
-    assert any(int(path.stem.removeprefix("step-")) % 50 for path in out.rglob("step-*.pt"))
+    assert any(int(path.stem.removeprefix("step-")) % 450 for path in out.rglob("step-*.pt"))
     code, said, errors, out = ray_sweep(content, tmp_path)
     assert (code, len(read_runs(out / "runs.csv"))) == (0, len(read_grid(content))), errors
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from optlaws._normal import NORMAL_90
+from optlaws._normal import NORMAL_90, share_to_cover
 from optlaws.dynamics.model import FloatArray
 from optlaws.features import Basis
 from optlaws.regression.settings import Settings
@@ -18,7 +18,6 @@ from optlaws.runs._repeats import configurations
 
 FOLDS = 5
 FEWEST = 4  # configurations with curves: of fewer a law without one of them says nothing
-HIGHEST = 0.99  # share of the left-out readings that intervals are made to cover: the widest reading decides nothing
 NARROWEST, WIDEST = 1.0, 20.0  # factors of the sds of expected losses
 CALLED = "a fifth of the curves"
 
@@ -42,11 +41,9 @@ class LeftOut(NamedTuple):
     def least_spread(self) -> float:
         """Return the factor with which intervals hold for other curves.
 
-        The readings of one curve err together, so that n configurations count as n and not as their readings: covered
-        is a share 0.9 (n + 1) / n of the readings, as conformal intervals from n residuals ask for (Vovk et al.,
-        Algorithmic Learning in a Random World, 2005), 0.99 at most.
+        The readings of one curve err together, so that n configurations count as n and not as their readings.
         """
-        wanted = min(0.9 * (self.curves + 1) / self.curves, HIGHEST)
+        wanted = share_to_cover(self.curves)
         tried = np.geomspace(NARROWEST, WIDEST, 200)
         return float(next((s for s in tried if self.coverage(s) >= wanted), tried[-1]))
 

@@ -25,7 +25,7 @@ from scipy.linalg import solve_triangular
 from scipy.linalg.lapack import dtrtrs
 
 from optlaws._content import Content, read_only
-from optlaws._normal import NORMAL_90
+from optlaws._normal import NORMAL_90, share_to_cover
 from optlaws.dynamics.model import FloatArray
 from optlaws.errors import FitError
 from optlaws.regression.kernel import choose_inducing, field_features, group_matrix, levels_of, matern32, whitening
@@ -339,10 +339,11 @@ def _calibrate(
     noise_variance: FloatArray, weighted_noise: FloatArray, groups: dict[str, FloatArray],
     spreads: tuple[float, float],
 ) -> tuple[float, dict[str, dict[str, float]], dict[str, FloatArray]]:  # fmt: skip
-    """Return the factor of the model's sds with which 90 % intervals cover 90 % of left-out residuals, and errors.
+    """Return the factor of the model's sds with which 90 % intervals cover left-out residuals, and errors.
 
-    The third value is these residuals, (m,), by the partition's name; fewer than `FEWEST_CHECKED` in all leave the
-    factor at 1, or at the lower end of its range where that is higher.
+    Covered is the share of them that holds new runs with 90 % (`share_to_cover`). The third value is these residuals,
+    (m,), by the partition's name; fewer than `FEWEST_CHECKED` in all leave the factor at 1, or at the lower end of its
+    range where that is higher.
 
     With r the residuals of the trend that the priors expect before any run was seen, and K their joint covariance,
     trend coefficients included, leaving group g out gives the residual (K^-1)_gg^-1 (K^-1 r)_g with covariance
@@ -375,7 +376,7 @@ def _calibrate(
         tried = np.geomspace(*spreads, 200)
         tried = tried[tried >= 1.0] if m < FEWEST_NARROWING else tried
         shares = [(squares <= NORMAL_90**2 * (s * s * own + noise)).mean() for s in tried]
-        spread = float(tried[min(int(np.searchsorted(shares, 0.9)), len(tried) - 1)])
+        spread = float(tried[min(int(np.searchsorted(shares, share_to_cover(m))), len(tried) - 1)])
     checked = {}
     for name, (squares, own, noise) in left.items():
         variance = spread**2 * own + noise

@@ -64,3 +64,55 @@ def test_a_law_that_is_sure_of_everything_has_normal_differences():
     ranking = rank(runs(2), one)
     half = Z * np.hypot(0.01 / 3.0, 0.01 / 3.1)
     assert ranking.difference_upper[1] == pytest.approx(3.0 * np.expm1(np.log(3.1 / 3.0) + half), rel=1e-9)
+
+
+def test_ties_share_what_another_leaves_them():
+    """Two that end alike in every draw, and a third below them in half of all: a quarter, a quarter, a half."""
+    factors = np.array([[0.02, 0.0], [0.02, 0.0], [0.0, 0.02]])
+    p = rank(runs(3), FixedLaw([3.0, 3.0, 3.0], factors, noise=0.0)).p_best
+    assert p == pytest.approx([0.25, 0.25, 0.5], abs=0.01)
+    assert p.sum() == pytest.approx(1.0)
+
+
+@dataclass(frozen=True)
+class RiskyLaw(FixedLaw):
+    """Diverges as it is told; picks its rows by the run ids 1, 2, ..., so that parts of a table can be asked about."""
+
+    danger: tuple[float, ...] = ()
+
+    @property
+    def risk(self):
+        return self
+
+    def rows(self, table):
+        return [int(name) - 1 for name in table.run_id]
+
+    def probability(self, table, defaults=None):
+        return np.asarray(self.danger)[self.rows(table)]
+
+    def expected_loss(self, table):
+        return np.asarray(self.loss)[self.rows(table)]
+
+    def predict(self, table):
+        rows = self.rows(table)
+        return FixedLaw(np.asarray(self.loss)[rows], np.asarray(self.factors)[rows], self.noise).predict(table)
+
+
+def test_those_that_lie_just_behind_a_safe_one_share_with_it():
+    """Where the lowest surely diverges, nearness counts from the first that does not: two sds behind it is near."""
+    spread = 0.003
+    law = RiskyLaw([2.9, 3.0, 3.0 + 2.0 * spread], spread * np.eye(3), noise=0.0, danger=(1.0, 0.0, 0.0))
+    p = rank(runs(3), law).p_best
+    expected = NormalDist().cdf(np.sqrt(2.0))
+    assert p == pytest.approx([0.0, expected, 1.0 - expected], abs=0.005)
+
+
+def test_among_very_many_risks_and_the_choice_are_those_of_the_lowest(monkeypatch):
+    """The choice is a place among all candidates; risks of the others are not known."""
+    monkeypatch.setattr("optlaws.ranking.JOINT", 3)
+    law = RiskyLaw([3.5, 3.2, 3.4, 3.0, 3.1], 1e-3 * np.eye(5), danger=(0.01, 0.02, 0.03, 0.5, 0.04))
+    ranking = rank(runs(5), law)
+    assert ranking.preferred == 4
+    assert ranking.order.tolist() == [3, 4, 1, 2, 0]
+    np.testing.assert_array_equal(ranking.risk, [np.nan, 0.02, np.nan, 0.5, 0.04])
+    assert ranking.p_best == pytest.approx([0.0, 0.02, 0.0, 0.5, 0.48], abs=0.01)

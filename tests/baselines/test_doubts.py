@@ -75,6 +75,19 @@ def test_best_rates_at_the_edge_of_those_tried(best, edge):
         assert "of no part in it came out p (" in text
 
 
+@pytest.mark.parametrize("best", [2e-4, 3e-4, 4e-4, 5e-3, 6e-3, 9e-3])
+def test_best_rates_at_the_edge_are_said_of_more_than_half_of_the_pairs(best):
+    """Counted one pair of N and D at a time, where some are best at an end of the rates tried and others between."""
+    runs, edge = valley(best), 0
+    for pair in {(n, d) for n, d in zip(runs.size, runs.tokens, strict=True)}:
+        own = np.flatnonzero((runs.size == pair[0]) & (runs.tokens == pair[1]))
+        edge += runs.schedules[own[runs.final_loss[own].argmin()]].peak in (1.25e-4, 8e-3)
+    assert 0 < edge < 12
+    text = "; ".join(doubts(get_baseline("step_law").published(), runs, {}, ""))
+    assert (f"at the edge of those tried in {edge} of 12 pairs" in text) is (edge > 6)
+    assert ("at the edge of those tried" in text) is (edge > 6)
+
+
 def test_a_law_of_batches_alone_needs_no_range_of_rates():
     assert "rate" not in said("minicpm_batch", valley(1e-5))[1]
 

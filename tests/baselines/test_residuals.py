@@ -80,6 +80,12 @@ class TestParts:
         assert shared == pytest.approx(0.05, rel=0.02)
         assert own == pytest.approx(0.001, rel=0.4)
 
+    def test_two_groups_are_enough(self):
+        """Means of 0.03 and 0.01, and 0.01 about them: t^2 = 4e-4 / 2, s^2 the mean square less that."""
+        shared, own, _ = shared_and_own(np.array([0.04, 0.02, 0.02, 0.0]), np.array([0, 0, 1, 1]))
+        assert own == pytest.approx(np.sqrt(4e-4 / 2.0), rel=1e-12)
+        assert shared == pytest.approx(np.sqrt(24e-4 / 4.0 - 4e-4 / 2.0), rel=1e-12)
+
     @pytest.mark.parametrize("label", [np.zeros(6), np.arange(6)], ids=["one group", "groups of one"])
     def test_what_cannot_be_told_apart_is_each_runs_own(self, label):
         residuals = np.array([0.01, 0.02, 0.015, 0.03, 0.01, 0.02])
@@ -93,6 +99,20 @@ class TestParts:
             np.sqrt((residuals**2).mean()),
             NORMAL_90,
         )
+
+
+class TestTails:
+    def test_of_few_they_are_students_about_zero(self):
+        """Points of t tables at 5 %, with n degrees of freedom; of none there is no width."""
+        assert tails(np.array([])) == (0.0, 0.0)
+        assert tails(np.array([-0.01])) == pytest.approx((-0.063138, 0.063138), rel=1e-4)
+        low, high = tails(np.array([0.03, 0.0, -0.01, 0.02]))
+        assert high == -low == pytest.approx(2.131847 * np.sqrt(14e-4 / 4.0), rel=1e-6)
+
+    @pytest.mark.parametrize(("count", "rank"), [(19, 1), (38, 1), (39, 2), (99, 5)])
+    def test_of_many_they_are_order_statistics(self, count, rank):
+        low, high = tails(np.random.default_rng(0).permutation(count).astype(float))
+        assert (low, high) == (rank - 1.0, count - rank)
 
 
 class TestDifferenceFactor:
@@ -128,6 +148,8 @@ class TestLevels:
     def test_what_candidates_do_not_say_is_one_level(self):
         some = table([1e8, 2e8], 1e10)
         assert same_level(some, "corpus", 1.01).tolist() == [0, 0]
+        half = RunTable.build(some.schedules, params=[1e8, np.nan], batch_tokens=5e5)
+        assert same_level(half, "params", 1.01).tolist() == [0, 0]
         bare = RunTable.build(some.schedules, batch_tokens=5e5)
         assert same_level(bare, "params", 1.01).tolist() == [0, 0]
 

@@ -86,3 +86,30 @@ def test_law_files_keep_it(law, tmp_path):
 
 def test_built_in_laws_know_theirs():
     assert load_law("steplaw-dense").joint.names == NAMES
+
+
+def test_repeats_do_not_tell_a_shape():
+    """Eleven different combinations are too few, however often each was run; twelve are enough."""
+    rng = np.random.default_rng(0)
+    for count in (11, 12):
+        logs = np.repeat(rng.normal(size=(count, 2)), 5, axis=0)
+        found = Joint.of({"params": np.exp(logs[:, 0]), "steps": np.exp(logs[:, 1])})
+        assert (found is not None) is (count == 12)
+
+
+def test_a_quantity_that_is_nothing_in_some_run_is_not_looked_at():
+    """Of a peak rate of 0 there is no logarithm; the other quantities still tell."""
+    rng = np.random.default_rng(1)
+    values = {name: np.exp(rng.normal(size=20)) for name in NAMES}
+    values["peak_lr"][3] = 0.0
+    found = Joint.of(values)
+    assert found.names == ("params", "steps", "batch_tokens")
+    assert np.isfinite(found.limit)
+    assert Joint.of({"peak_lr": np.zeros(20)}) is None
+
+
+def test_reasons_are_of_those_that_are_asked_about():
+    rng = np.random.default_rng(2)
+    found = Joint.of({"params": np.exp(rng.normal(size=20)), "steps": np.exp(rng.normal(size=20))})
+    far = {"params": np.array([1e9, 1.0, 1e9]), "steps": np.array([1e9, 1.0, 1e9])}
+    assert set(found.reasons(far, np.array([True, True, False]))) == {0}

@@ -1,4 +1,4 @@
-"""Both ends of a forecast, final loss and last reading, against dense formulas; noise and weights of readings by hand."""
+"""Both ends of a forecast, final loss and last reading, by dense formulas; noise and weights of readings by hand."""
 
 from __future__ import annotations
 

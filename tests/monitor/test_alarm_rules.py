@@ -1,0 +1,133 @@
+"""The rules behind alarms one at a time, on blocks made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from monitor_helpers import plain_path
+
+from optlaws.monitor import CurvePrior, Thresholds
+from optlaws.monitor.alarms import Blocks, Divergence, block_noise, off_track, stuck
+
+T = Thresholds()
+LIMIT = np.log(1.2)  # of `stuck`
+
+
+def prior(offset=0.0, sd=0.0):
+    mean = np.zeros(6)
+    mean[0] = offset
+    return CurvePrior(mean, np.diag([sd**2, 0.0, 0.0, 0.0, 0.0, 0.0]), 0.003)
+
+
+def test_the_noise_of_blocks_by_hand():
+    """Median absolute second difference, 1.4826 / sqrt(6) of it, times 1 + 6 / n for n of them."""
+    assert block_noise([0.0, 0.1, 0.3, 0.2]) == pytest.approx(4.0 * 1.4826 / np.sqrt(6.0) * 0.2)
+    assert block_noise([0.0, 0.1, 0.3, 0.2, 0.2]) == pytest.approx(3.0 * 1.4826 / np.sqrt(6.0) * 0.1)
+    assert block_noise([1.0, 1.25]) == 0.25
+    assert block_noise(np.linspace(3.0, 1.0, 30).tolist()) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_block_ends_where_the_next_one_begins():
+    """Blocks of 10 steps from 0: 9.9 belongs to the first, 10 to the second."""
+    blocks = Blocks(10.0)
+    assert [blocks.add(step, step, np.nan) for step in (0.0, 4.0, 9.9, 10.0, 19.0, 31.0)] == [
+        False, False, False, True, False, True,
+    ]  # fmt: skip
+    assert blocks.arrays()[1] == [4.0, 14.5, 31.0]
+
+
+@pytest.mark.parametrize("wave", [0.0, 0.05])
+def test_a_rise_must_exceed_its_limit_and_six_standard_errors(wave):
+    """Of the window's level, whose median has 1.25 times the error of a mean; the window is 20 of 1000 steps."""
+    steps = np.arange(100) * 5.0
+    logs = wave * (np.arange(100) % 2) + 2.0 * (np.arange(100) >= 95)
+    watch = Divergence(T, 1000.0, best=0.0)
+    rise, limit, falling = watch.look(steps.tolist(), logs.tolist(), [np.nan] * 100, 0.0, False)
+    few = 1.0 + 6.0 / 64.0
+    noise = few * 1.4826 / np.sqrt(6.0) * 2.0 * wave
+    assert limit == pytest.approx(max(0.05, 6.0 * 1.25 * noise / np.sqrt(4)))
+    assert rise == pytest.approx(np.sort(logs[-4:])[1])
+    assert not falling
+    assert watch.since == steps[-4]
+
+
+@pytest.mark.parametrize(("level", "expected", "well"), [(0.02, 0.0, True), (0.03, 0.0, False), (0.03, 0.01, True)])
+def test_a_run_is_well_again_within_half_of_a_rise(level, expected, well):
+    """Of twice what the law expects above the best level."""
+    steps, logs = (np.arange(50) * 5.0).tolist(), [level] * 50
+    assert Divergence(T, 1000.0, best=0.0).recovered(logs, steps, expected) is well
+
+
+class TestStuck:
+    path = plain_path()
+    steps = np.arange(2.5, 450.1, 2.5)
+
+    def logs(self, above, since=200.0):
+        """On the path until a step, then flat, so that the median of the last 50 steps lies `above` it."""
+        late = self.steps >= self.steps[-1] - 50.0
+        on = self.path.reach_at(self.steps)
+        return np.where(self.steps < since, on, above + np.median(on[late]))
+
+    def test_the_excess_is_the_median_over_what_is_within_reach(self):
+        excess, allowed = stuck(self.path, prior(), T, self.steps, self.logs(0.3))
+        late = self.steps >= 400.0
+        expected = np.median(self.logs(0.3)[late] - self.path.reach_at(self.steps[late]))
+        assert excess == pytest.approx(expected, rel=1e-12)
+        assert excess == pytest.approx(0.3, abs=1e-3)
+        assert allowed == pytest.approx(LIMIT)
+
+    @pytest.mark.parametrize(("above", "offset", "found"), [
+        (0.16, 0.0, False), (0.16, 0.04, True), (0.2, 0.0, True), (0.2, -0.04, False),
+    ])  # fmt: skip
+    def test_the_offset_of_the_evaluation_sets_is_taken_into_account(self, above, offset, found):
+        """Losses on the curve's set lie that much below final ones."""
+        answer = stuck(self.path, prior(offset), T, self.steps, self.logs(above))
+        assert (answer is not None) is found
+        if found:
+            assert answer[0] == pytest.approx(above + offset, abs=1e-3)
+
+    @pytest.mark.parametrize(("first", "found"), [(0.08, False), (0.11, True)])
+    def test_a_loss_that_has_only_just_risen_is_given_time(self, first, found):
+        """The first block of the window must lie above half of the limit, 0.091."""
+        logs = self.logs(0.3)
+        at = int(np.argmax(self.steps >= 400.0))
+        logs[at] = self.path.reach_at(self.steps[at : at + 1])[0] + first
+        logs[-1] = logs[at]  # else it has not fallen
+        assert (stuck(self.path, prior(), T, self.steps, logs) is not None) is found
+
+    @pytest.mark.parametrize(("share", "found"), [(0.15, True), (0.25, False)])
+    def test_a_loss_that_falls_a_fifth_of_what_it_must_is_not_stuck(self, share, found):
+        on = self.path.reach_at(self.steps)
+        logs = np.where(self.steps < 200.0, on, 0.3 + on[-1] + share * (on - on[-1]))
+        assert (stuck(self.path, prior(), T, self.steps, logs) is not None) is found
+
+    def test_a_run_that_was_as_high_from_the_start_is_not(self):
+        on = self.path.reach_at(self.steps)
+        flat = np.where(self.steps < 200.0, on + 0.3, self.logs(0.3))
+        assert stuck(self.path, prior(), T, self.steps, flat) is None
+
+
+class TestOffTrack:
+    path = replace(plain_path(sd=0.01), effects=np.zeros((50, 5)))
+    sd = np.hypot(np.hypot(0.01, 0.003), 0.002)
+
+    @pytest.mark.parametrize("side", [-1.0, 1.0])
+    def test_it_counts_the_sds_of_the_last_twentieth(self, side):
+        """A steady departure from step 380 on, of a run that followed its law before: the median, with its sign."""
+        steps = np.arange(2.5, 450.1, 2.5)
+        logs = self.path.at(steps)[0] - 0.02 + side * 5.0 * self.sd * (steps > 380.0)
+        value, allowed = off_track(self.path, prior(0.02, 0.002), T, steps, logs)
+        assert allowed == T.off_track
+        assert value == pytest.approx(side * 5.0, rel=0.02)
+        logs[-3] -= side * 2.0 * self.sd  # one block of these inside
+        assert off_track(self.path, prior(0.02, 0.002), T, steps, logs) is None
+
+    @pytest.mark.parametrize(("off", "found"), [(2, False), (3, True)])
+    def test_of_few_readings_the_last_three_decide(self, off, found):
+        steps = np.linspace(100.0, 700.0, 13)
+        logs = self.path.at(steps)[0]
+        logs[-off:] += 0.3
+        answer = off_track(self.path, prior(), T, steps, logs)
+        assert (answer is not None) is found

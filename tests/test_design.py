@@ -131,6 +131,22 @@ class TestChoice:
         assert found.unit == "FLOPs"
         assert len(set(found.runs.params.tolist())) >= 3  # a law of sizes is wanted
 
+    def test_widths_are_those_of_90_percent_intervals_given_the_runs(self, targets, pool, monkeypatch):
+        """Conditioning on the first picks at once, and the root mean square over the targets, in %."""
+        seen, real = [], design_module.joint_prior
+        monkeypatch.setattr(design_module, "joint_prior", lambda *a, **k: seen.append(real(*a, **k)) or seen[-1])
+        found = design_runs(targets, pool, 4)
+        (joint,), first, names = seen, np.arange(len(targets)), list(pool.run_id)
+        places = np.array([len(targets) + names.index(name) for name in found.runs.run_id])
+        for count in range(5):
+            i = places[:count]
+            given = joint.between(i, i) + np.diag(joint.noise[i])
+            across = joint.between(i, first)
+            left = joint.between(first, first) - across.T @ np.linalg.solve(given, across)
+            expected = 100.0 * 2.0 * 1.6448536269514722 * np.sqrt(np.diag(left).mean())
+            assert found.width[count] == pytest.approx(expected, rel=1e-6)
+        assert found.known == 0
+
     def test_fewer_runs_are_the_first_of_more(self, targets, pool):
         few, many = (design_runs(targets, pool, count) for count in (3, 8))
         assert few.picked.tolist() == many.picked[:3].tolist()

@@ -278,7 +278,7 @@ def _closer(axes: Mapping[str, FloatArray], at: Mapping[str, float]) -> dict[str
         gaps = np.diff(scale)
         place = int(np.argmin(np.abs(scale - here)))
         gap = 0.5 * float(np.max(gaps[max(place - 1, 0) : place + 1]))
-        new = here + gap * np.array(CLOSER)
+        new = here + gap * np.array([step for step in CLOSER if step])
         new = np.exp(new) if name == "peak" else np.clip(new, *LIMITS[name])
-        out[name] = np.unique(np.append(new, at[name]))
+        out[name] = np.unique(np.append(new, at[name]))  # the point itself as it is: exp(ln) would be another
     return out

@@ -211,6 +211,14 @@ class TestScores:
         by_pool = scores(y, p, low, high, pool, by_pool=True)["error"]
         assert by_pool == pytest.approx(np.mean([np.mean(np.array(error)[pool == k]) for k in "abcd"]))
 
+    def test_the_width_is_the_mean_of_relative_ones(self):
+        """2, 10 and 3 % of the predictions; two of three losses inside, one at the very end."""
+        p = np.array([2.0, 4.0, 3.0])
+        low, high = p - np.array([0.02, 0.3, 0.03]), p + np.array([0.02, 0.1, 0.06])
+        row = scores([2.02, 4.05, 2.9], p, low, high)
+        assert row["width"] == pytest.approx(5.0)
+        assert row["cover"] == pytest.approx(2 / 3)
+
     def test_perfect(self):
         y = np.array([2.0, 2.1, 2.2, 2.3, 2.4])
         row = scores(y, y, y, y)
@@ -280,6 +288,29 @@ class TestCrossValidation:
         kept.add(Mean(runs.select(split.train)), held, same_budget(held))
         assert rows["steps > 1000"] == kept.row() == rows["all"]
         assert rows["all"]["pools"] == 2
+
+    def test_errors_by_pool_and_small_pools_are_passed_on(self):
+        """Pools of one and three runs: by pools the error is the mean of the two means."""
+        runs = table().select([0, 1, 2, 3])
+        y, p = np.array([2.0, 2.0, 2.1, 2.2]), np.array([2.2, 2.0, 2.1, 2.2])
+        kept = HeldOut()
+        kept.add(Known(p), replace(runs, final_loss=y), ["a", "b", "b", "b"])
+        assert kept.row()["error"] == pytest.approx(2.5)
+        assert kept.row(by_pool=True)["error"] == pytest.approx(5.0)
+        assert [kept.row(smallest=n)["pools"] for n in (1, 3, 4)] == [2, 1, 0]
+
+    def test_every_row_of_a_validation_may_be_by_pool(self):
+        runs = table().select(np.arange(23))  # the last pool has lost a run
+        splits = list(longer_horizon_out(runs, 1000))
+        plain, by_pool = (cross_validate(runs, splits, Mean, pool=same_budget, by_pool=k) for k in (False, True))
+        for name, row in by_pool.items():
+            held = runs.select(splits[0].test)
+            guess = Mean(runs.select(splits[0].train)).predict(held).loss
+            error, label = 100 * np.abs(guess / held.final_loss - 1), same_budget(held)
+            expected = np.mean([error[label == k].mean() for k in np.unique(label)])
+            assert row["error"] == pytest.approx(expected)
+            assert plain[name]["error"] == pytest.approx(error.mean())
+            assert expected != pytest.approx(error.mean(), rel=1e-6)
 
     def test_unfinished_runs_are_not_scored(self):
         status = ["completed"] * 22 + ["diverged", "interrupted"]

@@ -10,6 +10,7 @@ import pytest
 from optlaws import RunTable, cli, design_runs, fit_law, read_runs, standard_pool
 from optlaws import design as design_module
 from optlaws.baselines.step_law import StepLaw
+from optlaws.design import as_finished, usual_settings
 from optlaws.errors import InputError, RiskError
 
 TARGETS = ("cosine:peak=3e-4,steps=40000,warmup=2000,final=3e-5", "wsd:peak=3e-4,steps=40000,warmup=2000,decay=0.2")
@@ -396,3 +397,40 @@ class TestCommand:
         assert code == 2
         assert "must not be a file that is read" in err
         assert (tmp_path / "pool.csv").read_bytes() == before
+
+
+class TestFilledIn:
+    def runs(self, count=2, **columns):
+        specs = [f"cosine:peak=1e-3,steps={1000 + i},warmup=10" for i in range(count)]
+        return RunTable.build(specs, **({"params": 1e8, "tokens": 1e9, "batch_tokens": 1e6} | columns))
+
+    def test_what_all_finished_runs_agree_in_is_taken_unless_it_was_said(self):
+        done = self.runs(3, optimizer="lion", weight_decay=0.2, beta1=[0.9, 0.9, 0.8], beta2=0.99)
+        targets = self.runs(weight_decay=[0.05, np.nan], beta2=0.95)
+        filled, taken = as_finished(targets, done)
+        assert taken == {"optimizer": "lion", "weight_decay": 0.2}  # they differ in beta1, and beta2 is there
+        assert filled.optimizer == ("lion", "lion")
+        assert filled.weight_decay.tolist() == [0.05, 0.2]
+        assert np.isnan(filled.beta1).all()
+        assert filled.beta2.tolist() == [0.95, 0.95]
+        filled, taken = as_finished(targets, done, ["weight_decay"])
+        assert taken == {"optimizer": "lion"}
+        assert np.isnan(filled.weight_decay[1])
+        assert as_finished(self.runs(optimizer="sgd", weight_decay=0.0, beta2=0.9), done)[1] == {}
+        some = as_finished(self.runs(optimizer=["sgd", None], weight_decay=0.1, beta2=0.9), done)
+        assert (some[0].optimizer, some[1]) == (("sgd", "lion"), {"optimizer": "lion"})
+        first = self.runs(2, optimizer=[None, "lion"], weight_decay=[np.nan, 0.3])
+        assert as_finished(targets, first)[1] == {}
+
+    def test_betas_are_usual_ones_only_where_all_runs_are_of_adam(self):
+        assert usual_settings(self.runs(optimizer=["adamw", "sgd"], weight_decay=0.1)) == {}
+        adam = usual_settings(self.runs(optimizer="adam", weight_decay=0.1, beta1=[0.8, np.nan]))
+        assert adam == {"beta1": 0.9, "beta2": 0.95}
+        assert usual_settings(self.runs(beta1=0.9, beta2=0.9, weight_decay=0.1)) == {"optimizer": "adamw"}
+
+    @pytest.mark.parametrize(
+        ("asked", "count"),
+        [(0.9, 0), (1.0, 1), (1.4, 1), (2.6, 3), (3.4, 3), (6.6, 7), (9.1, 10), (8.9, 8), (11.2, 12), (37.0, 40)],
+    )
+    def test_batches_are_whole_sequences_of_which_quarters_of_a_power_of_two(self, asked, count):
+        assert design_module._whole_batch(asked * 1024.0, 1024.0) == count * 1024.0

@@ -131,3 +131,58 @@ class TestOffTrack:
         logs[-off:] += 0.3
         answer = off_track(self.path, prior(), T, steps, logs)
         assert (answer is not None) is found
+
+    @pytest.mark.parametrize(
+        ("total", "start", "found"), [(2000.0, 20.0, False), (1000.0, 90.0, False), (1000.0, 20.0, True)]
+    )
+    def test_a_run_is_off_its_track_from_a_tenth_on_and_a_window_after_the_start(self, total, start, found):
+        """At step 120: a tenth of 2000 steps is 200, and 90 + 50 is 140."""
+        path = replace(self.path, steps=self.path.steps * total / 1000.0, start=start)
+        steps = np.arange(60.0, 120.1, 2.5)
+        logs = path.at(steps)[0] + 0.5
+        assert (off_track(path, prior(), T, steps, logs) is not None) is found
+
+
+def test_what_was_read_after_a_step_is_forgotten():
+    """Of a block that reaches over it nothing stays; one that ended before it does."""
+    blocks = Blocks(10.0)
+    for step in np.arange(1.0, 38.0):
+        blocks.add(step, step, np.nan)
+    blocks.cut(25.0)
+    assert blocks.arrays()[0] == [5.0, 14.5]
+    assert blocks.readings == 19
+
+
+@pytest.mark.parametrize(("late", "count", "strained"), [(10.0, 40, True), (2.9, 40, False), (10.0, 12, False)])
+def test_a_strained_gradient_halves_rise_and_patience(late, count, strained):
+    """Three last norms above 3 times the median of the others, of 13 at least; the window is then 10 steps, not 20."""
+    steps, logs = np.arange(count) * 2.5, 0.04 * (np.arange(count) >= count - 12)
+    grads = np.where(np.arange(count) >= count - 3, late, 1.0)
+    watch = Divergence(T, 1000.0, best=0.0)
+    assert watch.strained(grads.tolist()) is strained
+    answer = watch.look(steps.tolist(), logs.tolist(), grads.tolist(), 0.0, False)
+    if strained:
+        assert answer == (pytest.approx(0.04), pytest.approx(0.025), False)
+        assert watch.since == steps[-4]
+    else:
+        assert answer is None
+
+
+@pytest.mark.parametrize(
+    ("late", "falling"),
+    [
+        ([1.0, 0.95, 0.9, 0.85, 0.8, 0.75], True),  # 0.2 of a height of 0.95 lost
+        ([1.0, 0.95, 0.92, 0.9, 0.9, 0.9], False),  # 0.05 of it
+        ([0.1, 0.09, 0.09, 0.09, 0.08, 0.08], False),  # a ninth of it, and less than half of the limit
+        ([0.1, 0.9, 1.0, 0.8, 0.7, 0.7], True),
+    ],
+)
+def test_a_spike_is_on_its_way_back_where_its_last_third_is_a_fifth_lower(late, falling):
+    """The window has five blocks here. Such a spike has 6 % of the run, 60 steps, before it is divergence."""
+    logs = [0.0] * 60 + late
+    steps = (np.arange(66) * 4.0).tolist()
+    first = Divergence(T, 1000.0, best=0.0)
+    answer = first.look(steps, logs, [np.nan] * 66, 0.0, False)
+    assert (answer is None) is falling
+    lasting = Divergence(T, 1000.0, best=0.0, since=steps[-1] - 61.0)
+    assert lasting.look(steps, logs, [np.nan] * 66, 0.0, False)[2] is falling

@@ -110,3 +110,12 @@ def test_the_weights_of_outliers_by_hand():
 def test_a_law_that_is_surer_than_usual_keeps_the_usual_shape():
     prior = own_prior()
     assert [prior.shape_scale(sd) for sd in (0.001, 0.004, 0.012, 1.0)] == [1.0, 1.0, pytest.approx(3.0), MOST_UNSURE]
+
+
+def test_on_another_corpus_the_shape_is_three_times_less_certain():
+    """Than by default for a law of curves; not so the offset, and the level is free."""
+    usual, there = CurvePrior.default(True), CurvePrior.elsewhere()
+    factor = np.array([1.0, *[3.0] * 5])
+    np.testing.assert_allclose(there.covariance, usual.covariance * np.outer(factor, factor), rtol=1e-12)
+    assert there.level == 10.0
+    assert usual.level == 0.0

@@ -81,12 +81,15 @@ def test_what_the_inducing_points_leave_is_no_noise_of_runs(rng):
     assert found == pytest.approx(np.sqrt(weight @ np.square(settings.noise_grid) / weight.sum()), rel=0.01)
 
 
-def test_the_noise_of_a_fit_is_that_of_the_dense_model(rng):
+@pytest.mark.parametrize(
+    ("prior", "close"), [(PRIOR, 5e-3), (np.full(5, 0.02), 0.02)], ids=["wide", "narrow"]
+)  # narrow priors put the noise at the end of its grid, where halving shows
+def test_the_noise_of_a_fit_is_that_of_the_dense_model(rng, prior, close):
     """About the centre of the priors: field by few inducing points, offsets, and the trend as the priors let it be."""
     problem, _ = make(rng, 40)
     pool = rng.uniform(-1.5, 1.5, size=(8, 2))
     settings = replace(PLAIN, noise_grid=tuple(np.geomspace(3e-4, 1e-2, 29)), rounds=12)
-    posterior, about = fit_trend_field(problem, PRIOR, settings, pool=pool)
+    posterior, about = fit_trend_field(problem, prior, settings, pool=pool)
     gram = matern(pool, pool)
     gram[np.diag_indices(8)] = 1.0 + 1e-9
     k = matern(problem.coordinates, pool)
@@ -98,7 +101,7 @@ def test_the_noise_of_a_fit_is_that_of_the_dense_model(rng):
     thin = settings.trend_sd**2 * left + scatter**2 * np.eye(40)
     smooth = problem.loss * (1.0 - np.diag(thin) * np.linalg.solve(thin + settings.trend_sd**2 * low, residual))
     x = problem.columns / smooth[:, None]
-    a = x[:, c > 0] * prior_sds(problem, PRIOR)[c > 0]
+    a = x[:, c > 0] * prior_sds(problem, prior)[c > 0]
     whole = settings.field_sd**2 * (low + left) + settings.size_sd**2 * same(problem.size, problem.size) + a @ a.T
     about_centre = residual + x @ c
     density = []
@@ -107,7 +110,7 @@ def test_the_noise_of_a_fit_is_that_of_the_dense_model(rng):
         fit = about_centre @ np.linalg.solve(covariance, about_centre) + np.linalg.slogdet(covariance)[1]
         density.append(-0.5 * (fit + (np.log(noise / settings.noise_typical) / settings.run_noise_range) ** 2))
     weight = np.exp(np.array(density) - max(density))
-    assert posterior.noise == pytest.approx(np.sqrt(weight @ np.square(settings.noise_grid) / weight.sum()), rel=5e-3)
+    assert posterior.noise == pytest.approx(np.sqrt(weight @ np.square(settings.noise_grid) / weight.sum()), rel=close)
 
 
 def test_the_error_of_a_fit_is_the_mean_of_what_field_and_trend_leave(rng):

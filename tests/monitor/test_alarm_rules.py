@@ -174,6 +174,8 @@ def test_a_strained_gradient_halves_rise_and_patience(late, count, strained):
         ([1.0, 0.95, 0.9, 0.85, 0.8, 0.75], True),  # 0.2 of a height of 0.95 lost
         ([1.0, 0.95, 0.92, 0.9, 0.9, 0.9], False),  # 0.05 of it
         ([0.1, 0.09, 0.09, 0.09, 0.08, 0.08], False),  # a ninth of it, and less than half of the limit
+        ([0.1, 0.1, 0.09, 0.085, 0.08, 0.078], False),  # more than a fifth of it, and less than half of the limit
+        ([1.0, 1.0, 0.95, 0.9, 0.85, 0.82], False),  # 0.18 of a height of 1, and a fifth of what is left
         ([0.1, 0.9, 1.0, 0.8, 0.7, 0.7], True),
     ],
 )

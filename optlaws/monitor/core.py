@@ -25,7 +25,7 @@ from optlaws.monitor.alarms import (
     stuck,
 )
 from optlaws.monitor.forecast import CurvePrior, Forecast, check_prior, reforecast
-from optlaws.monitor.path import Path, paths, with_reach
+from optlaws.monitor.path import FARTHEST, Path, paths, with_reach
 from optlaws.runs import RunTable, check_runs
 from optlaws.schedules import Schedule
 
@@ -226,7 +226,7 @@ class Monitor:
         step : float
             Updates done, 0 .. T, not below the latest reading's.
         loss : float
-            Nats per token, above 0; NaN and infinity are taken as what they are.
+            Nats per token, 1e-30 or more; NaN and infinity are taken as what they are, and above 1e30 as infinity.
         grad_norm : float, optional
             Norm of the gradient, supporting evidence only; NaN and infinity count as not given.
 
@@ -237,7 +237,7 @@ class Monitor:
         Raises
         ------
         InputError
-            A step out of range or out of order, or a loss that is no number or 0 or less.
+            A step out of range or out of order, or a loss that is no number or below 1e-30.
         """
         step, loss = _reading("step", step), _reading("loss", loss)
         if not 0 <= step <= self.path.total:
@@ -250,10 +250,13 @@ class Monitor:
                 f"step must not be below {self._step:g}, the latest reading's, got {step:g}; call rewind({step:g})"
                 " where a run goes back to a checkpoint"
             )
-        if loss <= 0:
-            raise InputError(f"loss must be above 0 nats per token, got {loss!r}; leave such readings out")
+        if loss < 1 / FARTHEST:
+            raise InputError(
+                f"loss must be above 0 nats per token, {1 / FARTHEST:g} at the least, got {loss!r}; leave such readings"
+                " out"
+            )
         self._step, self._loss, self._new = step, loss, ()
-        if not math.isfinite(loss):
+        if not loss <= FARTHEST:
             self._raise(DIVERGENCE, "nonfinite", loss, math.inf, f"loss is {loss} at step {step:g}")
             return self.status
         grad = math.nan if grad_norm is None or not math.isfinite(grad_norm) else float(grad_norm)

@@ -34,6 +34,7 @@ FALLBACK_POWER = 0.4  # of intrinsic time, for a basis without a bias column
 FAST_POWER, FAST_SCALE = 1.5, 3.0
 LEAST_BIAS = 0.01  # share of the final loss that is not yet learnt, at the least
 MOST_BIAS_RATIO = 30.0  # B(s) / B(T) beyond which a run has hardly begun
+FARTHEST = 1e30  # nats per token: what is larger, or smaller than 1 over it, is no loss
 GRID = 160  # points of a path, half of them evenly spread in steps, half in their logarithm
 PEAKS = 9  # rates among which the best within reach is looked for
 
@@ -139,7 +140,7 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
         A size that the law needs is missing, a run has fewer than 2 steps, a step lies outside its run, or there are
         not as many grids as runs.
     LawError
-        It is no law of dynamics, a rival law say.
+        It is no law of dynamics, a rival law say, or it expects no loss that could be one along a run.
     TableError
         The table holds a `ScheduleBatch`, whose schedules have no objects.
     """
@@ -187,7 +188,18 @@ def paths(law: Law, runs: RunTable, steps: Sequence[FloatArray] | None = None) -
                 reason=ends.reasons[i],
             )
         )
+        last = out[-1]
+        _check(law, full.run_id[i], [*last.log_loss, last.log_final], [*last.effects.flat, last.sd, last.noise])
     return out
+
+
+def _check(law: Law, name: str, log_loss: Sequence[float] | FloatArray, others: Sequence[float] = ()) -> None:
+    """Refuse a run along which the law says nothing: no alarm could be trusted, and powers run out of range."""
+    if not ((np.abs(log_loss) <= np.log(FARTHEST)).all() and np.isfinite(others).all()):
+        raise LawError(
+            f"law {law.name!r} must expect losses of {1 / FARTHEST:g} to {FARTHEST:g} nats per token along run"
+            f" {name!r}, got others; check its sizes and rates"
+        )
 
 
 def with_reach(path: Path, law: Law, run: RunTable) -> Path:
@@ -198,7 +210,7 @@ def with_reach(path: Path, law: Law, run: RunTable) -> Path:
 
     Raises
     ------
-    InputError, TableError
+    InputError, LawError, TableError
         As for `paths`.
     """
     given, _ = law.complete(run)
@@ -217,7 +229,9 @@ def with_reach(path: Path, law: Law, run: RunTable) -> Path:
     view = law.view(states.take(where), np.repeat(peaks, len(grid)), curve=law.has_curves)
     loss = expected_loss(law.posterior, view.columns, view.coordinates, view.size, curve=law.has_curves)
     along = loss.reshape(PEAKS, len(grid))
-    return replace(path, reach=np.minimum(path.log_loss, np.log(along[int(along[:, -1].argmin())]) + shift))
+    reach = np.minimum(path.log_loss, np.log(along[int(along[:, -1].argmin())]) + shift)
+    _check(law, run.run_id[0], reach)
+    return replace(path, reach=reach)
 
 
 def _grid(total: int, breakpoints: Sequence[int]) -> FloatArray:

@@ -100,3 +100,35 @@ class TestArguments:
             Monitor("llama-slimpajama", f"cosine:peak=1e-3{steps}", **sizes) for steps in ("", ",steps=1000")
         )
         assert texts.update(500, 3.5).forecast == parsed.update(500, 3.5).forecast
+
+
+class TestFarOut:
+    """Losses that are none, of a law or of a log: powers of them run out of range, and alarms cannot be trusted."""
+
+    @pytest.mark.parametrize("sizes", [{"params": 1e50}, {"params": 1e90}])
+    @pytest.mark.parametrize("elsewhere", [False, True])
+    def test_a_run_along_which_the_law_says_nothing(self, sizes, elsewhere):
+        law = load_law("llama-slimpajama")
+        law = law.on_other_corpus() if elsewhere else law
+        with pytest.raises(LawError, match=r"must expect losses of 1e-30 to 1e\+30 nats per token along run '1'"):
+            Monitor(law, "wsd:peak=1e-3,steps=20000,warmup=300", batch_tokens=51_200, **sizes)
+
+    @pytest.mark.parametrize("loss", [2e30, 1e300, 1.7e308])
+    def test_a_loss_too_large_to_be_one_counts_as_infinite(self, loss):
+        monitor = new_monitor()
+        status = monitor.update(500, loss)
+        assert status.diverged
+        assert [alarm.reason for alarm in status.alarms] == ["nonfinite"]
+        assert status.to_dict()["loss"] == loss
+
+    @pytest.mark.parametrize("loss", [0.0, 5e-324, 1e-300])
+    def test_a_loss_too_small_to_be_one(self, loss):
+        with pytest.raises(InputError, match=f"loss must be above 0 nats per token, 1e-30 at the least, got {loss!r};"):
+            new_monitor().update(500, loss)
+
+    def test_the_largest_and_the_smallest_may_meet(self):
+        monitor = new_monitor()
+        for step in range(10, 1000, 10):
+            status = monitor.update(step, 1e-30 if step < 500 else 1e30)
+        assert status.diverged
+        assert all(value is None or np.isfinite(value) for value in status.to_dict()["forecast"].values())

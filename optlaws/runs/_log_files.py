@@ -15,6 +15,7 @@ from optlaws.errors import TableError
 from optlaws.runs._cells import RawTable, clip, raw_from_csv, raw_from_json, read_raw
 from optlaws.runs._files import read_text
 from optlaws.runs._names import OWN_STEP, delimiter_of
+from optlaws.schedules.keys import MAX_STEPS
 from optlaws.schedules.schedule import no_repeats
 
 STATE_FILE, METRICS_FILE = "trainer_state.json", "metrics.csv"
@@ -125,11 +126,17 @@ def _trainer_log(state: Mapping[str, Any], name: str) -> Log:
         "log_history entry",
         name,
     )
-    counts = [state.get(key) for key in ("global_step", "max_steps")]
-    reached, planned = (
-        float(c) if isinstance(c, int | float) and not isinstance(c, bool) and c > 0 else math.nan for c in counts
-    )
+    reached, planned = (_count(state.get(key), f"{name}: {key}") for key in ("global_step", "max_steps"))
     return Log(raw, "hf-trainer", reached, planned, unread=("train_loss",))
+
+
+def _count(value: Any, what: str) -> float:
+    """Return a count of updates of a trainer's state; NaN where it says none, as -1 does."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
+        return math.nan
+    if value > MAX_STEPS:
+        raise TableError(f"{what} must be at most {MAX_STEPS:,}, got {clip(value)}; correct it")
+    return float(value)
 
 
 def run_name(file: str) -> str:

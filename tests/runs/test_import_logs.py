@@ -436,3 +436,11 @@ def test_a_warm_up_that_no_reading_shows_is_not_made_up(tmp_path, spec):
     finer = sorted({*at, *range(0, 200, 10)})
     log = one(write(tmp_path / "f.csv", rows("step,loss,lr", [(k, 3.0, rates[k]) for k in finer])))
     assert log.schedule().warmup_steps == parse(spec).warmup_steps
+
+
+@pytest.mark.parametrize("key", ["global_step", "max_steps"])
+@pytest.mark.parametrize("count", [10**400, math.inf, 1e300, 10**12 + 1])
+def test_counts_of_a_trainer_beyond_all_runs(tmp_path, key, count):
+    path = write(tmp_path / "trainer_state.json", json.dumps(trainer_state(**{key: count})))
+    with pytest.raises(TableError, match=rf"trainer_state\.json: {key} must be at most 1,000,000,000,000, got "):
+        read_logs([path])

@@ -362,7 +362,7 @@ def _sequence(targets: RunTable, batch: float) -> float:
     """Return the tokens of a sequence where nobody gives them: the targets' own, else a power of two."""
     own = _median(targets.seq_len)
     if np.isfinite(own):
-        return float(round(own))
+        return _whole_length(float(round(own)) or own)  # of less than half a token there is none
     length = SEQUENCE
     while length > 1 and batch < FEWEST_SEQUENCES * length:
         length //= 2

@@ -93,6 +93,12 @@ class TestPool:
         with pytest.raises(InputError, match="seq_len must be a whole number of tokens above 0, got"):
             standard_pool(targets, seq_len=length)
 
+    @pytest.mark.parametrize("length", [0.4, 1e-308])
+    def test_targets_with_less_than_a_token_in_a_sequence(self, length):
+        own = RunTable.build("constant:peak=1e-3,steps=90000", params=1e7, batch_tokens=2e5, seq_len=length)
+        with pytest.raises(InputError, match=f"seq_len must be a whole number of tokens above 0, got {length}; 1024"):
+            standard_pool(own)
+
     def test_a_sequence_that_no_batch_holds(self, targets):
         with pytest.raises(InputError, match="seq_len must be at most the largest batch of a proposed run, 453K"):
             standard_pool(targets, seq_len=1_000_000)

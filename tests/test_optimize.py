@@ -260,6 +260,10 @@ class TestBadInput:
             ({"batch_tokens": 1e6}, "tokens must be steps . batch_tokens"),
             ({"knots": 0, "monotone": False}, "knots must be above 0 where the free schedule may rise, got 0"),
             ({"optimizer": " "}, "optimizer must be a name like adamw, got ' '"),
+            (
+                {"steps": None, "tokens": 1e300, "batch_tokens": 1e-100},
+                r"steps, tokens / batch_tokens, must be at most 1,000,000,000,000, got 1e\+300 / 1e-100 = inf",
+            ),
             ({"steps": None, "tokens": 230e3}, r"whole number of updates of 51.2K tokens, got 230K, 4.49 updates"),
         ],
     )

@@ -101,13 +101,22 @@ def power(coefficient: float, *pairs: tuple[float, float]) -> float:
     Raises
     ------
     InputError
-        A base is not a finite number above 0.
+        A base is not a finite number above 0, or the product is none.
     """
     out = coefficient
     for base, exponent in pairs:
         if not 0 < base < np.inf:
             raise InputError(f"params, tokens and loss must be above 0 and finite, got {base:g}; correct it")
-        out *= base**exponent
+        try:
+            out *= base**exponent
+        except OverflowError:
+            out = np.inf
+    if not 0 < out < np.inf:
+        at = ", ".join(f"{base:g}^{exponent:g}" for base, exponent in pairs)
+        raise InputError(
+            f"what a law advises must be above 0 and finite, got {coefficient:g} times {at} = {out:g}; correct params,"
+            " tokens or loss, or take another law"
+        )
     return float(out)
 
 

@@ -18,6 +18,7 @@ from optlaws.ranking import Z, risks
 from optlaws.runs import RunTable, format_quantity
 from optlaws.runs._optimizers import usually_decays
 from optlaws.schedules import Schedule, ScheduleBatch
+from optlaws.schedules.keys import MAX_STEPS
 from optlaws.schedules.quantity import as_number
 
 FloatArray = npt.NDArray[np.float64]
@@ -224,6 +225,11 @@ def lengths(
         if tokens is None or batch is None:
             missing = "steps, or tokens" if tokens is None else "steps, or batch_tokens"
             raise InputError(f"{missing} must be given to know the length of the run, got neither; add one of them")
+        if not tokens / batch <= MAX_STEPS:
+            raise InputError(
+                f"steps, tokens / batch_tokens, must be at most {MAX_STEPS:,}, got {tokens:g} / {batch:g} ="
+                f" {tokens / batch:g}; correct one of the two"
+            )
         steps = max(round(tokens / batch), 1)
         if steps >= SHORTEST and abs(steps * batch / tokens - 1) > ROUNDING:
             raise InputError(

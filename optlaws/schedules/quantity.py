@@ -55,7 +55,10 @@ def parse_quantity(text: str | int | float, name: str = "value", zero: bool = Fa
             if suffix and math.isfinite(value) and abs(value - round(value)) < 1e-6 * value:
                 value = float(round(value))
     elif isinstance(text, Real) and not isinstance(text, bool):
-        value = float(text) if abs(text) < 1e300 else math.inf  # an integer may be too large for a float
+        try:
+            value = float(text)
+        except OverflowError:  # an integer may be too large for a float
+            value = math.inf
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         least = "of at least 0" if zero else "above 0"
         raise InputError(f"{name} must be a finite number {least}, got {text!r:.60}; write it like 85M, 2.56B or 1e9")

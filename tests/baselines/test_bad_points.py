@@ -109,6 +109,14 @@ class TestSettings:
         with pytest.raises(InputError, match="must be above 0 and finite, got inf"):
             StepLaw.published().recommend(np.inf, 1e9)
 
+    @pytest.mark.parametrize(("constant", "got"), [({"q": 164.0}, "inf"), ({"p": 164.0}, "0"), ({"b": np.inf}, "inf")])
+    def test_advice_beyond_all_numbers(self, constant, got):
+        law = StepLaw(**{**StepLaw.published().parameters(), **constant})
+        with pytest.raises(
+            InputError, match=f"a law advises must be above 0 and finite, got .* = {got}; correct params"
+        ):
+            law.recommend(1e8, 1e9)
+
     @pytest.mark.parametrize("name", [5, None, ["kaplan"]])
     def test_a_name_that_is_no_text(self, name):
         with pytest.raises(LawError, match="law must be one of"):

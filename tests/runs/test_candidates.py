@@ -206,6 +206,8 @@ def test_no_candidate():
         (" 3k ", 3000),
         ("1T", 1e12),
         (7, 7),
+        (1e300, 1e300),  # as its text
+        ("1e300", 1e300),
         ("0.1", 0.1),
     ],
 )
@@ -213,7 +215,9 @@ def test_quantities(text, value):
     assert parse_quantity(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1", "0", "nan", "inf", "1e999", "ten", "1 000", True, None, "1MM", "0x10"])
+@pytest.mark.parametrize(
+    "text", ["", "M", "-1", "0", "nan", "inf", "1e999", "ten", "1 000", True, None, "1MM", "0x10", 10**400]
+)
 def test_bad_quantities(text):
     with pytest.raises(InputError, match="--params must be a finite number above 0"):
         parse_quantity(text, "--params")

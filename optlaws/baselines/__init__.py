@@ -51,6 +51,6 @@ def get_baseline(name: str) -> Any:
     """
     if not isinstance(name, str) or name not in REGISTRY:
         known = baseline_names()
-        raise LawError(f"law must be one of {', '.join(known)}, got {name!r}{nearest(str(name), known)}")
+        raise LawError(f"law must be one of {', '.join(known)}, got {name!r:.40}{nearest(str(name), known)}")
     module, _, attribute = REGISTRY[name].partition(":")
     return getattr(import_module(module), attribute)

@@ -204,7 +204,7 @@ class BaselineFit:
         if residuals["lower"] > residuals["upper"] or residuals["sd"] <= 0:
             raise ValueError("residuals must have lower at most upper, and sd above 0")
         if not isinstance(data["name"], str):
-            raise TypeError(f"name must be text, got {data['name']!r}")
+            raise TypeError(f"name must be text, got {data['name']!r:.40}")
         given = data["residuals"]
         for key, usual in (("shared_sd", 0.0), ("own_sd", residuals["sd"])):
             residuals[key] = number(given.get(key, usual), f"residuals.{key}", 0.0, LARGEST_RESIDUAL)
@@ -218,7 +218,7 @@ class BaselineFit:
         )
         by = given.get("by", "")
         if not isinstance(by, str):
-            raise TypeError(f"residuals.by must be text, got {by!r}")
+            raise TypeError(f"residuals.by must be text, got {by!r:.40}")
         about = {**residuals, "by": by, "from": str(given["from"])}
         draws = _read_draws(data.get("draws", []), make or (lambda row: kind(**row)), list(values))
         return cls(data["name"], law, about, ranges(data["domain"]), dict(data["info"]), draws=draws)

@@ -198,7 +198,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
         )
     if data.get("version") != VERSION or isinstance(data["version"], bool):
         raise LawError(
-            f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r};"
+            f"law file {where!r} must be of version {VERSION}, got {data.get('version')!r:.40};"
             f" {AGAIN}, or use the release that wrote it"
         )
     return data
@@ -208,8 +208,8 @@ def _checked(data: dict[str, Any], where: str) -> Law:
     """Return the law of this package's basis in a document."""
     if data.get("kind") == KIND:
         raise LawError(
-            f"law file {where!r} must hold a law of this package's basis here, got the rival law {data.get('law')!r};"
-            " rival laws serve rank, predict and laws"
+            f"law file {where!r} must hold a law of this package's basis here, got the rival law"
+            f" {data.get('law')!r:.40}; rival laws serve rank, predict and laws"
         )
     missing = [key for key in KEYS if key not in data]
     if missing:
@@ -264,11 +264,11 @@ def _info(info: Any) -> dict[str, Any]:
 
 def _build(data: dict[str, Any]) -> Law:
     if not isinstance(data["basis"], str):
-        raise TypeError(f"basis must be text, got {data['basis']!r}")
+        raise TypeError(f"basis must be text, got {data['basis']!r:.40}")
     basis = get_basis(data["basis"])
     if list(basis.names) != list(data["columns"]):
         raise LawError(
-            f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns'])};"
+            f"columns of basis {basis.id!r} must be {', '.join(basis.names)}, got {', '.join(data['columns']):.200};"
             " use the release that wrote it"
         )
     absent = sorted(set(basis.exponents) - set(data["exponents"]))
@@ -329,13 +329,13 @@ def _build(data: dict[str, Any]) -> Law:
         raise ValueError("posterior.root_size does not fit the other entries")
     peak_scale = number(data["peak_scale"], "peak_scale", SMALLEST, LARGEST)
     if not isinstance(data["name"], str):
-        raise TypeError(f"name must be text, got {data['name']!r}")
+        raise TypeError(f"name must be text, got {data['name']!r:.40}")
     defaults = {key: number(value, f"defaults.{key}") for key, value in data["defaults"].items()}
     if not all(value > 0 or (key == "weight_decay" and value == 0) for key, value in defaults.items()):
         raise ValueError("defaults must be numbers above 0, weight_decay 0 or more")
     for key in ("use_params", "use_batch", "has_curves"):
         if not isinstance(data[key], bool):
-            raise TypeError(f"{key} must be true or false, got {data[key]!r}")
+            raise TypeError(f"{key} must be true or false, got {data[key]!r:.40}")
     lost = (set(data["settings"]) - known) | (PREDICTING - set(data["settings"]))
     lost |= set(Dynamics().to_dict()) ^ set(data["dynamics"])
     if dict(basis.scales) != {str(key): float(value) for key, value in data["scales"].items()}:

@@ -100,6 +100,8 @@ def edited(path, change):
     [
         (lambda d: d.update(version=2), "must be of version 1, got 2; fit it again"),
         (lambda d: d.pop("version"), "must be of version 1, got None"),
+        (lambda d: d.update(version={"v": "x" * 999}), r"must be of version 1, got .{40}; fit it again"),
+        (lambda d: d.update(basis=d["settings"]), r"basis must be text, got .{40}\)"),
         (lambda d: d.update(format="other"), 'must be a JSON object with "format": "optlaws-law"'),
         (lambda d: d.pop("posterior"), "must have the entry 'posterior', got none"),
         (lambda d: d.update(basis="sde99"), "basis must be one of .*, got 'sde99'"),

@@ -39,7 +39,7 @@ from optlaws.law.residuals import (
     tails,
     versions,
 )
-from optlaws.runs import CurveTable, RunTable, check_runs
+from optlaws.runs import CurveTable, RunTable, check_fitted, check_losses, check_runs
 
 KIND = "baseline"
 SHOWN = 12  # parameters named in a text
@@ -346,6 +346,9 @@ def fit_baseline(
     if name is not None and not isinstance(name, str):
         raise InputError(f"name must be text, got {name!r}; leave it out for the law's own")
     law_class = get_baseline(kind)
+    check_fitted(check_runs(runs))
+    if (keep := usable(runs)).any():
+        check_losses(runs.final_loss[keep])
     law = fit_kind(law_class, runs, curves, seed=seed, progress=said("all runs", progress))
     for key, value in law.parameters().items():
         if not np.isfinite(value):

@@ -38,7 +38,7 @@ from optlaws.law.units import all_or_none, own_units_of
 from optlaws.regression.settings import Settings
 from optlaws.regression.trend_field import Posterior, Problem, fit_trend_field, trend_evidence
 from optlaws.risk.labels import warn_of_outcomes, with_outcomes
-from optlaws.runs import CurveTable, RunTable, check_runs
+from optlaws.runs import CurveTable, RunTable, check_fitted, check_runs
 
 FEWEST_RUNS = 4
 FEWEST_READINGS = 20
@@ -290,8 +290,8 @@ def fit_law(
     if inducing_pool is not None and not len(check_runs(inducing_pool, "inducing_pool")):
         raise InputError("inducing_pool must hold at least one run, got an empty table; leave it out for the runs")
     with threadpool_limits(1):  # many small matrices: more threads only get in each other's way
-        chosen = get_basis(basis if like is None else like.basis_id)
-        about = dict(info or {})
+        chosen, about = get_basis(basis if like is None else like.basis_id), dict(info or {})
+        check_fitted(runs)
         runs, diverged = with_outcomes(runs, curves)
         warn_of_outcomes(diverged, stacklevel=2)
         runs, curves, optimizer, others = own_runs(runs, curves)

@@ -32,11 +32,10 @@ from optlaws.regression.kernel import choose_inducing, field_features, group_mat
 from optlaws.regression.run_noise import choose_noise, noise_variance, share_of
 from optlaws.regression.settings import Settings
 from optlaws.regression.whitened import Whitened, cholesky
+from optlaws.runs import check_losses
 
 FREE = 1.0  # prior scale of a column that is not penalised: no term makes more than the whole loss
 LARGEST_SD = 0.5  # of ln loss: beyond it a prediction says nothing, and intervals would run out of range
-LARGEST_LOSS, FAR = 1e100, 1e5  # squares of larger losses, or of smaller ones than the inverse, and losses so many
-# times their median, or below it, would run out of range
 FEWEST_CHECKED = 20  # fewer left-out residuals do not calibrate
 FEWEST_NARROWING = 9  # points: fewer residuals have no 90 % quantile (0.9 (n + 1) > n), and may only widen
 
@@ -120,7 +119,7 @@ def _signed_trend(
     """Return c >= 0 minimising (t - x c)' K^-1 (t - x c) + (c - m)' P (c - m), and the approximate log evidence.
 
     `x` has the column t after its own, (n, k + 1): K^-1 is applied to both at once. The evidence is that of ln loss,
-    whose derivative in the residual r is 1 / (1 - r).
+    whose derivative in the residual r is 1 / (1 - r). A `FitError` where rounding hides what a column says.
     """
     from scipy.optimize import nnls  # slow to import, and only a fit needs it
 
@@ -130,7 +129,13 @@ def _signed_trend(
     gram = x.T @ kx
     gram.flat[:: count + 1] += precision
     rhs = kx.T @ target + precision * centre
-    low = cholesky(gram)
+    try:
+        low = cholesky(gram)
+    except np.linalg.LinAlgError:  # rounding of the largest entries hides the smallest
+        raise FitError(
+            "columns must not differ by so many orders of magnitude between runs that rounding hides some; drop runs"
+            " of sizes, lengths or rates far from all others, or correct them"
+        ) from None
     c, _ = nnls(low.T, dtrtrs(low, rhs, lower=1)[0], maxiter=2000)
     r, moved = target - x @ c, c - centre
     active = np.flatnonzero(c)
@@ -177,12 +182,7 @@ def _find_trend(
 ) -> _Trend:
     """Find coefficients and noise in rounds of reweighting."""
     y = problem.loss
-    median = float(np.median(y))
-    for low, high in ((1.0 / LARGEST_LOSS, LARGEST_LOSS), (median / FAR, median * FAR)):
-        odd = y[~((y >= low) & (y <= high))]
-        if len(odd):
-            text = f"losses must be from {low:g} to {high:g} nats per token, got {odd[0]:g}"
-            raise FitError(text + "; drop that run or correct it")
+    check_losses(y)
     if not np.isfinite(problem.columns).all():
         raise FitError(
             "columns must be finite, got an infinite one; a schedule or size among the runs is out of any range"

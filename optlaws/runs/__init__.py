@@ -8,7 +8,7 @@ logged of past runs into curves, losses and schedules.
 
 from optlaws.runs._called import candidate_names
 from optlaws.runs._candidates import Candidates, gather_candidates, read_candidates
-from optlaws.runs._checks import STATUSES
+from optlaws.runs._checks import STATUSES, check_fitted, check_losses
 from optlaws.runs._curves import CurveTable, read_curves, write_curves
 from optlaws.runs._files import atomic_write, check_folder, check_target
 from optlaws.runs._imports import read_logs
@@ -32,7 +32,9 @@ __all__ = [
     "RunTable",
     "atomic_write",
     "candidate_names",
+    "check_fitted",
     "check_folder",
+    "check_losses",
     "check_runs",
     "check_table_name",
     "check_target",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from optlaws.errors import TableError, nearest
+from optlaws.errors import FitError, TableError, nearest
 
 FloatArray = npt.NDArray[np.float64]
 Text = str | None
@@ -16,6 +17,9 @@ STATUSES = ("completed", "diverged", "nonfinite", "interrupted")
 """How a run ended; None where nobody said."""
 
 COUNTS = ("params", "active_params", "tokens", "steps", "batch_tokens", "seq_len")
+FITTED, MOST, MOST_DECAY = ("params", "active_params", "tokens", "batch_tokens"), 1e20, 1e6
+LARGEST_LOSS, FAR = 1e100, 1e5  # squares of larger losses, or of smaller ones than the inverse, and losses so many
+# times their median, or below it, would run out of range
 MANY_BILLIONS = 1000.0  # tokens: fewer are taken for billions of them, more for millions
 TOLERANCE = 0.05  # tokens against steps * batch_tokens: published numbers are rounded, the public tables by up to 0.2 %
 
@@ -53,6 +57,41 @@ def check_numbers(numbers: dict[str, FloatArray], status: Sequence[Text], where:
             f"got {_plain(losses[row])}; correct it, or set status to diverged"
         )
     numbers["final_loss"] = np.where(np.isfinite(losses), losses, np.nan)
+
+
+def check_fitted(runs: Any) -> None:
+    """Refuse sizes of a table that no run can have, before a law is fitted to them: its powers run out of range.
+
+    Raises
+    ------
+    FitError
+        Parameters, tokens or batch below 1 or above 1e20, or a weight decay above 1e6.
+    """
+    for name, least, most in (*((key, 1.0, MOST) for key in FITTED), ("weight_decay", 0.0, MOST_DECAY)):
+        values = getattr(runs, name)
+        with np.errstate(invalid="ignore"):
+            bad = np.flatnonzero((values < least) | (values > most))
+        if len(bad):
+            raise FitError(
+                f"{name} must be from {least:g} to {most:g} for a fit, got {_plain(values[bad[0]])} in run"
+                f" {runs.run_id[bad[0]]!r}; correct it or drop that run"
+            )
+
+
+def check_losses(losses: FloatArray) -> None:
+    """Refuse final losses or readings (n,) of a fit whose squares, or ratios to their median, run out of range.
+
+    Raises
+    ------
+    FitError
+        One lies outside.
+    """
+    median = float(np.median(losses))
+    for low, high in ((1.0 / LARGEST_LOSS, LARGEST_LOSS), (median / FAR, median * FAR)):
+        odd = losses[~((losses >= low) & (losses <= high))]
+        if len(odd):
+            text = f"losses must be from {low:g} to {high:g} nats per token, got {odd[0]:g}"
+            raise FitError(text + "; drop that run or correct it")
 
 
 def check_units(numbers: dict[str, FloatArray], names: Sequence[str], where: Callable[[int], str]) -> None:

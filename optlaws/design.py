@@ -32,7 +32,7 @@ from optlaws.regression.design import choose_runs, joint_prior
 from optlaws.regression.settings import Settings
 from optlaws.risk import ACCEPTED
 from optlaws.risk.model import USUAL
-from optlaws.runs import RunTable, check_runs, format_quantity
+from optlaws.runs import RunTable, check_fitted, check_runs, format_quantity
 from optlaws.runs._compute import FLOPS
 from optlaws.runs._optimizers import USUAL_OPTIMIZER
 from optlaws.schedules import Schedule
@@ -152,7 +152,7 @@ def design_runs(
         raise InputError(f"budget must be a finite number above 0, got {budget!r:.40}; leave it out for no bound")
     for name, table in (("targets", targets), ("pool", pool), ("have", have)):
         if table is not None:
-            check_runs(table, name)
+            check_fitted(check_runs(table, name))
     done = have.select(usable(have)) if have is not None else None
     whole = isinstance(count, Integral) and not isinstance(count, bool)
     if not len(targets) or not len(pool):

@@ -65,8 +65,15 @@ def check_fitted(runs: Any) -> None:
     Raises
     ------
     FitError
-        Parameters, tokens or batch below 1 or above 1e20, or a weight decay above 1e6.
+        Parameters, tokens or batch below 1 or above 1e20, a weight decay above 1e6, or a rate that is never above 0.
     """
+    peak = np.asarray(runs.batch().peak if len(runs) else [], dtype=np.float64)
+    idle = np.flatnonzero(~(peak > 0))
+    if len(idle):
+        raise FitError(
+            f"rates of a schedule must be above 0 in some update for a fit, got 0 in all of run"
+            f" {runs.run_id[idle[0]]!r}; correct its schedule or drop that run"
+        )
     for name, least, most in (*((key, 1.0, MOST) for key in FITTED), ("weight_decay", 0.0, MOST_DECAY)):
         values = getattr(runs, name)
         with np.errstate(invalid="ignore"):
@@ -130,7 +137,8 @@ def fill_counts(
     Raises
     ------
     TableError
-        If `steps` is given and differs from the schedule's length, or if the three disagree by more than 5 %.
+        If `steps` is given and differs from the schedule's length, if the three disagree by more than 5 %, or
+        if tokens come out infinite.
     """
     steps = numbers["steps"]
     wrong = ~np.isnan(steps) & (steps != lengths)
@@ -141,7 +149,7 @@ def fill_counts(
             "make them equal or leave steps empty"
         )
     tokens, batch = numbers["tokens"], numbers["batch_tokens"]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         off = np.abs(lengths * batch / tokens - 1) > TOLERANCE
     if off.any():
         row = int(np.argmax(off))
@@ -150,9 +158,17 @@ def fill_counts(
             f"{_plain(lengths[row])} * {_plain(batch[row])} = {_plain(lengths[row] * batch[row])}; "
             "correct one of them or leave tokens or batch_tokens empty (batch_tokens counts tokens, not sequences)"
         )
+    with np.errstate(over="ignore"):
+        filled = np.where(np.isnan(tokens), lengths * batch, tokens)
+    if np.isinf(filled).any():
+        row = int(np.argmax(np.isinf(filled)))
+        raise TableError(
+            f"{where(row)}: tokens, steps * batch_tokens, must be a finite number, got {_plain(lengths[row])} *"
+            f" {_plain(batch[row])}; correct batch_tokens"
+        )
     return numbers | {
         "steps": lengths,
-        "tokens": np.where(np.isnan(tokens), lengths * batch, tokens),
+        "tokens": filled,
         "batch_tokens": np.where(np.isnan(batch), tokens / lengths, batch),
     }
 

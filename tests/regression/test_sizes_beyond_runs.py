@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from optlaws import RunTable, fit_law
+from optlaws.design import design_runs
 from optlaws.errors import FitError
 from optlaws.law.baseline import fit_baseline
 
 COUNT = 12
+IDLE = "two_stage:peak=1e-3,steps=10000,warmup=1,switch=1,second=0"  # the warm-up begins at 0, and 0 follows
 
 
-def table(**changes):
+def table(schedule=None, **changes):
     specs = [
         f"{kind}:peak={peak},steps=10000,warmup=300" for kind in ("cosine", "linear") for peak in (5e-4, 1e-3, 2e-3)
     ]
@@ -21,7 +23,9 @@ def table(**changes):
     for name, value in changes.items():
         columns[name] = np.array(columns[name])
         columns[name][3] = value
-    return RunTable.build(specs * 2, **columns)
+    specs *= 2
+    specs[3] = schedule or specs[3]
+    return RunTable.build(specs, **columns)
 
 
 CASES = [
@@ -30,6 +34,7 @@ CASES = [
     ({"batch_tokens": 1e-30}, r"tokens must be from 1 to 1e\+20 for a fit, got 1e-26"),
     ({"batch_tokens": 0.5}, r"batch_tokens must be from 1 to 1e\+20 for a fit, got 0.5"),
     ({"batch_tokens": 1e60}, r"tokens must be from 1 to 1e\+20 for a fit, got 1e\+64"),
+    ({"schedule": IDLE}, "rates of a schedule must be above 0 in some update for a fit, got 0 in all of run '4'"),
     ({"weight_decay": 1e30}, r"weight_decay must be from 0 to 1e\+06 for a fit, got 1e\+30"),
 ]
 
@@ -59,3 +64,10 @@ def test_the_ends_can_be_fitted(changes, tmp_path):
 def test_runs_too_far_apart_to_be_told_from_each_other():
     with pytest.raises(FitError, match="columns must not differ by so many orders of magnitude between runs"):
         fit_law(table(params=1e20))
+
+
+def test_a_design_refuses_them_too():
+    with pytest.raises(FitError, match="rates of a schedule must be above 0 in some update"):
+        design_runs(table(schedule=IDLE), table(), 2)
+    with pytest.raises(FitError, match="params must be from 1 to"):
+        design_runs(table(), table(params=1e30), 2)

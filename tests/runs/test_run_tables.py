@@ -128,6 +128,7 @@ BAD_ROWS = {
     ),
     "infinite steps": (row(schedule="cosine:peak=1e-3", steps="inf"), "line 3: schedule: steps"),
     "other length": (row(steps="999"), "steps is 999 but the schedule has 1000 steps"),
+    "tokens beyond numbers": (row(tokens="", batch="1e308"), "must be a finite number, got 1000 * 1e+308"),
     "tokens do not fit": (row(tokens="1e9"), "tokens is 1000000000 but steps * batch_tokens is 1000 * 500000"),
     "twice": (row("first"), "run_id 'first' was used before"),
     "no name": (row(""), "run_id is empty"),

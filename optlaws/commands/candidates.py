@@ -12,15 +12,33 @@ import numpy.typing as npt
 
 from optlaws.commands.shared import amount
 from optlaws.errors import OptlawsWarning
-from optlaws.runs import Candidates
+from optlaws.ranking.table import schedule_text
+from optlaws.runs import Candidates, RunTable
 
 LEAST_TOKENS = 1e5  # of a run; below, a number is more likely one of millions or billions
 
 
 def tell_candidates(found: Candidates, options: Mapping[str, Any]) -> None:
-    """Say what `tell_overruled` says, and what `warn_of_small` does."""
+    """Say what `tell_overruled` says, and what `warn_of_small` and `warn_of_rising` do."""
     tell_overruled(found, options)
     warn_of_small(found.runs.size, found.runs.tokens, found.runs.batch_tokens)
+    warn_of_rising(found.runs)
+
+
+def warn_of_rising(runs: RunTable) -> None:
+    """Warn of schedules whose warm-up takes the whole run: the rate rises to the end and misses the peak."""
+    batch = runs.batch()
+    rising = np.flatnonzero(np.asarray(batch.warmup_steps) >= np.asarray(batch.total_steps))
+    if len(rising):
+        first = int(rising[0])
+        others = f" and of {len(rising) - 1} more" if len(rising) > 1 else ""
+        warnings.warn(
+            OptlawsWarning(
+                f"the warm-up of {schedule_text(runs, first)!r:.80}{others} takes the whole run, whose rate rises to"
+                f" the end, to {np.asarray(batch.peak)[first]:.4g}; shorten warmup or raise steps if that is not meant"
+            ),
+            stacklevel=2,
+        )
 
 
 def warn_of_small(*sizes: npt.ArrayLike) -> None:

@@ -1,4 +1,4 @@
-"""Sizes whose suffix was forgotten are warned of, and a schedule without a length says what to add."""
+"""Sizes whose suffix was forgotten and warm-ups as long as the run are warned of; a schedule needs a length."""
 
 import os
 import subprocess
@@ -27,6 +27,19 @@ def test_numbers_without_their_suffix(command, run):
     assert err.startswith(WORDS)
     assert "85M means 85 million" in err
     assert run(*command, SPEC, "--params", "85M", "--tokens", "2.56B")[2] == ""
+
+
+@pytest.mark.parametrize("command", [["rank"], ["features"], ["risk", "llama-slimpajama"]])
+def test_warm_ups_as_long_as_the_run(command, run):
+    long, whole, usual = (f"cosine:peak=1e-3,steps=20000,warmup={steps}" for steps in (40000, 20000, 19999))
+    sizes = ["--params", "85M", "--batch-tokens", "51200"]
+    code, out, err = run(*command, usual, long, whole, *sizes)
+    assert (code, bool(out)) == (0, True)
+    assert err == (
+        "optlaws: warning: the warm-up of 'cosine:peak=0.001,steps=20000,warmup=40000' and of 1 more takes the whole"
+        " run, whose rate rises to the end, to 0.0005; shorten warmup or raise steps if that is not meant\n"
+    )
+    assert run(*command, usual, *sizes)[2] == ""
 
 
 @pytest.mark.parametrize("command", ["recommend", "design"])
